@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The authority: issues, renews and rotates what workloads identify themselves with."""

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policy file: parse, check and compile to a snapshot; no IO."""

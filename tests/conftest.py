@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every test shares: the way tests are spread over workers, and where shared material is found."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+
+# Tests on these shelves start processes in module fixtures; a file is kept on one worker so that they start once.
+HEAVY_SHELVES = ("integration", "conformance", "e2e")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep each file of a heavy shelf on one worker, unless the test names a group of its own."""
+    for item in items:
+        place = item.path.relative_to(TESTS)
+        if place.parts[0] in HEAVY_SHELVES and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(place)))
+
+
+@pytest.fixture(scope="session")
+def shared_material() -> Path:
+    """The directory of schemas and corpora named by EVERYHOP_SHARED; the test is skipped without it."""
+    named = os.environ.get("EVERYHOP_SHARED", "")
+    if not named or not Path(named).is_dir():
+        pytest.skip("EVERYHOP_SHARED does not name a directory")
+    return Path(named).resolve()
