@@ -5,7 +5,7 @@
 set -u
 
 missing=""
-command -v nginx >/dev/null 2>&1 || missing="$missing nginx-light"
+command -v nginx >/dev/null 2>&1 || missing="$missing nginx"
 
 if [ -z "$missing" ]; then
     exit 0
