@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""gRPC methods as plain routes: a path, two message classes and a handler that knows its peer.
+
+The handler gets a :class:`Call` and raises errors of the one tree; :data:`STATUS_OF` is the one table from
+error class to gRPC status.  Messages of refusals are ours and hold no secret; anything unexpected becomes
+INTERNAL without detail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+from grpclib.const import Cardinality, Handler as Route, Status as GrpcStatus
+from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+
+from everyhop.core.errors import (
+    AccessDenied,
+    AttestationError,
+    Conflict,
+    EveryhopError,
+    InputError,
+    NotFound,
+    TrustError,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from grpclib.server import Stream
+
+    from everyhop.wire.peers import PeerInfo
+
+__all__ = ["STATUS_OF", "Call", "Cardinality", "GrpcStatus", "Method", "Service", "current_peer", "refusal"]
+
+log = logging.getLogger(__name__)
+
+Request = TypeVar("Request", bound=Message)
+Reply = TypeVar("Reply", bound=Message)
+
+FIRST_MESSAGE_SECONDS: Final = 10.0
+MAX_MESSAGE_SHOWN: Final = 1000
+
+STATUS_OF: Final[tuple[tuple[type[EveryhopError], GrpcStatus], ...]] = (
+    (InputError, GrpcStatus.INVALID_ARGUMENT),
+    (AttestationError, GrpcStatus.PERMISSION_DENIED),
+    (TrustError, GrpcStatus.INVALID_ARGUMENT),  # a token that is not believed, as an argument
+    (AccessDenied, GrpcStatus.PERMISSION_DENIED),
+    (Conflict, GrpcStatus.FAILED_PRECONDITION),
+    (NotFound, GrpcStatus.NOT_FOUND),
+    (Unavailable, GrpcStatus.UNAVAILABLE),
+)
+"""Error class to status, first match wins (SPIFFE_Workload_Endpoint.md section 6)."""
+
+PEER: Final[ContextVar[PeerInfo]] = ContextVar("everyhop_grpc_peer")
+"""Set by the transport for each call."""
+
+
+def current_peer() -> PeerInfo:
+    """Return the peer of the call that is being handled; LookupError outside of one."""
+    return PEER.get()
+
+
+def refusal(error: EveryhopError) -> GRPCError:
+    """Return what the caller sees of an error."""
+    status = next((status for kind, status in STATUS_OF if isinstance(error, kind)), GrpcStatus.INTERNAL)
+    return GRPCError(status, error.message[:MAX_MESSAGE_SHOWN])
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[Request, Reply]):
+    """One call: who asks, with which metadata, and the way to read and answer."""
+
+    stream: Stream[Request, Reply]
+    peer: PeerInfo
+    method: str
+
+    def metadata(self, name: str) -> tuple[str, ...]:
+        """Return every value of a text metadata key, in order."""
+        values = self.stream.metadata.getall(name, []) if self.stream.metadata is not None else []
+        return tuple(value for value in values if isinstance(value, str))
+
+    async def receive(self) -> Request | None:
+        """Return the next message, or None once the caller has finished.
+
+        Raises InputError when the bytes are no such message or are compressed (we announce no compression).
+        """
+        try:
+            return await self.stream.recv_message()
+        except (DecodeError, AssertionError) as error:
+            raise InputError("the message cannot be decoded") from error
+        except NotImplementedError as error:
+            raise InputError("compressed messages are not supported") from error
+
+    async def receive_only(self) -> Request:
+        """Return the one message of a call whose request is not a stream.
+
+        Raises InputError when there is none or it does not arrive within ten seconds.
+        """
+        try:
+            async with asyncio.timeout(FIRST_MESSAGE_SECONDS):
+                message = await self.receive()
+        except TimeoutError as error:
+            raise InputError("the request did not arrive in time") from error
+        if message is None:
+            raise InputError("the request has no message")
+        return message
+
+    async def send(self, message: Reply) -> None:
+        """Send one message; waits while the caller does not read."""
+        await self.stream.send_message(message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """One method: its full path, kind, message classes and handler."""
+
+    path: str
+    cardinality: Cardinality
+    request: type[Message]
+    reply: type[Message]
+    handler: Callable[[Call[Any, Any]], Awaitable[None]]
+
+
+class Service:
+    """A set of methods in the shape that grpclib serves.
+
+    ``guard`` sees every call before its handler and refuses by raising.
+    """
+
+    def __init__(
+        self, methods: Sequence[Method], *, guard: Callable[[Call[Any, Any]], None] | None = None
+    ) -> None:
+        self._methods = tuple(methods)
+        self._guard = guard
+
+    def __mapping__(self) -> Mapping[str, Route]:
+        """Return the routes for grpclib."""
+        return {
+            method.path: Route(self._serve(method), method.cardinality, method.request, method.reply)
+            for method in self._methods
+        }
+
+    def _serve(self, method: Method) -> Callable[[Stream[Any, Any]], Awaitable[None]]:
+        async def serve(stream: Stream[Any, Any]) -> None:
+            call: Call[Any, Any] = Call(stream, current_peer(), method.path)
+            try:
+                if self._guard is not None:
+                    self._guard(call)
+                await method.handler(call)
+            except (GRPCError, StreamTerminatedError, ProtocolError):
+                raise
+            except EveryhopError as error:
+                raise refusal(error) from error
+            except TimeoutError as error:
+                raise GRPCError(GrpcStatus.DEADLINE_EXCEEDED) from error
+            except Exception as error:
+                log.exception("%s failed", method.path)
+                raise GRPCError(GrpcStatus.INTERNAL, "internal error") from error
+
+        return serve
