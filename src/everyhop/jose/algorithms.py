@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The signature algorithms that JWT-SVID admits (JWT-SVID.md section 2.1), each tied to its type of key.
+
+A token never chooses: the key says which algorithms are possible, the token must name one of them.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+VerificationKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+
+
+class Algorithm(StrEnum):
+    """RFC 7518 section 3.1, without HMAC, without ``none``."""
+
+    RS256 = "RS256"
+    RS384 = "RS384"
+    RS512 = "RS512"
+    ES256 = "ES256"
+    ES384 = "ES384"
+    ES512 = "ES512"
+    PS256 = "PS256"
+    PS384 = "PS384"
+    PS512 = "PS512"
+
+
+_HASHES: Final[Mapping[str, hashes.SHA256 | hashes.SHA384 | hashes.SHA512]] = MappingProxyType(
+    {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}
+)
+_CURVES: Final[Mapping[str, Algorithm]] = MappingProxyType(
+    {"secp256r1": Algorithm.ES256, "secp384r1": Algorithm.ES384, "secp521r1": Algorithm.ES512}
+)
+_RSA: Final = frozenset(a for a in Algorithm if a.value[0] in "RP")
+
+
+def algorithms_for(key: VerificationKey) -> frozenset[Algorithm]:
+    """Return what a key may verify: one ES algorithm for its curve, or all of RS and PS for RSA."""
+    if isinstance(key, rsa.RSAPublicKey):
+        return _RSA
+    algorithm = _CURVES.get(key.curve.name)
+    return frozenset() if algorithm is None else frozenset({algorithm})
+
+
+def is_signed_by(key: VerificationKey, algorithm: Algorithm, signature: bytes, message: bytes) -> bool:
+    """Tell whether ``signature`` (raw r and s for ES, RFC 7518 section 3.4) is ``key``'s over ``message``."""
+    if algorithm not in algorithms_for(key):
+        return False
+    digest = _HASHES[algorithm.value[2:]]
+    try:
+        if isinstance(key, rsa.RSAPublicKey):
+            key.verify(signature, message, _padding(algorithm, digest), digest)
+            return True
+        width = (key.curve.key_size + 7) // 8
+        if len(signature) != 2 * width:
+            return False
+        r, s = int.from_bytes(signature[:width], "big"), int.from_bytes(signature[width:], "big")
+        key.verify(encode_dss_signature(r, s), message, ec.ECDSA(digest))
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _padding(
+    algorithm: Algorithm, digest: hashes.SHA256 | hashes.SHA384 | hashes.SHA512
+) -> padding.PKCS1v15 | padding.PSS:
+    if algorithm.value.startswith("RS"):
+        return padding.PKCS1v15()
+    # RFC 7518 section 3.5: the salt has the size of the hash.
+    return padding.PSS(mgf=padding.MGF1(digest), salt_length=digest.digest_size)
