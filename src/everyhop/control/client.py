@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent's side of the link to the server: HTTP on a Unix socket, one long stream for updates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+
+import httpx
+import msgspec
+
+from everyhop.control.messages import (
+    AgentReport,
+    RecordBatch,
+    RecordsAccepted,
+    SignJwtRequest,
+    SignJwtResponse,
+    SignX509Item,
+    SignX509Request,
+    SignX509Response,
+    Update,
+)
+from everyhop.core.errors import AccessDenied, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from everyhop.auditlog import Record
+    from everyhop.control.messages import SignX509Result
+
+T = TypeVar("T")
+_BASE: Final = "http://server"
+_SILENCE_SECONDS: Final = 10.0
+_FORBIDDEN: Final = 403
+
+
+class ControlClient:
+    """One agent's client of the server; every failure to reach it is Unavailable."""
+
+    def __init__(self, socket: Path, agent: str) -> None:
+        self.agent = agent
+        self._http = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=str(socket)), base_url=_BASE, timeout=httpx.Timeout(10.0)
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._http.aclose()
+
+    async def _post(self, path: str, message: object, kind: type[T]) -> T:
+        try:
+            answer = await self._http.post(path, content=msgspec.json.encode(message))
+        except httpx.HTTPError as error:
+            raise Unavailable(f"the server does not answer: {type(error).__name__}") from error
+        if answer.status_code == _FORBIDDEN:
+            raise AccessDenied(str(answer.json().get("detail", "refused")))
+        if answer.status_code >= 400:  # noqa: PLR2004  # every HTTP error
+            raise Unavailable(f"the server refuses {path}: {answer.status_code} {answer.text[:200]}")
+        try:
+            return msgspec.json.decode(answer.content, type=kind)
+        except msgspec.MsgspecError as error:
+            raise Unavailable(f"the server's answer to {path} cannot be read") from error
+
+    async def updates(self) -> AsyncIterator[Update]:
+        """Yield each update; the first comes at once.  Raises Unavailable when the stream ends or falls silent."""
+        timeout = httpx.Timeout(5.0, read=_SILENCE_SECONDS)
+        try:
+            async with self._http.stream("GET", f"/v1/updates/{self.agent}", timeout=timeout) as answer:
+                if answer.status_code != 200:  # noqa: PLR2004  # HTTP OK
+                    raise Unavailable(f"the server refuses the update stream: {answer.status_code}")
+                async for line in answer.aiter_lines():
+                    yield msgspec.json.decode(line, type=Update)
+        except (httpx.HTTPError, msgspec.MsgspecError) as error:
+            raise Unavailable(f"the update stream broke: {type(error).__name__}") from error
+        raise Unavailable("the server ended the update stream")
+
+    async def sign_x509(self, requests: list[tuple[str, bytes]]) -> list[SignX509Result]:
+        """Ask for one X509-SVID per (SPIFFE ID, CSR in DER); results keep the order."""
+        items = [SignX509Item(spiffe_id=spiffe_id, csr=csr) for spiffe_id, csr in requests]
+        answer = await self._post("/v1/sign-x509", SignX509Request(agent=self.agent, items=items), SignX509Response)
+        if len(answer.results) != len(requests):
+            raise Unavailable("the server answered another number of SVIDs than asked for")
+        return answer.results
+
+    async def sign_jwt(self, spiffe_id: str, audience: tuple[str, ...]) -> SignJwtResponse:
+        """Ask for a JWT-SVID; raises AccessDenied when the policy does not know the identity."""
+        message = SignJwtRequest(agent=self.agent, spiffe_id=spiffe_id, audience=list(audience))
+        return await self._post("/v1/sign-jwt", message, SignJwtResponse)
+
+    async def send_records(self, records: list[Record]) -> RecordsAccepted:
+        """Hand records over; when this returns they are durable."""
+        return await self._post("/v1/records", RecordBatch(agent=self.agent, records=records), RecordsAccepted)
+
+    async def report(self, report: AgentReport) -> None:
+        """Tell what this agent has applied."""
+        await self._post("/v1/report", report, dict)

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A blocking client of the owner's sockets for commands: standard library only, so that they start fast."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
+
+from everyhop.core.errors import (
+    AccessDenied,
+    Conflict,
+    EveryhopError,
+    InputError,
+    NotFound,
+    PolicyError,
+    Unavailable,
+)
+from everyhop.core.problems import Problem, Span
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_BY_STATUS: Final[dict[int, type[EveryhopError]]] = {
+    400: InputError,
+    403: AccessDenied,
+    404: NotFound,
+    409: Conflict,
+    503: Unavailable,
+}
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class LocalLink:
+    """Requests to one of the sockets under ``STATE/run``."""
+
+    def __init__(self, socket_path: Path, *, timeout: float = 10.0) -> None:
+        self._path = socket_path
+        self._timeout = timeout
+
+    def get(self, path: str, **query: object) -> Any:  # noqa: ANN401  # JSON
+        """Return the JSON answer to a GET; query values of None are left out."""
+        shown = {k: str(v) for k, v in query.items() if v is not None}
+        return self._call("GET", f"{path}?{urlencode(shown)}" if shown else path, None)
+
+    def post(self, path: str, message: object) -> Any:  # noqa: ANN401  # JSON
+        """Return the JSON answer to a POST of a JSON message."""
+        return self._call("POST", path, json.dumps(message).encode())
+
+    def delete(self, path: str) -> Any:  # noqa: ANN401  # JSON
+        """Return the JSON answer to a DELETE."""
+        return self._call("DELETE", path, None)
+
+    def _call(self, method: str, path: str, body: bytes | None) -> Any:  # noqa: ANN401  # JSON
+        connection = _UnixConnection(self._path, self._timeout)
+        try:
+            connection.request(method, path, body=body, headers={"content-type": "application/json"})
+            answer = connection.getresponse()
+            status, content = answer.status, answer.read()
+        except PermissionError as error:
+            raise AccessDenied(
+                f"{self._path} belongs to another user", hint="run this as the owner of the state directory"
+            ) from error
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise Unavailable(
+                f"no trust domain is up at {self._path.parent.parent}",
+                hint="start one with: everyhop up   (or name its directory with --state)",
+            ) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise Unavailable(f"{self._path} does not answer: {type(error).__name__}") from error
+        finally:
+            connection.close()
+        parsed = json.loads(content) if content else {}
+        if status >= http.client.BAD_REQUEST:
+            raise _error_of(status, parsed)
+        return parsed
+
+
+def _error_of(status: int, problem: dict[str, Any]) -> EveryhopError:
+    """Rebuild the error that a problem document describes."""
+    if problems := problem.get("problems"):
+        return PolicyError(
+            [
+                Problem(
+                    code=p["code"],
+                    span=Span(file=p["file"], line=p["line"], column=p["column"]),
+                    message=p["message"],
+                    suggestion=p["suggestion"],
+                )
+                for p in problems
+            ]
+        )
+    kind = _BY_STATUS.get(status, EveryhopError)
+    return kind(str(problem.get("detail", f"HTTP status {status}")), hint=problem.get("hint"))

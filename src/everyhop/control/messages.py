@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The messages between agent, server and commands: one definition for both ends (msgspec, strict)."""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003  # msgspec resolves annotations at run time
+
+import msgspec
+
+from everyhop.auditlog import Record  # noqa: TC001  # msgspec resolves annotations at run time
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of every message: immutable, and unknown members are refused."""
+
+
+class Update(Message):
+    """One line of the stream from server to agent: the whole truth, or None for what has not changed.
+
+    ``snapshot`` is an encoded snapshot document, ``bundle`` an encoded bundle document,
+    ``authority`` the id of the active X.509 authority: when it changes, SVIDs are renewed at once.
+    """
+
+    snapshot: msgspec.Raw | None = None
+    bundle: msgspec.Raw | None = None
+    authority: str | None = None
+
+
+class SignX509Item(Message):
+    """One request for an X509-SVID; ``csr`` is DER."""
+
+    spiffe_id: str
+    csr: bytes
+
+
+class SignX509Request(Message):
+    """A batch of requests by one agent."""
+
+    agent: str
+    items: list[SignX509Item]
+
+
+class SignX509Result(Message):
+    """A chain (DER, leaf first) with its end, or the reason for refusing."""
+
+    chain: list[bytes] = []
+    expires_at: datetime | None = None
+    authority: str | None = None
+    error: str | None = None
+
+
+class SignX509Response(Message):
+    """Results in the order of the requests."""
+
+    results: list[SignX509Result]
+
+
+class SignJwtRequest(Message):
+    """A request for a JWT-SVID."""
+
+    agent: str
+    spiffe_id: str
+    audience: list[str]
+
+
+class SignJwtResponse(Message):
+    """A token with its validity."""
+
+    token: str
+    issued_at: datetime
+    expires_at: datetime
+
+
+class RecordBatch(Message):
+    """Records of one agent, oldest first."""
+
+    agent: str
+    records: list[Record]
+
+
+class RecordsAccepted(Message):
+    """How many of the batch are now durable (all of them), and how many of those were new."""
+
+    durable: int
+    new: int
+
+
+class InstanceReport(Message):
+    """One running sidecar, as ``status`` shows it."""
+
+    id: str
+    service: str
+    pid: int
+    ingress: str | None
+    state: str
+    app: str | None = None
+    envoy_pid: int | None = None
+    svid_expires_at: datetime | None = None
+    envoy_restarts: int = 0
+    snapshot: str | None = None
+
+
+class AgentReport(Message):
+    """What an agent has applied: enforced snapshot, bundle sequence held by every sidecar, its instances."""
+
+    agent: str
+    snapshot: str | None
+    bundle_sequence: int
+    instances: list[InstanceReport] = []
+    spooled: int = 0
+    authority: str | None = None
+
+
+class LaunchRequest(Message):
+    """``everyhop run`` asks for a sidecar: its own pid, and a fixed application port if the user wants one."""
+
+    service: str
+    pid: int
+    port: int | None = None
+
+
+class LaunchReply(Message):
+    """What ``run`` needs to start Envoy and the workload.
+
+    ``environment`` is for the workload alone: it holds the egress secret.  ``admin_socket`` answers ``/ready``.
+    """
+
+    id: str
+    service: str
+    spiffe_id: str
+    envoy_argv: list[str]
+    environment: dict[str, str]
+    admin_socket: str
+    app_socket: str
+    app_port: int
+    ingress: str
+    log_file: str
+
+
+class LaunchState(Message):
+    """What ``run`` tells while it runs: its Envoy's pid, and where the application listens.
+
+    ``app`` is ``unix``, ``port`` or None (not listening).  ``draining`` takes the instance out of every
+    caller's endpoints.
+    """
+
+    envoy_pid: int | None = None
+    child_pid: int | None = None
+    app: str | None = None
+    draining: bool = False
+    envoy_restarts: int = 0
+
+
+class SvidRequest(Message):
+    """The owner of the state directory asks for an SVID of a service (``svid fetch``, ``call``)."""
+
+    service: str
+    audience: list[str] | None = None
+
+
+class SvidReply(Message):
+    """An X509-SVID: chain and bundle in DER, leaf first, key in PKCS#8 DER; or a JWT-SVID in ``token``."""
+
+    spiffe_id: str
+    chain: list[bytes] = []
+    key: bytes = b""
+    bundle: list[bytes] = []
+    expires_at: datetime | None = None
+    token: str | None = None

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the control plane needs from outside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from everyhop.core.problems import Problem
+    from everyhop.policy.model import Snapshot
+
+
+class PolicySource(Protocol):
+    """Where the policy text lives."""
+
+    @property
+    def name(self) -> str:
+        """Return the file or directory as the user named it."""
+
+    def fingerprint(self) -> object:
+        """Return a value that changes when a file is added, removed or written; cheap, no reading."""
+
+    def read(self) -> Mapping[str, bytes]:
+        """Return the content of each file by its shown name; raises InputError when it cannot be read."""
+
+
+class PolicyRules(Protocol):
+    """Parsing and testing a policy, supplied by the pure rooms."""
+
+    def parse(self, files: Mapping[str, bytes]) -> Snapshot:
+        """Return the snapshot, or raise PolicyError with every problem."""
+
+    def failed_tests(self, snapshot: Snapshot) -> list[Problem]:
+        """Run the policy's own tests; return one problem per failed test."""

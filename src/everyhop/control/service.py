@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The control plane's one service object: what the API doors call.
+
+Blocking work (database, signing) runs on one bounded worker pool; the event loop only moves messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from everyhop.auditlog import Record, RecordFilter
+from everyhop.control.messages import SignX509Result
+from everyhop.control.feed import Truth
+from everyhop.control.policy_in_force import Rejected, check_candidate, rejection
+from everyhop.core.clock import rfc3339
+from everyhop.core.errors import (
+    AccessDenied,
+    Conflict,
+    EveryhopError,
+    InputError,
+    NotFound,
+    PolicyError,
+    Unavailable,
+)
+from everyhop.policy import decode_snapshot, encode_snapshot
+from everyhop.spiffe import SpiffeId, encode_bundle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from concurrent.futures import Executor
+
+    from everyhop.auditlog import RecordPage, RecordStore
+    from everyhop.authority import Authority, AuthorityInfo, AuthorityKind, IssuedJwt
+    from everyhop.control.feed import Feed
+    from everyhop.control.messages import AgentReport, SignX509Item
+    from everyhop.control.ports import PolicyRules, PolicySource
+    from everyhop.core.clock import Clock, Entropy
+    from everyhop.policy.model import Snapshot
+    from everyhop.storage import SnapshotStore
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+ACKNOWLEDGE_TIMEOUT: Final = 20.0
+SCHEDULE_INTERVAL: Final = 5.0
+PRUNE_INTERVAL: Final = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlPorts:
+    """Everything the control plane stands on."""
+
+    authority: Authority
+    snapshots: SnapshotStore
+    records: RecordStore
+    rules: PolicyRules
+    feed: Feed
+    clock: Clock
+    entropy: Entropy
+    pool: Executor
+    records_keep: timedelta
+
+
+class ControlPlane:
+    """Policy in force, identities, records and what agents are told.  Used from one event loop."""
+
+    def __init__(self, ports: ControlPorts) -> None:
+        self._p = ports
+        self._snapshot: Snapshot | None = None
+        self._document = b""
+        self._rejected: Rejected | None = None
+        self._policy_lock = asyncio.Lock()
+        self._rotation_lock = asyncio.Lock()
+
+    @property
+    def feed(self) -> Feed:
+        """Return the feed that agents' streams read."""
+        return self._p.feed
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Return the snapshot in force; raises Unavailable before the first one."""
+        if self._snapshot is None:
+            raise Unavailable("no policy is in force yet")
+        return self._snapshot
+
+    @property
+    def rejected(self) -> Rejected | None:
+        """Return the newer text that was refused, if the last one was."""
+        return self._rejected
+
+    async def _work(self, call: Callable[..., T], /, *args: object, **kwargs: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._p.pool, partial(call, *args, **kwargs))
+
+    # -- start and policy
+
+    async def start(self, source: PolicySource) -> None:
+        """Bring the newest acceptable policy into force and open the feed.
+
+        When the source is refused, the last snapshot of this state directory is used, loudly; when there is
+        none, the refusal is raised (InputError, PolicyError, Conflict).
+        """
+        stored = await self._work(self._p.snapshots.latest)
+        if stored is not None:
+            self._snapshot, self._document = decode_snapshot(stored), stored
+        try:
+            await self.apply_policy(await self._work(source.read), source=source.name)
+        except (PolicyError, Conflict, InputError) as error:
+            if self._snapshot is None:
+                raise
+            if self._rejected is None and isinstance(error, InputError):
+                await self.refuse_policy(error, source=source.name)
+            await self._publish()
+
+    async def check_policy(self, files: Mapping[str, bytes]) -> Snapshot:
+        """Return the snapshot that ``files`` would give; raises PolicyError or Conflict; changes nothing."""
+        trust_domain = None if self._snapshot is None else str(self._snapshot.trust_domain)
+        return await self._work(check_candidate, self._p.rules, files, trust_domain=trust_domain)
+
+    async def apply_policy(self, files: Mapping[str, bytes], *, source: str) -> Snapshot:
+        """Put ``files`` in force, record it and push it; raises and remembers the refusal otherwise."""
+        async with self._policy_lock:
+            try:
+                snapshot = await self.check_policy(files)
+            except (PolicyError, Conflict, InputError) as error:
+                self._rejected = rejection(error, source=source, at=self._p.clock.now())
+                _log.error(  # noqa: TRY400  # the text was refused: a traceback of ours would help nobody
+                    "policy refused; the old snapshot stays in force",
+                    extra={"source": source, "problems": error.message},
+                )
+                raise
+            document = encode_snapshot(snapshot)
+            if self._snapshot is None or snapshot.hash != self._snapshot.hash:
+                before = None if self._snapshot is None else self._snapshot.hash
+                await self._work(self._p.snapshots.save, document, snapshot.hash, source, self._p.clock.now())
+                await self._record(
+                    "policy", reason="policy applied", snapshot=snapshot.hash, detail={"source": source, "before": before}
+                )
+                _log.info("policy applied", extra={"snapshot": snapshot.hash, "source": source})
+            self._snapshot, self._document, self._rejected = snapshot, document, None
+            await self._publish()
+            return snapshot
+
+    async def refuse_policy(self, error: InputError, *, source: str) -> None:
+        """Remember that the source could not even be read."""
+        self._rejected = rejection(error, source=source, at=self._p.clock.now())
+        _log.error("policy cannot be read", extra={"source": source, "problem": error.message})
+
+    async def _publish(self) -> None:
+        bundle = await self._work(self._p.authority.bundle)
+        authority = await self._work(self._p.authority.active_x509_id)
+        self._p.feed.publish(
+            Truth(
+                snapshot=self._document,
+                snapshot_hash=self.snapshot.hash,
+                bundle=encode_bundle(bundle),
+                bundle_sequence=bundle.sequence,
+                authority=authority,
+            )
+        )
+
+    async def snapshot_of(self, content_hash: str) -> Snapshot:
+        """Return the snapshot under which a recorded decision was made; raises NotFound."""
+        if content_hash == self.snapshot.hash:
+            return self.snapshot
+        document = await self._work(self._p.snapshots.load, content_hash)
+        if document is None:
+            raise NotFound(f"no snapshot {content_hash} is stored")
+        return decode_snapshot(document)
+
+    # -- identities
+
+    def _service_of(self, spiffe_id: str) -> str:
+        service = self.snapshot.service_of(spiffe_id)
+        if service is None:
+            raise AccessDenied(f"{spiffe_id[:200]} is no identity of the policy in force")
+        return service.name
+
+    async def sign_x509(self, agent: str, items: list[SignX509Item]) -> list[SignX509Result]:
+        """Issue one X509-SVID per item that the policy in force knows; a refusal touches only its item."""
+
+        def sign_all() -> list[SignX509Result]:
+            results = []
+            for item in items:
+                try:
+                    service = self._service_of(item.spiffe_id)
+                    issued = self._p.authority.issue_x509(SpiffeId.parse(item.spiffe_id), item.csr)
+                except EveryhopError as error:
+                    _log.warning("refused an X509-SVID", extra={"agent": agent, "reason": error.message})
+                    results.append(SignX509Result(error=error.message))
+                else:
+                    results.append(
+                        SignX509Result(
+                            chain=list(issued.chain_der), expires_at=issued.expires_at, authority=issued.authority_id
+                        )
+                    )
+                    _log.info("issued an X509-SVID", extra={"agent": agent, "service": service})
+            return results
+
+        return await self._work(sign_all)
+
+    async def sign_jwt(self, agent: str, spiffe_id: str, audience: tuple[str, ...]) -> IssuedJwt:
+        """Issue a JWT-SVID; raises AccessDenied for an identity that the policy does not know."""
+        self._service_of(spiffe_id)
+        _log.info("issued a JWT-SVID", extra={"agent": agent, "spiffe_id": spiffe_id, "audience": list(audience)})
+        return await self._work(self._p.authority.issue_jwt, SpiffeId.parse(spiffe_id), audience)
+
+    async def authorities(self) -> list[AuthorityInfo]:
+        """Return every authority of the bundle with its state."""
+        return await self._work(self._p.authority.list_authorities)
+
+    async def rotate(self, kind: AuthorityKind, *, timeout: float = ACKNOWLEDGE_TIMEOUT) -> list[AuthorityInfo]:  # noqa: ASYNC109  # part of the contract: names the laggards
+        """Prepare a successor, publish it, wait until every agent holds it, then sign with it.
+
+        Raises Unavailable, with nothing activated, when an agent does not acknowledge in ``timeout`` seconds.
+        """
+        async with self._rotation_lock:
+            await self._work(self._p.authority.prepare, kind)
+            await self._publish()
+            await self._activate(kind, timeout)
+            return await self.authorities()
+
+    async def _activate(self, kind: AuthorityKind, timeout: float) -> None:  # noqa: ASYNC109
+        truth = self._p.feed.truth
+        sequence = 0 if truth is None else truth.bundle_sequence
+        lagging = await self._p.feed.wait_applied(lambda r: r.bundle_sequence >= sequence, timeout)
+        if lagging:
+            raise Unavailable(
+                f"not activated: {', '.join(lagging)} does not hold bundle {sequence} yet",
+                hint="the prepared authority stays published; run the command again",
+            )
+        await self._work(self._p.authority.activate, kind, acknowledged_sequence=sequence)
+        await self._publish()
+
+    async def run_schedule(self) -> None:
+        """Prepare, activate and retire authorities on time, and prune old records, until cancelled."""
+        pruned = self._p.clock.now()
+        while True:
+            await asyncio.sleep(SCHEDULE_INTERVAL)
+            try:
+                async with self._rotation_lock:
+                    for kind in await self._work(self._p.authority.tick):
+                        await self._publish()
+                        await self._activate(kind, ACKNOWLEDGE_TIMEOUT)
+                    await self._publish()
+                if self._p.clock.now() - pruned > PRUNE_INTERVAL:
+                    pruned = self._p.clock.now()
+                    await self._work(self._p.records.prune, before=pruned - self._p.records_keep)
+            except Exception:
+                _log.exception("a scheduled task failed; it is tried again")
+
+    # -- records
+
+    async def append_records(self, records: list[Record]) -> int:
+        """Store records of an agent durably; return how many were new (the rest had arrived before)."""
+        return await self._work(self._p.records.append, records)
+
+    async def query_records(self, query: RecordFilter) -> RecordPage:
+        """Return one page of records."""
+        return await self._work(self._p.records.query, query)
+
+    async def record(self, record_id: str) -> Record:
+        """Return one record by its decision id; raises NotFound."""
+        found = await self._work(self._p.records.get, record_id)
+        if found is None:
+            raise NotFound(f"no decision {record_id[:80]} is recorded", hint="records arrive within a second of the call")
+        return found
+
+    async def _record(self, kind: str, *, reason: str, snapshot: str, detail: Mapping[str, object]) -> None:
+        record = Record(
+            id=self._p.entropy.token_bytes(16).hex(),
+            producer="server",
+            time=self._p.clock.now(),
+            kind=kind,
+            point="control",
+            reason=reason,
+            snapshot=snapshot,
+            detail=dict(detail),
+        )
+        await self._work(self._p.records.append, [record])
+
+    # -- status
+
+    def status(self, reports: list[AgentReport] | None = None) -> dict[str, object]:
+        """Return what ``everyhop status -o json`` prints (DESIGN section 7), as plain values."""
+        reports = self._p.feed.reports() if reports is None else reports
+        services: dict[str, dict[str, object]] = {
+            s.name: {"spiffe_id": str(s.spiffe_id), "instances": []} for s in self.snapshot.services.values()
+        }
+        for report in reports:
+            for i in report.instances:
+                shown = {
+                    "id": i.id,
+                    "pid": i.pid,
+                    "ingress": i.ingress,
+                    "state": i.state,
+                    "app": i.app,
+                    "svid_expires_at": None if i.svid_expires_at is None else rfc3339(i.svid_expires_at),
+                    "envoy_pid": i.envoy_pid,
+                    "envoy_restarts": i.envoy_restarts,
+                    "snapshot": i.snapshot,
+                    "agent": report.agent,
+                }
+                with suppress(KeyError):
+                    instances = services[i.service]["instances"]
+                    assert isinstance(instances, list)  # noqa: S101  # narrows for the type checker
+                    instances.append(shown)
+        truth = self._p.feed.truth
+        return {
+            "trust_domain": str(self.snapshot.trust_domain),
+            "snapshot": self.snapshot.hash,
+            "rejected_policy": None if self._rejected is None else self._rejected.to_dict(),
+            "bundle_sequence": None if truth is None else truth.bundle_sequence,
+            "agents": [
+                {
+                    "id": r.agent,
+                    "snapshot": r.snapshot,
+                    "bundle_sequence": r.bundle_sequence,
+                    "spooled_records": r.spooled,
+                }
+                for r in reports
+            ],
+            "urls": {},
+            "services": services,
+        }
+

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Positions in source text, and mistakes found at them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A place in a text: ``file`` as the user named it, ``line`` and ``column`` counted from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        """Render as ``file:line:column``, which editors and terminals make clickable."""
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One mistake: a stable ``code``, where it is, what is wrong, and how to mend it where that is known."""
+
+    code: str
+    span: Span
+    message: str
+    suggestion: str | None = None
+
+    def render(self) -> str:
+        """Return one line for people: position, message, suggestion."""
+        tail = f" ({self.suggestion})" if self.suggestion else ""
+        return f"{self.span}: error: {self.message}{tail} [{self.code}]"
