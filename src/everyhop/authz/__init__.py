@@ -1,2 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Authorization: decides one request against a snapshot, and explains the decision; no IO."""
+"""The decision point (PDP): snapshot in, decisions and explanations out.
+
+Pure and total: no IO, no clock, and an answer for every text.  What enforces decisions (Envoy) is compiled
+from :class:`ServiceTable` and must agree with :class:`Engine` on every request.
+"""
+
+from everyhop.authz.checks import TestResult, resolve_caller, run_tests
+from everyhop.authz.engine import Engine
+from everyhop.authz.explanation import Cited, Difference, Edit, Explanation, Suggestion
+from everyhop.authz.paths import AmbiguousPath, CleanPath, PathFlaw, classify_path
+from everyhop.authz.table import OperationEntry, ServiceTable, Verdict, reachable_targets, service_table
+
+__all__ = [
+    "AmbiguousPath",
+    "Cited",
+    "CleanPath",
+    "Difference",
+    "Edit",
+    "Engine",
+    "Explanation",
+    "OperationEntry",
+    "PathFlaw",
+    "ServiceTable",
+    "Suggestion",
+    "TestResult",
+    "Verdict",
+    "classify_path",
+    "reachable_targets",
+    "resolve_caller",
+    "run_tests",
+    "service_table",
+]

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The smallest change of the policy that would allow a call, and only where it changes nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+from everyhop.authz.explanation import Edit, Suggestion
+from everyhop.core.errors import InputError
+from everyhop.policy.access import TCP
+from everyhop.policy.model import Route, RuleEffect
+from everyhop.policy.routes import guarded_characters, overlaps, parse_route
+
+if TYPE_CHECKING:
+    from everyhop.core.problems import Span
+    from everyhop.policy.model import Operation, Rule, Service, Snapshot
+
+_MAX_NAME = 64
+
+
+def suggest_rule(snapshot: Snapshot, caller: str, target: str, operation: str) -> Suggestion:
+    """Return the allow rule for one caller, one target and one door that no rule concerns yet."""
+    return Suggestion(edits=(_allow_edit(snapshot, caller, target, operation),))
+
+
+def suggest_door(
+    snapshot: Snapshot, caller: Service, target: Service, method: str, path: str, same_path: Operation | None
+) -> Suggestion | None:
+    """Return a new operation and the rule for it, or None where it would change other answers as well.
+
+    ``same_path`` is an operation that matches the path with another method; its template is then reused.
+    """
+    route = _new_route(method, path, same_path)
+    existing = tuple(operation.route for operation in (*target.operations, *target.probes))
+    if route is None or target.tcp is not None:
+        return None
+    if any(other.method == route.method and overlaps(other, route) for other in existing):
+        return None  # it would take requests away from another operation
+    if guarded_characters((route,)) - guarded_characters(existing):
+        return None  # paths that are clean today would become ambiguous
+    covering = [
+        rule for rule in snapshot.rules if rule.operations is None and _names(rule.targets, target.name)
+    ]
+    if any(rule.effect is RuleEffect.DENY and _names(rule.callers, caller.name) for rule in covering):
+        return None  # a deny rule covers every door of the target
+    name = _new_name(route, target)
+    edits = [
+        Edit(
+            path=("services", target.name, "operations"),
+            yaml=f"{name}: {_quote(str(route))}",
+            span=target.span,
+        )
+    ]
+    allowed = [rule for rule in covering if rule.effect is RuleEffect.ALLOW]
+    if not any(_names(rule.callers, caller.name) for rule in allowed):
+        edits.append(_allow_edit(snapshot, caller.name, target.name, name))
+    return Suggestion(edits=tuple(edits), also_opens=_others(snapshot, allowed, caller.name))
+
+
+def _allow_edit(snapshot: Snapshot, caller: str, target: str, operation: str) -> Edit:
+    """Return the rule to add, at the end of the whole list, so that no other rule's id moves."""
+    doors = "" if operation == TCP else f", operations: [{operation}]"
+    last: Span | None = None
+    for rule in snapshot.rules:
+        if rule.effect is RuleEffect.ALLOW:
+            last = rule.span
+    return Edit(
+        path=("allow",),
+        yaml=f"{{from: {caller}, to: {target}{doors}}}",
+        span=last or snapshot.services[target].span,
+    )
+
+
+def _new_route(method: str, path: str, same_path: Operation | None) -> Route | None:
+    try:
+        if same_path is not None:
+            return parse_route(f"{method} {same_path.route.template}")
+        return parse_route(f"{method} {path}")
+    except InputError:
+        return None
+
+
+def _new_name(route: Route, target: Service) -> str:
+    base = re.sub(r"[^a-z0-9]+", "_", str(route).lower()).strip("_")[: _MAX_NAME - 4]
+    taken = {operation.name for operation in target.operations}
+    return next(
+        name for n in range(1, len(taken) + 2) if (name := base if n == 1 else f"{base}_{n}") not in taken
+    )
+
+
+def _others(snapshot: Snapshot, allowed: list[Rule], caller: str) -> tuple[str, ...]:
+    names: set[str] = set()
+    for rule in allowed:
+        names |= snapshot.services.keys() if rule.callers is None else rule.callers
+    return tuple(sorted(names - {caller}))
+
+
+def _names(names: frozenset[str] | None, name: str) -> bool:
+    return names is None or name in names
+
+
+def _quote(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

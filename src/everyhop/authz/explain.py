@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why was this decided so, and what is the smallest change that would allow it?
+
+This is for people who ask afterwards, so it scans; nothing here is on the path of a request.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from everyhop.authz._suggest import suggest_door, suggest_rule
+from everyhop.authz.explanation import Cited, Difference, Explanation
+from everyhop.authz.paths import AmbiguousPath, classify_path
+from everyhop.core.decision import Reason
+from everyhop.core.errors import InputError
+from everyhop.policy.access import TCP
+from everyhop.policy.model import RuleEffect, SegmentKind
+from everyhop.policy.names import nearest
+from everyhop.policy.routes import guarded_characters
+from everyhop.spiffe.ids import SpiffeId
+
+if TYPE_CHECKING:
+    from everyhop.core.decision import Decision
+    from everyhop.policy.model import Route, Rule, Service, Snapshot
+
+
+def explain_http(snapshot: Snapshot, decision: Decision, *, method: str, path: str) -> Explanation:
+    """Explain a decision that :meth:`Engine.decide` made for this method and path under this snapshot."""
+    return _explain(snapshot, decision, f"{method} {path}", method, path.partition("?")[0])
+
+
+def explain_tcp(snapshot: Snapshot, decision: Decision) -> Explanation:
+    """Explain a decision that :meth:`Engine.decide_tcp` made under this snapshot."""
+    return _explain(snapshot, decision, TCP, "", "")
+
+
+def _explain(snapshot: Snapshot, decision: Decision, call: str, method: str, path: str) -> Explanation:
+    match decision.reason:
+        case Reason.ALLOWED | Reason.DENIED_BY_RULE | Reason.PROBE:
+            return _by_rule(snapshot, decision, call)
+        case Reason.NO_RULE:
+            return _no_rule(snapshot, decision, call)
+        case Reason.UNKNOWN_OPERATION:
+            return _unknown_operation(snapshot, decision, method, path)
+        case Reason.AMBIGUOUS_PATH:
+            return _ambiguous(snapshot, decision, path)
+        case Reason.UNKNOWN_CALLER:
+            return _unknown_caller(snapshot, decision)
+        case Reason.UNKNOWN_SERVICE:
+            near = nearest(decision.target[:80], snapshot.services)
+            notes = (f"did you mean {near!r}?",) if near else ()
+            summary = f"the policy declares no service {decision.target[:80]!r}"
+            return Explanation(decision=decision, summary=summary, notes=notes)
+        case Reason.WRONG_PROTOCOL:
+            service = snapshot.services[decision.target]
+            speaks = f"tcp (port {service.tcp})" if service.tcp is not None else "HTTP"
+            summary = f"{service.name} speaks {speaks}, so {call.partition(' ')[0]} is not a way to call it"
+            return Explanation(decision=decision, summary=summary, nearest=_cite_service(service))
+
+
+def _who(snapshot: Snapshot, caller: str) -> str:
+    owner = snapshot.service_of(caller)
+    return owner.name if owner else caller
+
+
+def _door(decision: Decision, call: str) -> str:
+    if decision.operation == TCP:
+        return f"connect to {decision.target} (tcp)"
+    return f"call {decision.operation} ({call}) on {decision.target}"
+
+
+def _by_rule(snapshot: Snapshot, decision: Decision, call: str) -> Explanation:
+    who = _who(snapshot, decision.caller)
+    if decision.reason is Reason.PROBE:
+        service = snapshot.services[decision.target]
+        probe = next(p for p in service.probes if p.name == decision.operation)
+        cited = Cited(id=str(decision.rule), text=f"probe {probe.route} of {service.name}", span=probe.span)
+        summary = (
+            f"{who} may call the probe {probe.route} on {decision.target}, as every declared service may"
+        )
+        return Explanation(decision=decision, summary=summary, rule=cited)
+    rule = next(rule for rule in snapshot.rules if rule.id == decision.rule)
+    verb = "may" if decision.is_allowed else "may not"
+    summary = f"{who} {verb} {_door(decision, call)}"
+    notes = (
+        ()
+        if decision.is_allowed
+        else ("deny beats allow: no further rule can open this; only changing this one can",)
+    )
+    return Explanation(decision=decision, summary=summary, rule=_cite(rule), notes=notes)
+
+
+def _no_rule(snapshot: Snapshot, decision: Decision, call: str) -> Explanation:
+    who, target, operation = _who(snapshot, decision.caller), decision.target, str(decision.operation)
+    best: tuple[tuple[int, int], Rule, tuple[Difference, ...]] | None = None
+    for rule in snapshot.rules:
+        if rule.effect is RuleEffect.ALLOW:
+            differences = _differences(rule, who, target, operation)
+            # Fewest differences; then a rule for this caller and target, which lacks only the operation.
+            rank = (len(differences), -sum(d.what == "operation" for d in differences))
+            if len(differences) < 3 and (best is None or rank < best[0]):  # noqa: PLR2004  # three: nothing in common
+                best = rank, rule, differences
+    return Explanation(
+        decision=decision,
+        summary=f"no rule lets {who} {_door(decision, call)}",
+        nearest=_cite(best[1]) if best else None,
+        differences=best[2] if best else (),
+        suggestion=suggest_rule(snapshot, who, target, operation),
+    )
+
+
+def _differences(rule: Rule, caller: str, target: str, operation: str) -> tuple[Difference, ...]:
+    found = []
+    if rule.callers is not None and caller not in rule.callers:
+        found.append(Difference(what="caller", asked=caller, declared=_list(rule.callers)))
+    if rule.targets is not None and target not in rule.targets:
+        found.append(Difference(what="target", asked=target, declared=_list(rule.targets)))
+    if rule.operations is not None and operation not in rule.operations:
+        found.append(Difference(what="operation", asked=operation, declared=_list(rule.operations)))
+    elif rule.operations is None and operation == TCP and rule.targets is None:
+        found.append(Difference(what="operation", asked=TCP, declared="an operation of an HTTP service"))
+    return tuple(found)
+
+
+def _unknown_operation(snapshot: Snapshot, decision: Decision, method: str, path: str) -> Explanation:
+    service = snapshot.services[decision.target]
+    operations = (*service.operations, *service.probes)
+    summary = f"{service.name} has no operation {method[:40]} {path[:200]}"
+    same_path = [o for o in operations if _matches(o.route, path)]
+    notes: tuple[str, ...]
+    if same_path:
+        near = same_path[0]
+        methods = ", ".join(sorted({o.route.method for o in same_path}))
+        difference = Difference(what="method", asked=method[:40], declared=methods)
+        notes = (f"{near.route} exists; {method[:40]} does not",)
+    elif operations:
+        near = min(operations, key=lambda o: (o.route.method != method, *_distance(o.route, path)))
+        difference = Difference(what="path", asked=path[:200], declared=near.route.template)
+        notes = _path_notes(near.route, path)
+    else:
+        return Explanation(
+            decision=decision, summary=summary, notes=(f"{service.name} has no operations at all",)
+        )
+    cited = Cited(id=near.name, text=f"{near.route} of {service.name}", span=near.span)
+    owner = snapshot.service_of(decision.caller)
+    if owner is None:
+        notes = (*notes, f"{decision.caller} is no declared service either")
+    return Explanation(
+        decision=decision,
+        summary=summary,
+        nearest=cited,
+        differences=(difference,),
+        notes=notes,
+        suggestion=suggest_door(snapshot, owner, service, method, path, near if same_path else None)
+        if owner
+        else None,
+    )
+
+
+def _path_notes(route: Route, path: str) -> tuple[str, ...]:
+    if _matches(route, path.removesuffix("/")) or _matches(route, path + "/"):
+        return ("a trailing slash makes another path",)
+    if route.is_literal and route.template.lower() == path.lower():
+        return ("paths are case-sensitive",)
+    return ()
+
+
+def _matches(route: Route, path: str) -> bool:
+    segments = path[1:].split("/")
+    for index, part in enumerate(route.segments):
+        if index >= len(segments):
+            return False
+        if part.kind is SegmentKind.REST:
+            return True
+        if part.text != segments[index] if part.kind is SegmentKind.LITERAL else not segments[index]:
+            return False
+    return len(route.segments) == len(segments)
+
+
+def _distance(route: Route, path: str) -> tuple[int, int]:
+    """Return how far a template is from a path: segments that differ, then characters that differ."""
+    segments = path[1:].split("/")
+    wrong = abs(len(segments) - len(route.segments))
+    characters = 0
+    for part, segment in zip(route.segments, segments, strict=False):
+        if part.kind is SegmentKind.LITERAL and part.text != segment:
+            wrong += 1
+            characters += len(set(part.text) ^ set(segment))
+    return wrong, characters
+
+
+def _ambiguous(snapshot: Snapshot, decision: Decision, path: str) -> Explanation:
+    service = snapshot.services[decision.target]
+    routes = tuple(operation.route for operation in (*service.operations, *service.probes))
+    found = classify_path(path, guarded_characters(routes))
+    notes = ["an ambiguous path is refused whatever the rules say; the caller must send the plain form"]
+    if isinstance(found, AmbiguousPath):
+        notes.insert(0, f"{found.reason.value} at character {found.at + 1}: {found.explanation}")
+    summary = f"the path {path[:200]!r} has more than one reading"
+    return Explanation(decision=decision, summary=summary, notes=tuple(notes))
+
+
+def _unknown_caller(snapshot: Snapshot, decision: Decision) -> Explanation:
+    caller = decision.caller
+    notes = []
+    try:
+        spiffe_id = SpiffeId.parse(caller)
+    except InputError:
+        notes.append("this is not a SPIFFE ID")
+    else:
+        if spiffe_id.trust_domain != snapshot.trust_domain:
+            notes.append(
+                f"its trust domain is {spiffe_id.trust_domain}, the policy's is {snapshot.trust_domain}"
+            )
+    near = nearest(caller[:300], (str(s.spiffe_id) for s in snapshot.services.values()))
+    if near and near != caller:
+        notes.append(f"the nearest declared identity is {near}")
+    notes.append("only services that the policy declares may call")
+    return Explanation(
+        decision=decision, summary=f"{caller[:300]} is no service of this policy", notes=tuple(notes)
+    )
+
+
+def _list(names: frozenset[str]) -> str:
+    return " or ".join(sorted(names))
+
+
+def _cite(rule: Rule) -> Cited:
+    callers = "any" if rule.callers is None else ", ".join(sorted(rule.callers))
+    targets = "any" if rule.targets is None else ", ".join(sorted(rule.targets))
+    doors = "" if rule.operations is None else ": " + ", ".join(sorted(rule.operations))
+    text = f"{rule.effect} from {callers} to {targets}{doors}"
+    return Cited(id=rule.id, text=text, span=rule.span, reason=rule.reason)
+
+
+def _cite_service(service: Service) -> Cited:
+    return Cited(id=service.name, text=f"service {service.name}", span=service.span)

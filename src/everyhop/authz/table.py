@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a compiler needs to enforce one service exactly as :class:`everyhop.authz.engine.Engine` decides it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from everyhop.authz.engine import Door, judge
+from everyhop.authz.routing import RouteTrie
+from everyhop.core.errors import NotFound
+from everyhop.policy.access import TCP, AccessIndex
+from everyhop.policy.model import Operation
+from everyhop.policy.routes import guarded_characters, specificity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from everyhop.core.decision import Effect, Reason
+    from everyhop.policy.model import Service, Snapshot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The answer for one caller at one door; ``rule`` is the id of the deciding rule, if there is one."""
+
+    effect: Effect
+    reason: Reason
+    rule: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationEntry:
+    """One operation or probe, and the verdict for every declared service by its SPIFFE ID (text).
+
+    A caller that is not in ``verdicts`` is unknown and denied.
+    """
+
+    operation: Operation
+    is_probe: bool
+    verdicts: Mapping[str, Verdict]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceTable:
+    """One service, complete.
+
+    ``guarded``: the characters that a path must not carry percent-encoded (see ``authz.paths``).
+    ``entries``: operations by name, then probes.  ``tcp_verdicts``: None for an HTTP service.
+    ``literal_index``: for each path that some route spells out, the operation per method, over all routes that
+    match this path, templates too; a method that is missing there is unknown at that path.
+    ``templates``: every operation whose route has a parameter, so ordered that the first one with the
+    method that matches a path (which is not in ``literal_index``) is the one it belongs to.
+    """
+
+    service: Service
+    guarded: frozenset[str]
+    entries: tuple[OperationEntry, ...]
+    tcp_verdicts: Mapping[str, Verdict] | None
+    literal_index: Mapping[str, Mapping[str, Operation]]
+    templates: tuple[Operation, ...]
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """Return all operations and probes."""
+        return tuple(entry.operation for entry in self.entries)
+
+    def verdicts(self, operation: str) -> Mapping[str, Verdict]:
+        """Return the verdicts of an operation or probe by name (KeyError for another name)."""
+        for entry in self.entries:
+            if entry.operation.name == operation:
+                return entry.verdicts
+        raise KeyError(operation)
+
+
+def service_table(snapshot: Snapshot, name: str, *, index: AccessIndex | None = None) -> ServiceTable:
+    """Return the table of a service; give ``index`` when asking for many services of one snapshot.
+
+    Raises NotFound for a service that the snapshot does not declare.
+    """
+    service = snapshot.services.get(name)
+    if service is None:
+        raise NotFound(f"the policy declares no service {name!r}")
+    index = index or AccessIndex(snapshot)
+    entries = tuple(
+        OperationEntry(
+            operation=operation,
+            is_probe=is_probe,
+            verdicts=_verdicts(
+                snapshot, Door(name, operation.name, index.of(name, operation.name), is_probe=is_probe)
+            ),
+        )
+        for operations, is_probe in ((service.operations, False), (service.probes, True))
+        for operation in operations
+    )
+    operations = tuple(entry.operation for entry in entries)
+    tcp = None
+    if service.tcp is not None:
+        tcp = _verdicts(snapshot, Door(name, TCP, index.of(name, TCP), is_probe=False))
+    return ServiceTable(
+        service=service,
+        guarded=guarded_characters(tuple(operation.route for operation in operations)),
+        entries=entries,
+        tcp_verdicts=tcp,
+        literal_index=_literal_index(operations),
+        templates=tuple(
+            sorted(
+                (o for o in operations if not o.route.is_literal),
+                key=lambda o: (specificity(o.route), o.route.template, o.route.method),
+            )
+        ),
+    )
+
+
+def reachable_targets(snapshot: Snapshot, caller: str, *, index: AccessIndex | None = None) -> list[str]:
+    """Return the services, sorted, of which a caller may pass at least one door (probes count).
+
+    ``caller`` is a SPIFFE ID in normal form or a service name; a stranger reaches nothing.
+    """
+    owner = snapshot.service_of(caller) or snapshot.services.get(caller)
+    if owner is None:
+        return []
+    index = index or AccessIndex(snapshot)
+    return [
+        name for name, service in sorted(snapshot.services.items()) if _reaches(service, owner.name, index)
+    ]
+
+
+def _reaches(service: Service, caller: str, index: AccessIndex) -> bool:
+    if service.tcp is not None:
+        return index.of(service.name, TCP).allows(caller, is_probe=False)
+    return any(
+        index.of(service.name, operation.name).allows(caller, is_probe=is_probe)
+        for operations, is_probe in ((service.operations, False), (service.probes, True))
+        for operation in operations
+    )
+
+
+def _verdicts(snapshot: Snapshot, door: Door) -> dict[str, Verdict]:
+    verdicts = {}
+    for service in snapshot.services.values():
+        effect, reason, rule = judge(door, service.name)
+        verdicts[str(service.spiffe_id)] = Verdict(effect=effect, reason=reason, rule=rule)
+    return verdicts
+
+
+def _literal_index(operations: tuple[Operation, ...]) -> dict[str, dict[str, Operation]]:
+    trie = RouteTrie[Operation]()
+    for operation in operations:
+        trie.add(operation.route, operation)
+    methods = sorted({operation.route.method for operation in operations})
+    return {
+        path: {m: o for m in methods if (o := trie.find(m, path[1:].split("/"))) is not None}
+        for path in sorted({o.route.template for o in operations if o.route.is_literal})
+    }

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules spread out over the doors they concern, so that a question is two look-ups and not a scan.
+
+A *door* is an operation, a probe or the tcp port of a service.  Doors that the same rules concern share one
+:class:`Access`, so a rule over many callers, targets and operations costs their sum and not their product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from everyhop.policy.model import RuleEffect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from everyhop.policy.model import Rule, Service, Snapshot
+
+TCP: Final = "tcp"
+"""The name of a tcp service's only door; no operation of a tcp service can bear it, for it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """The rules of one effect that concern a door, by caller: the first rule of the policy's order wins."""
+
+    by_caller: Mapping[str, Rule]
+    by_any: Rule | None
+
+    def rule_for(self, caller: str) -> Rule | None:
+        """Return the first rule that matches a declared caller (a service name)."""
+        return self.by_caller.get(caller, self.by_any)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may and who may not use a door."""
+
+    allow: Matches
+    deny: Matches
+
+    def allows(self, caller: str, *, is_probe: bool) -> bool:
+        """Tell whether a declared caller may pass: no deny, and an allow (which a probe does not need)."""
+        if self.deny.rule_for(caller) is not None:
+            return False
+        return is_probe or self.allow.rule_for(caller) is not None
+
+
+class AccessIndex:
+    """All doors of a snapshot with the rules that concern them."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        concerned: dict[tuple[str, str], tuple[list[int], list[int]]] = {
+            (name, door): ([], []) for name, service in snapshot.services.items() for door in doors(service)
+        }
+        for index, rule in enumerate(snapshot.rules):
+            for key in doors_of_rule(rule, snapshot):
+                concerned[key][rule.effect is RuleEffect.DENY].append(index)
+        shared: dict[tuple[tuple[int, ...], tuple[int, ...]], Access] = {}
+        self._access: dict[tuple[str, str], Access] = {}
+        for key, (allowing, denying) in concerned.items():
+            rules = tuple(allowing), tuple(denying)
+            access = shared.get(rules)
+            if access is None:
+                allow, deny = (_matches([snapshot.rules[i] for i in indexes]) for indexes in rules)
+                access = shared[rules] = Access(allow, deny)
+            self._access[key] = access
+
+    def of(self, target: str, door: str) -> Access:
+        """Return the access of a declared door (KeyError otherwise)."""
+        return self._access[target, door]
+
+
+def doors(service: Service) -> tuple[str, ...]:
+    """Return the names of a service's doors: operations, then probes, or ``tcp``."""
+    if service.tcp is not None:
+        return (TCP,)
+    return tuple(operation.name for operation in (*service.operations, *service.probes))
+
+
+def doors_of_rule(rule: Rule, snapshot: Snapshot) -> Iterator[tuple[str, str]]:
+    """Yield ``(service, door)`` for every door that a rule concerns.
+
+    A rule without operations concerns all of them; a deny rule then covers probes and tcp too, an allow rule
+    tcp only where it names the service: ``to: any`` never opens a raw port.
+    """
+    is_deny = rule.effect is RuleEffect.DENY
+    for name in snapshot.services if rule.targets is None else sorted(rule.targets):
+        service = snapshot.services[name]
+        if service.tcp is not None:
+            if rule.operations is None and (is_deny or rule.targets is not None):
+                yield name, TCP
+            continue
+        for operation in service.operations:
+            if rule.operations is None or operation.name in rule.operations:
+                yield name, operation.name
+        if is_deny and rule.operations is None:
+            for probe in service.probes:
+                yield name, probe.name
+
+
+def _matches(rules: Sequence[Rule]) -> Matches:
+    by_caller: dict[str, Rule] = {}
+    for rule in rules:
+        if rule.callers is None:
+            return Matches(by_caller, rule)  # whatever follows is never first
+        for caller in rule.callers:
+            by_caller.setdefault(caller, rule)
+    return Matches(by_caller, None)
