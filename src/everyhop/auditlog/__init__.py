@@ -1,2 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The audit log: sealed, append-only records of every decision and change; no IO."""
+"""The audit log: what was decided and what was changed, appended through one path and never edited."""
+
+from everyhop.auditlog.append import AppendResult, append_event, append_records
+from everyhop.auditlog.codec import decode_record, decode_records, encode_record, encode_records
+from everyhop.auditlog.model import Event, Kind, Point, Record, clip
+from everyhop.auditlog.ports import RecordStore, RecordWriter
+from everyhop.auditlog.query import Order, Page, RecordFilter
+
+__all__ = [
+    "AppendResult",
+    "Event",
+    "Kind",
+    "Order",
+    "Page",
+    "Point",
+    "Record",
+    "RecordFilter",
+    "RecordStore",
+    "RecordWriter",
+    "append_event",
+    "append_records",
+    "clip",
+    "decode_record",
+    "decode_records",
+    "encode_record",
+    "encode_records",
+]

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The single append path: every record, whoever made it, is written by :func:`append_records`.
+
+It runs inside a transaction that the caller holds, so a change of state and its record are written together or
+not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from everyhop.auditlog.codec import MAX_BATCH_RECORDS
+from everyhop.auditlog.model import MAX_NAME, MAX_TEXT, Event, Point, Record, clip
+from everyhop.core.clock import Entropy
+from everyhop.core.errors import InputError
+
+if TYPE_CHECKING:
+    from everyhop.auditlog.ports import RecordWriter
+
+ID_BYTES: Final = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppendResult:
+    """What became of a batch.
+
+    ``stored`` counts new records, ``duplicates`` those that were there already (a repeated delivery, harmless).
+    ``conflicts`` holds the ids of records whose place (producer, seq) or id is taken by something else: never
+    harmless, and to be reported, but no reason to stop the spool.
+    """
+
+    stored: int
+    duplicates: int
+    conflicts: tuple[str, ...] = ()
+
+
+def append_records(writer: RecordWriter, records: Sequence[Record]) -> AppendResult:
+    """Append records in the order given; repeating a call changes nothing.
+
+    Raises InputError for more than 20,000 records in one call.
+    """
+    if len(records) > MAX_BATCH_RECORDS:
+        raise InputError(f"a batch has at most {MAX_BATCH_RECORDS} records")
+    if not records:
+        return AppendResult(stored=0, duplicates=0)
+    return writer.insert(records)
+
+
+def append_event(writer: RecordWriter, event: Event, *, producer: str, entropy: Entropy) -> Record:
+    """Number an event of this process, append it, and return the record."""
+    record = Record(
+        id=entropy.token_bytes(ID_BYTES).hex(),
+        seq=writer.next_seq(producer),
+        producer=producer,
+        time=event.time,
+        kind=event.kind,
+        point=Point.CONTROL,
+        caller=_clipped(event.caller),
+        target=_clipped(event.target),
+        operation=clip(event.action),
+        decision=event.decision,
+        rule=_clipped(event.rule),
+        reason=_clipped(event.reason),
+        snapshot=None if event.snapshot is None else clip(event.snapshot, MAX_NAME),
+        detail={
+            clip(name, MAX_NAME): clip(value, MAX_TEXT) if isinstance(value, str) else value
+            for name, value in event.detail.items()
+        },
+    )
+    append_records(writer, (record,))
+    return record
+
+
+def _clipped(text: str | None) -> str | None:
+    return None if text is None else clip(text)
