@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -42,7 +42,7 @@ class AuthorityEntry:
     kind: AuthorityKind
     status: AuthorityStatus
     public: bytes
-    wrapped_key: bytes | None
+    wrapped_key: bytes | None = field(repr=False)
     created_at: datetime
     not_before: datetime
     not_after: datetime
@@ -128,7 +128,7 @@ class IssuedX509:
 class IssuedJwt:
     """A JWT-SVID in compact form; times are aware UTC, in whole seconds."""
 
-    token: str
+    token: str = field(repr=False)
     expires_at: datetime
     issued_at: datetime
     authority_id: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -38,7 +38,7 @@ class JwtSvid:
     expires_at: datetime
     kid: str
     claims: Mapping[str, Any]
-    token: str
+    token: str = field(repr=False)
 
 
 def mint_jwt_svid(

@@ -1,2 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Storage: SQLAlchemy Core tables and one repository per room that keeps state."""
+"""Storage: one SQL path for everything that the server keeps.  The only room that knows SQLAlchemy."""
+
+from everyhop.storage.authorities import SqlAuthorityStore
+from everyhop.storage.database import Database, open_database
+from everyhop.storage.meta import SqlMeta
+from everyhop.storage.migrate import current_revision, migrate
+from everyhop.storage.records import SqlRecordStore
+from everyhop.storage.schema import HEAD, metadata
+from everyhop.storage.snapshots import SqlSnapshotStore, StoredSnapshot
+
+__all__ = [
+    "HEAD",
+    "Database",
+    "SqlAuthorityStore",
+    "SqlMeta",
+    "SqlRecordStore",
+    "SqlSnapshotStore",
+    "StoredSnapshot",
+    "current_revision",
+    "metadata",
+    "migrate",
+    "open_database",
+]

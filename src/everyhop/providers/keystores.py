@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Key stores: private keys wrapped with AES-256-GCM under a key-encryption key (KEK).
+
+A blob is ``version (1 byte) | KEK id (8) | nonce (12) | ciphertext and tag``.  The version, the KEK id, the key's id
+and its purpose are authenticated with it, so a blob that was altered, cut, or moved to another row does not open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Final, Self
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from everyhop.core.errors import InputError, SettingsError, TrustError
+from everyhop.core.secret import Secret
+from everyhop.x509.keys import encode_private_key, generate_private_key
+
+KEK_BYTES: Final = 32
+MAX_SECRET_BYTES: Final = 8 * 1024
+
+_VERSION: Final = b"\x01"
+_ID_BYTES: Final = 8
+_NONCE_BYTES: Final = 12
+_TAG_BYTES: Final = 16
+_HEADER_BYTES: Final = 1 + _ID_BYTES + _NONCE_BYTES
+_OTHERS: Final = 0o077
+_OTHERS_WRITE: Final = 0o022
+
+
+class _KekKeyStore:
+    """Wraps under one KEK that is held in memory."""
+
+    __slots__ = ("_cipher", "_kek_id")
+
+    def __init__(self, kek: Secret) -> None:
+        value = kek.reveal()
+        if len(value) != KEK_BYTES:
+            raise SettingsError(f"a key-encryption key has exactly {KEK_BYTES} bytes")
+        self._cipher = AESGCM(value)
+        self._kek_id = hashlib.sha256(b"everyhop kek id\0" + value).digest()[:_ID_BYTES]
+
+    def generate(self) -> Secret:
+        """Return a fresh P-256 private key as PKCS#8 DER."""
+        return encode_private_key(generate_private_key())
+
+    def wrap(self, key_id: str, purpose: str, secret: Secret) -> bytes:
+        """Encrypt a private key of at most 8 KiB for one row and one purpose."""
+        plain = secret.reveal()
+        if len(plain) > MAX_SECRET_BYTES:
+            raise InputError(f"a wrapped key has at most {MAX_SECRET_BYTES} bytes")
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        header = _VERSION + self._kek_id
+        return header + nonce + self._cipher.encrypt(nonce, plain, _bound(header, key_id, purpose))
+
+    def unwrap(self, key_id: str, purpose: str, blob: bytes) -> Secret:
+        """Decrypt.
+
+        Raises InputError for a blob that is cut off, too long or of another version; TrustError when it was wrapped
+        under another KEK, for another key or purpose, or has been altered.
+        """
+        if not _HEADER_BYTES + _TAG_BYTES <= len(blob) <= _HEADER_BYTES + MAX_SECRET_BYTES + _TAG_BYTES:
+            raise InputError(f"the wrapped key {key_id[:64]} is cut off or too long")
+        if blob[:1] != _VERSION:
+            raise InputError(f"the wrapped key {key_id[:64]} is of an unknown form")
+        header, nonce, sealed = (
+            blob[: 1 + _ID_BYTES],
+            blob[1 + _ID_BYTES : _HEADER_BYTES],
+            blob[_HEADER_BYTES:],
+        )
+        if header[1:] != self._kek_id:
+            raise TrustError(
+                f"the key {key_id[:64]} was wrapped under another key-encryption key",
+                hint="restore the key file that belongs to this database",
+            )
+        try:
+            return Secret(self._cipher.decrypt(nonce, sealed, _bound(header, key_id, purpose)))
+        except InvalidTag as error:
+            raise TrustError(
+                f"the wrapped key {key_id[:64]} was altered, or belongs to another key or purpose"
+            ) from error
+
+
+class MemoryKeyStore(_KekKeyStore):
+    """A key store whose KEK dies with the process: for tests, and for state that is meant to be lost."""
+
+    __slots__ = ()
+
+    def __init__(self, kek: Secret | None = None) -> None:
+        super().__init__(kek or Secret(secrets.token_bytes(KEK_BYTES)))
+
+
+class FileKeyStore(_KekKeyStore):
+    """A key store whose KEK is a file of 32 bytes that only its owner can read."""
+
+    __slots__ = ()
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Read an existing KEK.
+
+        Raises SettingsError when the file is missing, a symbolic link, not ours, open to others, of a wrong size, or
+        in a directory where others could replace it.
+        """
+        return cls(_read_kek(path))
+
+    @classmethod
+    def open_or_create(cls, path: Path) -> Self:
+        """Read the KEK, made first when there is none; two processes that start at once get the same one."""
+        if not os.path.lexists(path):
+            _create_kek(path)
+        return cls.open(path)
+
+
+def _bound(header: bytes, key_id: str, purpose: str) -> bytes:
+    """Return the associated data; lengths keep one pair of texts from reading as another."""
+    parts = (key_id.encode(), purpose.encode())
+    return header + b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+
+def _create_kek(path: Path) -> None:
+    """Write a new KEK beside its place and link it there: whole or not at all, and never over another one."""
+    _check_directory(path.parent)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        descriptor = os.open(
+            draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(KEK_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(draft, path, follow_symlinks=False)
+            _sync_directory(path.parent)
+        except FileExistsError:
+            pass  # another process was first; its KEK is as good
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise SettingsError(f"cannot create the key file {path}: {error.strerror}") from error
+
+
+def _read_kek(path: Path) -> Secret:
+    _check_directory(path.parent)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise SettingsError(f"cannot open the key file {path}: {error.strerror}") from error
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            raise SettingsError(f"the key file {path} is not a file of this user")
+        if status.st_mode & _OTHERS:
+            raise SettingsError(f"others may open the key file {path}", hint=f"chmod 600 {path}")
+        content = file.read(KEK_BYTES + 1)
+    if len(content) != KEK_BYTES:
+        raise SettingsError(
+            f"the key file {path} does not have {KEK_BYTES} bytes", hint="restore it from a backup"
+        )
+    return Secret(content)
+
+
+def _check_directory(directory: Path) -> None:
+    """Refuse a directory in which another user could put a file of the same name."""
+    try:
+        status = directory.stat()
+    except OSError as error:
+        raise SettingsError(f"cannot use the directory {directory}: {error.strerror}") from error
+    if status.st_mode & _OTHERS_WRITE and not status.st_mode & stat.S_ISVTX:
+        raise SettingsError(f"others may write to the directory {directory}", hint=f"chmod 700 {directory}")
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

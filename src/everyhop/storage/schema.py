@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables.  A change here comes with a migration; a test compares the two.
+
+Moments are integers, microseconds since 1970 in UTC: they sort, they compare, and both engines agree on them.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import sqlalchemy as sa
+
+HEAD: Final = "0001"  # the newest migration; tests hold it to what the migrations directory says
+
+metadata = sa.MetaData()
+
+# SQLite numbers rows by itself only in a column of exactly this type.
+_Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_Moment = sa.BigInteger
+
+authorities = sa.Table(
+    "authorities",
+    metadata,
+    sa.Column("n", _Number, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("public", sa.LargeBinary, nullable=False),
+    sa.Column("wrapped_key", sa.LargeBinary),
+    sa.Column("created_at", _Moment, nullable=False),
+    sa.Column("not_before", _Moment, nullable=False),
+    sa.Column("not_after", _Moment, nullable=False),
+    sa.Column("published_sequence", sa.BigInteger, nullable=False),
+    sa.Column("activated_at", _Moment),
+    sa.Column("retired_at", _Moment),
+    sa.Column("signed_until", _Moment),
+    sa.CheckConstraint("kind IN ('x509', 'jwt')", name="authorities_kind"),
+    sa.CheckConstraint("status IN ('prepared', 'active', 'old')", name="authorities_status"),
+    # A key that signs nothing any more is not kept; one that signs has to be there.
+    sa.CheckConstraint("(status = 'old') = (wrapped_key IS NULL)", name="authorities_key"),
+    sqlite_autoincrement=True,
+)
+# The last line of defence against two processes that rotate at once.
+sa.Index(
+    "authorities_one_active",
+    authorities.c.kind,
+    unique=True,
+    sqlite_where=sa.text("status = 'active'"),
+    postgresql_where=sa.text("status = 'active'"),
+)
+sa.Index(
+    "authorities_one_prepared",
+    authorities.c.kind,
+    unique=True,
+    sqlite_where=sa.text("status = 'prepared'"),
+    postgresql_where=sa.text("status = 'prepared'"),
+)
+
+bundle_state = sa.Table(
+    "bundle_state",
+    metadata,
+    sa.Column("one", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.CheckConstraint("one = 1", name="bundle_state_one"),
+)
+
+snapshots = sa.Table(
+    "snapshots",
+    metadata,
+    sa.Column("n", _Number, primary_key=True, autoincrement=True),
+    sa.Column("hash", sa.Text, nullable=False, unique=True),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("saved_at", _Moment, nullable=False),
+    # Grows whenever a snapshot comes into force (again): the one with the highest is the latest.
+    sa.Column("applied", sa.BigInteger, nullable=False),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
+)
+sa.Index("snapshots_applied", snapshots.c.applied, unique=True)
+
+records = sa.Table(
+    "records",
+    metadata,
+    sa.Column("n", _Number, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("producer", sa.Text, nullable=False),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("time", _Moment, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("caller", sa.Text),
+    sa.Column("target", sa.Text),
+    sa.Column("decision", sa.Text),
+    sa.Column("rule", sa.Text),
+    # The whole record as the codec writes it; the columns above only find it.
+    sa.Column("line", sa.LargeBinary, nullable=False),
+    sa.UniqueConstraint("producer", "seq", name="records_place"),
+    sqlite_autoincrement=True,
+)
+sa.Index("records_time", records.c.time)
+sa.Index("records_target", records.c.target, records.c.n)
+sa.Index("records_caller", records.c.caller, records.c.n)
+sa.Index("records_rule", records.c.rule, records.c.n)
+sa.Index(
+    "records_denied",
+    records.c.n,
+    sqlite_where=sa.text("decision = 'deny'"),
+    postgresql_where=sa.text("decision = 'deny'"),
+)
+
+meta = sa.Table(
+    "meta",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def to_micros(moment: datetime) -> int:
+    """Turn an aware moment into microseconds since 1970, exactly."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def from_micros(micros: int) -> datetime:
+    """Turn microseconds since 1970 into an aware moment in UTC, exactly."""
+    return _EPOCH + timedelta(microseconds=micros)
