@@ -26,7 +26,7 @@ from everyhop.spiffe.jwt_svid import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator
 
     from everyhop.agent.changes import Changes
     from everyhop.agent.identities import Hold, IdentityCache
@@ -274,8 +274,3 @@ def _check_audience(audience: tuple[str, ...]) -> None:
         raise InputError(f"at most {MAX_AUDIENCES} audiences of {MAX_AUDIENCE_BYTES} bytes")
     if len(set(audience)) != len(audience):
         raise InputError("an audience is named twice")
-
-
-def bundle_map(bundle: Bundle, encoded: bytes) -> Mapping[str, bytes]:
-    """Return the map that the Workload API sends: SPIFFE ID of the trust domain to encoded bundle."""
-    return {str(bundle.trust_domain.id): encoded}

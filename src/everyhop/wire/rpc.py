@@ -32,11 +32,22 @@ from everyhop.core.errors import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from grpclib._typing import IServable
     from grpclib.server import Stream
 
     from everyhop.wire.peers import PeerInfo
 
-__all__ = ["STATUS_OF", "Call", "Cardinality", "GrpcStatus", "Method", "Service", "current_peer", "refusal"]
+__all__ = [
+    "STATUS_OF",
+    "Call",
+    "Cardinality",
+    "GrpcStatus",
+    "Guarded",
+    "Method",
+    "Service",
+    "current_peer",
+    "refusal",
+]
 
 log = logging.getLogger(__name__)
 
@@ -156,11 +167,46 @@ class Service:
             except (GRPCError, StreamTerminatedError, ProtocolError):
                 raise
             except EveryhopError as error:
+                log.info(
+                    "%s of pid %d (uid %d) refused: %s: %s",
+                    method.path,
+                    call.peer.pid,
+                    call.peer.uid,
+                    error.code,
+                    error.message,
+                )
                 raise refusal(error) from error
             except TimeoutError as error:
                 raise GRPCError(GrpcStatus.DEADLINE_EXCEEDED) from error
             except Exception as error:
                 log.exception("%s failed", method.path)
                 raise GRPCError(GrpcStatus.INTERNAL, "internal error") from error
+
+        return serve
+
+
+class Guarded:
+    """A service written for plain grpclib, behind the guard of ours."""
+
+    def __init__(self, service: IServable, guard: Callable[[Call[Any, Any]], None]) -> None:
+        self._service = service
+        self._guard = guard
+
+    def __mapping__(self) -> Mapping[str, Route]:
+        """Return its routes; each call passes the guard first."""
+        return {
+            path: route._replace(func=self._serve(path, route.func))
+            for path, route in self._service.__mapping__().items()
+        }
+
+    def _serve(
+        self, path: str, handler: Callable[[Stream[Any, Any]], Awaitable[None]]
+    ) -> Callable[[Stream[Any, Any]], Awaitable[None]]:
+        async def serve(stream: Stream[Any, Any]) -> None:
+            try:
+                self._guard(Call(stream, current_peer(), path))
+            except EveryhopError as error:
+                raise refusal(error) from error
+            await handler(stream)
 
         return serve

@@ -13,6 +13,7 @@ import contextlib
 import grp
 import os
 import pwd
+from collections import defaultdict
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -29,14 +30,18 @@ if TYPE_CHECKING:
 
 MAX_ANCESTORS: Final = 128
 MAX_GROUPS: Final = 1024
-WORKERS: Final = 4
+WORKERS: Final = 16
+WORKERS_PER_UID: Final = 2
 
 _ATTEMPTS: Final = 3
 _MAX_STATUS_BYTES: Final = 1024 * 1024
 
 
 class ProcInspector:
-    """Reads ``/proc`` on a few threads of its own, so that hashing a large program stalls nobody.
+    """Reads ``/proc`` on threads of its own, so that hashing a large program stalls nobody.
+
+    One user's processes take at most two of them: a program on a file system that its owner serves (FUSE) can
+    make a read wait for ever, and then it is that user who waits.
 
     The agent sees the executable of its own user's processes; of others' only with CAP_SYS_PTRACE (root).
     What it cannot see is missing from the facts, with the reason.
@@ -45,11 +50,17 @@ class ProcInspector:
     def __init__(self, *, digests: ExecutableDigests | None = None, executor: Executor | None = None) -> None:
         self._digests = digests or ExecutableDigests()
         self._executor = executor or ThreadPoolExecutor(WORKERS, thread_name_prefix="attest")
+        self._turns: defaultdict[int, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(WORKERS_PER_UID)
+        )
 
     async def inspect(self, peer: PeerInfo, *, path: bool, sha256: bool) -> ProcessFacts:
         """Return the facts of a living peer; raises AttestationError when it is gone or cannot be told."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, lambda: self.read(peer, path=path, sha256=sha256))
+        async with self._turns[peer.uid]:
+            return await loop.run_in_executor(
+                self._executor, lambda: self.read(peer, path=path, sha256=sha256)
+            )
 
     def read(self, peer: PeerInfo, *, path: bool, sha256: bool) -> ProcessFacts:
         """Do the same at once, blocking."""
@@ -126,7 +137,7 @@ def _path_of(pid: int, descriptor: int, unknown: dict[str, str]) -> str | None:
     belong to something else; then there is no path.
     """
     try:
-        path = os.readlink(f"/proc/{pid}/exe")
+        path = str(Path(f"/proc/{pid}/exe").readlink())
     except OSError as error:
         unknown["path"] = f"no program: {error.strerror}"
         return None
