@@ -5,9 +5,10 @@ from everyhop.auditlog.append import AppendResult, append_event, append_records
 from everyhop.auditlog.codec import decode_record, decode_records, encode_record, encode_records
 from everyhop.auditlog.model import Event, Kind, Point, Record, clip
 from everyhop.auditlog.ports import RecordStore, RecordWriter
-from everyhop.auditlog.query import Order, Page, RecordFilter
+from everyhop.auditlog.query import MAX_PAGE, Order, Page, RecordFilter
 
 __all__ = [
+    "MAX_PAGE",
     "AppendResult",
     "Event",
     "Kind",

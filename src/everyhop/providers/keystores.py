@@ -12,7 +12,7 @@ import os
 import secrets
 import stat
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -100,21 +100,15 @@ class FileKeyStore(_KekKeyStore):
 
     __slots__ = ()
 
-    @classmethod
-    def open(cls, path: Path) -> Self:
-        """Read an existing KEK.
+    def __init__(self, path: Path, *, create: bool = True) -> None:
+        """Read the KEK, made first when there is none; two processes that start at once get the same one.
 
-        Raises SettingsError when the file is missing, a symbolic link, not ours, open to others, of a wrong size, or
-        in a directory where others could replace it.
+        Raises SettingsError when the file is a symbolic link, not ours, open to others, of a wrong size, in a directory
+        where others could replace it, or missing and not to be made.
         """
-        return cls(_read_kek(path))
-
-    @classmethod
-    def open_or_create(cls, path: Path) -> Self:
-        """Read the KEK, made first when there is none; two processes that start at once get the same one."""
-        if not os.path.lexists(path):
+        if create and not os.path.lexists(path):
             _create_kek(path)
-        return cls.open(path)
+        super().__init__(_read_kek(path))
 
 
 def _bound(header: bytes, key_id: str, purpose: str) -> bytes:

@@ -7,18 +7,20 @@ from everyhop.storage.meta import SqlMeta
 from everyhop.storage.migrate import current_revision, migrate
 from everyhop.storage.records import SqlRecordStore
 from everyhop.storage.schema import HEAD, metadata
-from everyhop.storage.snapshots import SqlSnapshotStore, StoredSnapshot
+from everyhop.storage.service import Storage, open_storage
+from everyhop.storage.snapshots import SnapshotStore
 
 __all__ = [
     "HEAD",
     "Database",
+    "SnapshotStore",
     "SqlAuthorityStore",
     "SqlMeta",
     "SqlRecordStore",
-    "SqlSnapshotStore",
-    "StoredSnapshot",
+    "Storage",
     "current_revision",
     "metadata",
     "migrate",
     "open_database",
+    "open_storage",
 ]

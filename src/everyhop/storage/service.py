@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that the server keeps, behind one door."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from everyhop.core.clock import Entropy
+from everyhop.storage.authorities import SqlAuthorityStore
+from everyhop.storage.database import Database, open_database
+from everyhop.storage.meta import SqlMeta
+from everyhop.storage.migrate import migrate
+from everyhop.storage.records import SqlRecordStore
+from everyhop.storage.snapshots import SnapshotStore
+
+_FRACTION_BITS: Final = 53
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """The repositories of one database.  Each call is a transaction; safe to share between threads."""
+
+    database: Database
+    authorities: SqlAuthorityStore
+    snapshots: SnapshotStore
+    records: SqlRecordStore
+    meta: SqlMeta
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.database.close()
+
+
+def open_storage(path: Path, *, entropy: Entropy | None = None, producer: str = "server") -> Storage:
+    """Open the SQLite file at ``path``, made 0600 when it is missing, and bring its schema up to date.
+
+    ``producer`` names this server in the audit log.  Raises SettingsError when the file is not ours alone or was made
+    by a newer everyhop, Unavailable when it does not answer.
+    """
+    database = open_database(path)
+    try:
+        migrate(database)
+    except BaseException:
+        database.close()
+        raise
+    source = entropy or _RecordIds()
+    return Storage(
+        database=database,
+        authorities=SqlAuthorityStore(database, entropy=source, producer=producer),
+        snapshots=SnapshotStore(database, entropy=source, producer=producer),
+        records=SqlRecordStore(database, entropy=source, producer=producer),
+        meta=SqlMeta(database),
+    )
+
+
+class _RecordIds:
+    """Randomness for the ids of this server's own records, which decide nothing."""
+
+    def token_bytes(self, count: int) -> bytes:
+        return secrets.token_bytes(count)
+
+    def fraction(self) -> float:
+        return secrets.randbits(_FRACTION_BITS) / 2**_FRACTION_BITS
