@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: parses arguments, calls the other rooms and prints; it decides nothing."""
+"""The command line: one module per noun under ``verbs``, imported lazily."""

@@ -79,7 +79,9 @@ class ControlClient:
     async def sign_x509(self, requests: list[tuple[str, bytes]]) -> list[SignX509Result]:
         """Ask for one X509-SVID per (SPIFFE ID, CSR in DER); results keep the order."""
         items = [SignX509Item(spiffe_id=spiffe_id, csr=csr) for spiffe_id, csr in requests]
-        answer = await self._post("/v1/sign-x509", SignX509Request(agent=self.agent, items=items), SignX509Response)
+        answer = await self._post(
+            "/v1/sign-x509", SignX509Request(agent=self.agent, items=items), SignX509Response
+        )
         if len(answer.results) != len(requests):
             raise Unavailable("the server answered another number of SVIDs than asked for")
         return answer.results
@@ -91,7 +93,9 @@ class ControlClient:
 
     async def send_records(self, records: list[Record]) -> RecordsAccepted:
         """Hand records over; when this returns they are durable."""
-        return await self._post("/v1/records", RecordBatch(agent=self.agent, records=records), RecordsAccepted)
+        return await self._post(
+            "/v1/records", RecordBatch(agent=self.agent, records=records), RecordsAccepted
+        )
 
     async def report(self, report: AgentReport) -> None:
         """Tell what this agent has applied."""

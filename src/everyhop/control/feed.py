@@ -101,7 +101,9 @@ class Feed:
 
     def lagging(self, has_applied: Callable[[AgentReport], bool]) -> list[str]:
         """Return the connected agents whose last report does not satisfy ``has_applied``."""
-        return [a for a in sorted(self._streams) if a not in self._seen or not has_applied(self._seen[a].report)]
+        return [
+            a for a in sorted(self._streams) if a not in self._seen or not has_applied(self._seen[a].report)
+        ]
 
     async def wait_applied(self, has_applied: Callable[[AgentReport], bool], timeout: float) -> list[str]:  # noqa: ASYNC109  # returns the laggards instead of raising
         """Wait until every connected agent satisfies ``has_applied``; return the laggards at the deadline."""

@@ -50,20 +50,25 @@ class LocalLink:
         self._path = socket_path
         self._timeout = timeout
 
-    def get(self, path: str, **query: object) -> Any:  # noqa: ANN401  # JSON
+    def get(self, path: str, **query: object) -> Any:  # JSON
         """Return the JSON answer to a GET; query values of None are left out."""
         shown = {k: str(v) for k, v in query.items() if v is not None}
-        return self._call("GET", f"{path}?{urlencode(shown)}" if shown else path, None)
+        content = self._call("GET", f"{path}?{urlencode(shown)}" if shown else path, None)
+        return json.loads(content)
 
-    def post(self, path: str, message: object) -> Any:  # noqa: ANN401  # JSON
+    def get_bytes(self, path: str) -> bytes:
+        """Return the body of the answer to a GET, unparsed."""
+        return self._call("GET", path, None)
+
+    def post(self, path: str, message: object) -> Any:  # JSON
         """Return the JSON answer to a POST of a JSON message."""
-        return self._call("POST", path, json.dumps(message).encode())
+        return json.loads(self._call("POST", path, json.dumps(message).encode()))
 
-    def delete(self, path: str) -> Any:  # noqa: ANN401  # JSON
+    def delete(self, path: str) -> Any:  # JSON
         """Return the JSON answer to a DELETE."""
-        return self._call("DELETE", path, None)
+        return json.loads(self._call("DELETE", path, None))
 
-    def _call(self, method: str, path: str, body: bytes | None) -> Any:  # noqa: ANN401  # JSON
+    def _call(self, method: str, path: str, body: bytes | None) -> bytes:
         connection = _UnixConnection(self._path, self._timeout)
         try:
             connection.request(method, path, body=body, headers={"content-type": "application/json"})
@@ -82,10 +87,9 @@ class LocalLink:
             raise Unavailable(f"{self._path} does not answer: {type(error).__name__}") from error
         finally:
             connection.close()
-        parsed = json.loads(content) if content else {}
         if status >= http.client.BAD_REQUEST:
-            raise _error_of(status, parsed)
-        return parsed
+            raise _error_of(status, json.loads(content))
+        return content
 
 
 def _error_of(status: int, problem: dict[str, Any]) -> EveryhopError:

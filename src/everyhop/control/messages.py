@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime  # noqa: TC003  # msgspec resolves annotations at run time
+from datetime import datetime  # msgspec resolves annotations at run time
 
 import msgspec
 
-from everyhop.auditlog import Record  # noqa: TC001  # msgspec resolves annotations at run time
+from everyhop.auditlog import Record  # msgspec resolves annotations at run time
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of every message: immutable, and unknown members are refused."""
 
 
-class Update(Message):
+class Update(Message, frozen=True):
     """One line of the stream from server to agent: the whole truth, or None for what has not changed.
 
     ``snapshot`` is an encoded snapshot document, ``bundle`` an encoded bundle document,
@@ -26,21 +26,21 @@ class Update(Message):
     authority: str | None = None
 
 
-class SignX509Item(Message):
+class SignX509Item(Message, frozen=True):
     """One request for an X509-SVID; ``csr`` is DER."""
 
     spiffe_id: str
     csr: bytes
 
 
-class SignX509Request(Message):
+class SignX509Request(Message, frozen=True):
     """A batch of requests by one agent."""
 
     agent: str
     items: list[SignX509Item]
 
 
-class SignX509Result(Message):
+class SignX509Result(Message, frozen=True):
     """A chain (DER, leaf first) with its end, or the reason for refusing."""
 
     chain: list[bytes] = []
@@ -49,13 +49,13 @@ class SignX509Result(Message):
     error: str | None = None
 
 
-class SignX509Response(Message):
+class SignX509Response(Message, frozen=True):
     """Results in the order of the requests."""
 
     results: list[SignX509Result]
 
 
-class SignJwtRequest(Message):
+class SignJwtRequest(Message, frozen=True):
     """A request for a JWT-SVID."""
 
     agent: str
@@ -63,7 +63,7 @@ class SignJwtRequest(Message):
     audience: list[str]
 
 
-class SignJwtResponse(Message):
+class SignJwtResponse(Message, frozen=True):
     """A token with its validity."""
 
     token: str
@@ -71,21 +71,33 @@ class SignJwtResponse(Message):
     expires_at: datetime
 
 
-class RecordBatch(Message):
+class AuthorityView(Message, frozen=True):
+    """One authority as the owner may see it."""
+
+    id: str
+    kind: str
+    state: str
+    not_before: datetime
+    not_after: datetime
+    published_sequence: int
+
+
+class RecordBatch(Message, frozen=True):
     """Records of one agent, oldest first."""
 
     agent: str
     records: list[Record]
 
 
-class RecordsAccepted(Message):
-    """How many of the batch are now durable (all of them), and how many of those were new."""
+class RecordsAccepted(Message, frozen=True):
+    """What became of a batch: all of it is durable now; ``conflicts`` names records whose place was taken."""
 
-    durable: int
-    new: int
+    stored: int
+    duplicates: int
+    conflicts: list[str] = []
 
 
-class InstanceReport(Message):
+class InstanceReport(Message, frozen=True):
     """One running sidecar, as ``status`` shows it."""
 
     id: str
@@ -100,7 +112,7 @@ class InstanceReport(Message):
     snapshot: str | None = None
 
 
-class AgentReport(Message):
+class AgentReport(Message, frozen=True):
     """What an agent has applied: enforced snapshot, bundle sequence held by every sidecar, its instances."""
 
     agent: str
@@ -111,7 +123,7 @@ class AgentReport(Message):
     authority: str | None = None
 
 
-class LaunchRequest(Message):
+class LaunchRequest(Message, frozen=True):
     """``everyhop run`` asks for a sidecar: its own pid, and a fixed application port if the user wants one."""
 
     service: str
@@ -119,7 +131,7 @@ class LaunchRequest(Message):
     port: int | None = None
 
 
-class LaunchReply(Message):
+class LaunchReply(Message, frozen=True):
     """What ``run`` needs to start Envoy and the workload.
 
     ``environment`` is for the workload alone: it holds the egress secret.  ``admin_socket`` answers ``/ready``.
@@ -137,7 +149,7 @@ class LaunchReply(Message):
     log_file: str
 
 
-class LaunchState(Message):
+class LaunchState(Message, frozen=True):
     """What ``run`` tells while it runs: its Envoy's pid, and where the application listens.
 
     ``app`` is ``unix``, ``port`` or None (not listening).  ``draining`` takes the instance out of every
@@ -151,14 +163,14 @@ class LaunchState(Message):
     envoy_restarts: int = 0
 
 
-class SvidRequest(Message):
+class SvidRequest(Message, frozen=True):
     """The owner of the state directory asks for an SVID of a service (``svid fetch``, ``call``)."""
 
     service: str
     audience: list[str] | None = None
 
 
-class SvidReply(Message):
+class SvidReply(Message, frozen=True):
     """An X509-SVID: chain and bundle in DER, leaf first, key in PKCS#8 DER; or a JWT-SVID in ``token``."""
 
     spiffe_id: str

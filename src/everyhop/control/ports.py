@@ -7,9 +7,23 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from everyhop.core.problems import Problem
     from everyhop.policy.model import Snapshot
+
+
+class SnapshotStore(Protocol):
+    """Every snapshot that was ever in force."""
+
+    def save(self, content: bytes, content_hash: str, source: str, at: datetime) -> bool:
+        """Put a snapshot in force and record it, durably; False when it is the latest already."""
+
+    def load(self, content_hash: str) -> bytes:
+        """Return an encoded snapshot; raises NotFound."""
+
+    def latest(self) -> bytes | None:
+        """Return the one put in force last, or None."""
 
 
 class PolicySource(Protocol):

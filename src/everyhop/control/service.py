@@ -14,9 +14,9 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from everyhop.auditlog import Record, RecordFilter
-from everyhop.control.messages import SignX509Result
+from everyhop.authority import AuthorityKind, AuthorityStatus
 from everyhop.control.feed import Truth
+from everyhop.control.messages import AuthorityView, SignX509Result
 from everyhop.control.policy_in_force import Rejected, check_candidate, rejection
 from everyhop.core.clock import rfc3339
 from everyhop.core.errors import (
@@ -29,20 +29,20 @@ from everyhop.core.errors import (
     Unavailable,
 )
 from everyhop.policy import decode_snapshot, encode_snapshot
-from everyhop.spiffe import SpiffeId, encode_bundle
+from everyhop.spiffe import SpiffeId
+from everyhop.spiffe.bundle import encode_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from concurrent.futures import Executor
 
-    from everyhop.auditlog import RecordPage, RecordStore
-    from everyhop.authority import Authority, AuthorityInfo, AuthorityKind, IssuedJwt
+    from everyhop.auditlog import AppendResult, Order, Page, Record, RecordFilter, RecordStore
+    from everyhop.authority import Authority, IssuedJwt
     from everyhop.control.feed import Feed
     from everyhop.control.messages import AgentReport, SignX509Item
-    from everyhop.control.ports import PolicyRules, PolicySource
+    from everyhop.control.ports import PolicyRules, PolicySource, SnapshotStore
     from everyhop.core.clock import Clock, Entropy
     from everyhop.policy.model import Snapshot
-    from everyhop.storage import SnapshotStore
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -130,18 +130,13 @@ class ControlPlane:
                 snapshot = await self.check_policy(files)
             except (PolicyError, Conflict, InputError) as error:
                 self._rejected = rejection(error, source=source, at=self._p.clock.now())
-                _log.error(  # noqa: TRY400  # the text was refused: a traceback of ours would help nobody
+                _log.error(  # the text was refused: a traceback of ours would help nobody
                     "policy refused; the old snapshot stays in force",
                     extra={"source": source, "problems": error.message},
                 )
                 raise
             document = encode_snapshot(snapshot)
-            if self._snapshot is None or snapshot.hash != self._snapshot.hash:
-                before = None if self._snapshot is None else self._snapshot.hash
-                await self._work(self._p.snapshots.save, document, snapshot.hash, source, self._p.clock.now())
-                await self._record(
-                    "policy", reason="policy applied", snapshot=snapshot.hash, detail={"source": source, "before": before}
-                )
+            if await self._work(self._p.snapshots.save, document, snapshot.hash, source, self._p.clock.now()):
                 _log.info("policy applied", extra={"snapshot": snapshot.hash, "source": source})
             self._snapshot, self._document, self._rejected = snapshot, document, None
             await self._publish()
@@ -154,14 +149,17 @@ class ControlPlane:
 
     async def _publish(self) -> None:
         bundle = await self._work(self._p.authority.bundle)
-        authority = await self._work(self._p.authority.active_x509_id)
+        entries = await self._work(self._p.authority.list_authorities)
+        active = (
+            e.id for e in entries if e.kind is AuthorityKind.X509 and e.status is AuthorityStatus.ACTIVE
+        )
         self._p.feed.publish(
             Truth(
                 snapshot=self._document,
                 snapshot_hash=self.snapshot.hash,
                 bundle=encode_bundle(bundle),
-                bundle_sequence=bundle.sequence,
-                authority=authority,
+                bundle_sequence=bundle.sequence or 0,
+                authority=next(active, ""),
             )
         )
 
@@ -169,10 +167,7 @@ class ControlPlane:
         """Return the snapshot under which a recorded decision was made; raises NotFound."""
         if content_hash == self.snapshot.hash:
             return self.snapshot
-        document = await self._work(self._p.snapshots.load, content_hash)
-        if document is None:
-            raise NotFound(f"no snapshot {content_hash} is stored")
-        return decode_snapshot(document)
+        return decode_snapshot(await self._work(self._p.snapshots.load, content_hash))
 
     # -- identities
 
@@ -197,7 +192,9 @@ class ControlPlane:
                 else:
                     results.append(
                         SignX509Result(
-                            chain=list(issued.chain_der), expires_at=issued.expires_at, authority=issued.authority_id
+                            chain=list(issued.chain_der),
+                            expires_at=issued.expires_at,
+                            authority=issued.authority_id,
                         )
                     )
                     _log.info("issued an X509-SVID", extra={"agent": agent, "service": service})
@@ -208,14 +205,28 @@ class ControlPlane:
     async def sign_jwt(self, agent: str, spiffe_id: str, audience: tuple[str, ...]) -> IssuedJwt:
         """Issue a JWT-SVID; raises AccessDenied for an identity that the policy does not know."""
         self._service_of(spiffe_id)
-        _log.info("issued a JWT-SVID", extra={"agent": agent, "spiffe_id": spiffe_id, "audience": list(audience)})
+        _log.info(
+            "issued a JWT-SVID", extra={"agent": agent, "spiffe_id": spiffe_id, "audience": list(audience)}
+        )
         return await self._work(self._p.authority.issue_jwt, SpiffeId.parse(spiffe_id), audience)
 
-    async def authorities(self) -> list[AuthorityInfo]:
-        """Return every authority of the bundle with its state."""
-        return await self._work(self._p.authority.list_authorities)
+    async def authorities(self) -> list[AuthorityView]:
+        """Return every authority of the bundle with its state, without its key."""
+        return [
+            AuthorityView(
+                id=e.id,
+                kind=e.kind.value,
+                state=e.status.value,
+                not_before=e.not_before,
+                not_after=e.not_after,
+                published_sequence=e.published_sequence,
+            )
+            for e in await self._work(self._p.authority.list_authorities)
+        ]
 
-    async def rotate(self, kind: AuthorityKind, *, timeout: float = ACKNOWLEDGE_TIMEOUT) -> list[AuthorityInfo]:  # noqa: ASYNC109  # part of the contract: names the laggards
+    async def rotate(
+        self, kind: AuthorityKind, *, timeout: float = ACKNOWLEDGE_TIMEOUT
+    ) -> list[AuthorityView]:
         """Prepare a successor, publish it, wait until every agent holds it, then sign with it.
 
         Raises Unavailable, with nothing activated, when an agent does not acknowledge in ``timeout`` seconds.
@@ -223,31 +234,27 @@ class ControlPlane:
         async with self._rotation_lock:
             await self._work(self._p.authority.prepare, kind)
             await self._publish()
-            await self._activate(kind, timeout)
+            truth = self._p.feed.truth
+            sequence = 0 if truth is None else truth.bundle_sequence
+            lagging = await self._p.feed.wait_applied(lambda r: r.bundle_sequence >= sequence, timeout)
+            if lagging:
+                raise Unavailable(
+                    f"not activated: {', '.join(lagging)} does not hold bundle {sequence} yet",
+                    hint="the prepared authority stays published; run the command again",
+                )
+            await self._work(self._p.authority.activate, kind, sequence)
+            await self._publish()
             return await self.authorities()
 
-    async def _activate(self, kind: AuthorityKind, timeout: float) -> None:  # noqa: ASYNC109
-        truth = self._p.feed.truth
-        sequence = 0 if truth is None else truth.bundle_sequence
-        lagging = await self._p.feed.wait_applied(lambda r: r.bundle_sequence >= sequence, timeout)
-        if lagging:
-            raise Unavailable(
-                f"not activated: {', '.join(lagging)} does not hold bundle {sequence} yet",
-                hint="the prepared authority stays published; run the command again",
-            )
-        await self._work(self._p.authority.activate, kind, acknowledged_sequence=sequence)
-        await self._publish()
-
     async def run_schedule(self) -> None:
-        """Prepare, activate and retire authorities on time, and prune old records, until cancelled."""
+        """Take every step of the authorities' life on time, and prune old records, until cancelled."""
         pruned = self._p.clock.now()
         while True:
             await asyncio.sleep(SCHEDULE_INTERVAL)
             try:
                 async with self._rotation_lock:
-                    for kind in await self._work(self._p.authority.tick):
-                        await self._publish()
-                        await self._activate(kind, ACKNOWLEDGE_TIMEOUT)
+                    for change in await self._work(self._p.authority.tick, self._acknowledged_sequence()):
+                        _log.info("authority: %s %s %s", change.action, change.kind, change.authority_id)
                     await self._publish()
                 if self._p.clock.now() - pruned > PRUNE_INTERVAL:
                     pruned = self._p.clock.now()
@@ -255,35 +262,34 @@ class ControlPlane:
             except Exception:
                 _log.exception("a scheduled task failed; it is tried again")
 
+    def _acknowledged_sequence(self) -> int | None:
+        """Return the lowest bundle sequence that every connected agent holds; None while one has not told."""
+        feed = self._p.feed
+        if feed.lagging(lambda _: True):
+            return None
+        held = [report.bundle_sequence for report in feed.reports()]
+        return min(held, default=0 if feed.truth is None else feed.truth.bundle_sequence)
+
     # -- records
 
-    async def append_records(self, records: list[Record]) -> int:
-        """Store records of an agent durably; return how many were new (the rest had arrived before)."""
+    async def append_records(self, records: list[Record]) -> AppendResult:
+        """Store records of an agent durably; those that had arrived before are counted apart."""
         return await self._work(self._p.records.append, records)
 
-    async def query_records(self, query: RecordFilter) -> RecordPage:
+    async def query_records(
+        self, wanted: RecordFilter, *, order: Order, cursor: int | None, limit: int
+    ) -> Page:
         """Return one page of records."""
-        return await self._work(self._p.records.query, query)
+        return await self._work(self._p.records.query, wanted, order=order, cursor=cursor, limit=limit)
 
     async def record(self, record_id: str) -> Record:
         """Return one record by its decision id; raises NotFound."""
-        found = await self._work(self._p.records.get, record_id)
-        if found is None:
-            raise NotFound(f"no decision {record_id[:80]} is recorded", hint="records arrive within a second of the call")
-        return found
-
-    async def _record(self, kind: str, *, reason: str, snapshot: str, detail: Mapping[str, object]) -> None:
-        record = Record(
-            id=self._p.entropy.token_bytes(16).hex(),
-            producer="server",
-            time=self._p.clock.now(),
-            kind=kind,
-            point="control",
-            reason=reason,
-            snapshot=snapshot,
-            detail=dict(detail),
-        )
-        await self._work(self._p.records.append, [record])
+        try:
+            return await self._work(self._p.records.get, record_id)
+        except NotFound as error:
+            raise NotFound(
+                f"no decision {record_id[:80]} is recorded", hint="records arrive within a second of the call"
+            ) from error
 
     # -- status
 
@@ -329,4 +335,3 @@ class ControlPlane:
             "urls": {},
             "services": services,
         }
-

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HTTP on Unix sockets: strict reading of bodies, and serving an app on a socket that is already bound."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from everyhop.api.problems import on_everyhop_error, on_http_exception, on_unexpected
+from everyhop.core.errors import EveryhopError, InputError
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Generator, Sequence
+
+    from starlette.requests import Request
+    from starlette.routing import BaseRoute
+
+T = TypeVar("T")
+MAX_BODY_BYTES: Final = 16 * 1024 * 1024
+
+
+async def read_message(request: Request, kind: type[T], *, max_bytes: int = MAX_BODY_BYTES) -> T:
+    """Read and parse a JSON body; raises InputError when it is too large, malformed or has unknown members."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise InputError(f"the body exceeds {max_bytes} bytes")
+    try:
+        return msgspec.json.decode(bytes(body), type=kind)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise InputError(f"the body is not a valid message: {error}") from error
+
+
+def reply(message: object, status: int = 200) -> Response:
+    """Build a JSON answer."""
+    return Response(msgspec.json.encode(message), status_code=status, media_type="application/json")
+
+
+def make_app(routes: Sequence[BaseRoute]) -> Starlette:
+    """Build an app whose every error is a problem document."""
+    return Starlette(
+        routes=list(routes),
+        exception_handlers={
+            EveryhopError: on_everyhop_error,
+            HTTPException: on_http_exception,
+            Exception: on_unexpected,
+        },
+    )
+
+
+class SocketServer(uvicorn.Server):
+    """A uvicorn server that leaves signals to the process that owns it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Install no signal handlers: ``runtime`` decides about signals."""
+        yield
+
+    def stop(self) -> None:
+        """Ask the server to end: open requests may finish, streams are cut."""
+        self.should_exit = True
+
+
+def http_server(app: Any) -> SocketServer:
+    """Prepare a server for ``app``; call ``serve(sockets=[…])`` to run it."""
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        http="h11",
+        ws="none",
+        loop="asyncio",
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    return SocketServer(config)
+
+
+async def serve_until_stopped(server: SocketServer, listening: socket.socket) -> None:
+    """Serve on a bound socket until :meth:`SocketServer.stop`."""
+    await server.serve(sockets=[listening])

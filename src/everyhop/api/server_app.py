@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server's two doors: ``server.sock`` for agents, ``admin.sock`` for the owner of the state directory."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from starlette.responses import StreamingResponse
+from starlette.routing import Route
+
+from everyhop.api.http import make_app, read_message, reply
+from everyhop.auditlog import Kind, Order, RecordFilter
+from everyhop.auditlog.query import MAX_PAGE
+from everyhop.authority import AuthorityKind
+from everyhop.authz import Engine
+from everyhop.control.messages import (
+    AgentReport,
+    RecordBatch,
+    RecordsAccepted,
+    SignJwtRequest,
+    SignJwtResponse,
+    SignX509Request,
+    SignX509Response,
+    Update,
+)
+from everyhop.core.clock import parse_rfc3339
+from everyhop.core.errors import InputError
+from everyhop.policy import encode_snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from everyhop.control.feed import Truth
+    from everyhop.control.service import ControlPlane
+
+HEARTBEAT_SECONDS: Final = 2.0
+MAX_POLICY_BYTES: Final = 16 * 1024 * 1024
+
+
+def _update(known: Truth | None, truth: Truth) -> bytes:
+    """Encode what changed between two truths as one line; an empty update is the heartbeat."""
+    changed = known is None or truth.snapshot_hash != known.snapshot_hash
+    update = Update(
+        snapshot=msgspec.Raw(truth.snapshot) if changed else None,
+        bundle=msgspec.Raw(truth.bundle)
+        if known is None or truth.bundle_sequence != known.bundle_sequence
+        else None,
+        authority=truth.authority if known is None or truth.authority != known.authority else None,
+    )
+    return msgspec.json.encode(update) + b"\n"
+
+
+class AgentDoor:
+    """What an agent may ask: the stream of updates, signatures, and to hand over its records."""
+
+    def __init__(self, control: ControlPlane) -> None:
+        self._control = control
+
+    def app(self) -> Starlette:
+        """Return the ASGI app for ``server.sock``."""
+        return make_app(
+            [
+                Route("/v1/updates/{agent}", self._updates),
+                Route("/v1/sign-x509", self._sign_x509, methods=["POST"]),
+                Route("/v1/sign-jwt", self._sign_jwt, methods=["POST"]),
+                Route("/v1/records", self._records, methods=["POST"]),
+                Route("/v1/report", self._report, methods=["POST"]),
+            ]
+        )
+
+    async def _updates(self, request: Request) -> Response:
+        agent = request.path_params["agent"]
+
+        async def lines() -> AsyncIterator[bytes]:
+            feed = self._control.feed
+            feed.connected(agent)
+            known: Truth | None = None
+            try:
+                while True:
+                    truth = await feed.wait_beyond(known, HEARTBEAT_SECONDS)
+                    if truth is not None:
+                        yield _update(known, truth)
+                        known = truth
+            finally:
+                feed.disconnected(agent)
+
+        return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+    async def _sign_x509(self, request: Request) -> Response:
+        message = await read_message(request, SignX509Request)
+        return reply(SignX509Response(results=await self._control.sign_x509(message.agent, message.items)))
+
+    async def _sign_jwt(self, request: Request) -> Response:
+        message = await read_message(request, SignJwtRequest, max_bytes=64 * 1024)
+        issued = await self._control.sign_jwt(message.agent, message.spiffe_id, tuple(message.audience))
+        return reply(
+            SignJwtResponse(token=issued.token, issued_at=issued.issued_at, expires_at=issued.expires_at)
+        )
+
+    async def _records(self, request: Request) -> Response:
+        message = await read_message(request, RecordBatch)
+        result = await self._control.append_records(message.records)
+        return reply(
+            RecordsAccepted(
+                stored=result.stored, duplicates=result.duplicates, conflicts=list(result.conflicts)
+            )
+        )
+
+    async def _report(self, request: Request) -> Response:
+        self._control.feed.report(await read_message(request, AgentReport))
+        return reply({})
+
+
+class PolicyText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Policy files by the name to show in errors; ``apply`` puts them in force until the source changes."""
+
+    files: dict[str, str]
+    source: str
+    apply: bool = False
+
+
+class Rotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which authority to rotate, and how long to wait for agents (seconds)."""
+
+    kind: AuthorityKind
+    timeout: float = 20.0
+
+
+def _when(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        return parse_rfc3339(text)
+    except ValueError as error:
+        raise InputError(f"not a time: {text[:40]!r}", hint="e.g. 2026-01-31T09:00:00Z") from error
+
+
+def _kind(text: str | None) -> Kind | None:
+    if text is None:
+        return None
+    try:
+        return Kind(text)
+    except ValueError as error:
+        raise InputError(f"no kind of record: {text[:40]!r}", hint="one of: " + ", ".join(Kind)) from error
+
+
+def _whole(text: str | None, *, default: int, largest: int) -> int:
+    if text is None:
+        return default
+    if not text.isdecimal() or len(text) > 18 or int(text) > largest:
+        raise InputError(f"not a number between 0 and {largest}: {text[:40]!r}")
+    return int(text)
+
+
+class AdminDoor:
+    """What the owner may ask: status, decisions, policy, keys."""
+
+    def __init__(self, control: ControlPlane) -> None:
+        self._control = control
+
+    def app(self) -> Starlette:
+        """Return the ASGI app for ``admin.sock``."""
+        return make_app(
+            [
+                Route("/v1/status", self._status),
+                Route("/v1/bundle", self._bundle),
+                Route("/v1/snapshot", self._snapshot),
+                Route("/v1/records", self._records),
+                Route("/v1/records/{id}", self._record),
+                Route("/v1/authorities", self._authorities),
+                Route("/v1/rotate", self._rotate, methods=["POST"]),
+                Route("/v1/policy", self._policy, methods=["POST"]),
+            ]
+        )
+
+    async def _status(self, request: Request) -> Response:
+        del request
+        return reply(self._control.status())
+
+    async def _bundle(self, request: Request) -> Response:
+        del request
+        truth = self._control.feed.truth
+        return reply(msgspec.Raw(b"{}" if truth is None else truth.bundle))
+
+    async def _snapshot(self, request: Request) -> Response:
+        wanted = request.query_params.get("hash", self._control.snapshot.hash)
+        return reply(msgspec.Raw(encode_snapshot(await self._control.snapshot_of(wanted))))
+
+    async def _records(self, request: Request) -> Response:
+        q = request.query_params
+        wanted = RecordFilter(
+            service=q.get("service"),
+            caller=q.get("caller"),
+            decision=q.get("decision"),
+            kind=_kind(q.get("kind")),
+            rule=q.get("rule"),
+            since=_when(q.get("since")),
+            until=_when(q.get("until")),
+        )
+        limit = _whole(q.get("limit"), default=100, largest=MAX_PAGE)
+        if "after" in q:
+            after = _whole(q.get("after"), default=0, largest=2**62)
+            page = await self._control.query_records(
+                wanted, order=Order.OLDEST, cursor=after, limit=max(1, limit)
+            )
+            return reply({"records": page.records, "cursor": page.last or after, "more": page.more})
+        page = await self._control.query_records(wanted, order=Order.NEWEST, cursor=None, limit=max(1, limit))
+        records = page.records[::-1] if limit else ()
+        return reply({"records": records, "cursor": page.first or 0, "more": page.more})
+
+    async def _record(self, request: Request) -> Response:
+        record = await self._control.record(request.path_params["id"])
+        answer: dict[str, object] = {"record": record, "explanation": None}
+        if record.kind is Kind.DECISION and record.snapshot and record.target and record.caller:
+            snapshot = await self._control.snapshot_of(record.snapshot)
+            if record.method and record.path:
+                explanation = Engine(snapshot).explain(
+                    caller=record.caller, target=record.target, method=record.method, path=record.path
+                )
+            else:
+                explanation = Engine(snapshot).explain_tcp(caller=record.caller, target=record.target)
+            answer["explanation"] = explanation.to_dict()
+            answer["text"] = explanation.render()
+        return reply(answer)
+
+    async def _authorities(self, request: Request) -> Response:
+        del request
+        return reply({"authorities": await self._control.authorities()})
+
+    async def _rotate(self, request: Request) -> Response:
+        message = await read_message(request, Rotation, max_bytes=4096)
+        return reply({"authorities": await self._control.rotate(message.kind, timeout=message.timeout)})
+
+    async def _policy(self, request: Request) -> Response:
+        message = await read_message(request, PolicyText, max_bytes=MAX_POLICY_BYTES)
+        files = {name: text.encode() for name, text in message.files.items()}
+        if message.apply:
+            snapshot = await self._control.apply_policy(files, source=message.source)
+        else:
+            snapshot = await self._control.check_policy(files)
+        return reply({"snapshot": snapshot.hash, "applied": message.apply})

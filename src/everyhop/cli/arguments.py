@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arguments that many commands share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from everyhop.control.local_link import LocalLink
+    from everyhop.runtime.layout import StateLayout
+
+
+def add_state(parser: argparse.ArgumentParser) -> None:
+    """Add ``--state DIR``."""
+    parser.add_argument(
+        "--state",
+        metavar="DIR",
+        type=Path,
+        default=None,
+        help="state directory (default: $EVERYHOP_STATE, else ~/.local/state/everyhop)",
+    )
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add ``-o text|json``."""
+    parser.add_argument(
+        "-o", "--output", choices=["text", "json"], default="text", help="text (default) or json"
+    )
+
+
+def add_policy(parser: argparse.ArgumentParser, *, what: str) -> None:
+    """Add ``--policy FILE|DIR``."""
+    parser.add_argument("--policy", metavar="FILE|DIR", type=Path, default=None, help=what)
+
+
+def layout_of(args: argparse.Namespace) -> StateLayout:
+    """Return the layout of the state directory that the arguments name."""
+    from everyhop.runtime.layout import StateLayout, default_state
+
+    return StateLayout((args.state or default_state()).expanduser().absolute())
+
+
+def admin(args: argparse.Namespace, *, timeout: float = 10.0) -> LocalLink:
+    """Return a link to the server of that state directory."""
+    from everyhop.control.local_link import LocalLink
+
+    return LocalLink(layout_of(args).admin_socket, timeout=timeout)
+
+
+def agent(args: argparse.Namespace, *, timeout: float = 15.0) -> LocalLink:
+    """Return a link to the agent of that state directory."""
+    from everyhop.control.local_link import LocalLink
+
+    return LocalLink(layout_of(args).agent_socket, timeout=timeout)

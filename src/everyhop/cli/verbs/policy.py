@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``everyhop policy``: check, show, test, apply, schema."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from everyhop.cli.arguments import add_output, add_state, admin
+from everyhop.cli.exit_codes import FAILED, INVALID, OK
+from everyhop.cli.output import paint, print_json, wants_json
+
+if TYPE_CHECKING:
+    from everyhop.authz import TestResult
+    from everyhop.policy.model import Snapshot
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the commands."""
+    noun = commands.add_parser("policy", help="check, show, test or apply the policy")
+    verbs = noun.add_subparsers(metavar="VERB", required=True)
+    for name, help_text, run in (
+        ("check", "find every mistake, with file, line, column and a suggestion", _check),
+        ("show", "what exists, which doors it has, who may use them", _show),
+        ("test", "run the policy's own tests", _test),
+        ("apply", "put this policy in force (a bad one changes nothing)", _apply),
+    ):
+        verb = verbs.add_parser(name, help=help_text)
+        verb.add_argument("policy", metavar="FILE|DIR", type=Path, nargs="?", help="default: ./everyhop.yaml")
+        add_output(verb)
+        add_state(verb)
+        verb.set_defaults(run=run)
+    schema = verbs.add_parser("schema", help="print the JSON Schema, for editors")
+    schema.set_defaults(run=_schema)
+
+
+def _path(args: argparse.Namespace) -> Path:
+    return args.policy or Path("everyhop.yaml")
+
+
+def _parse(args: argparse.Namespace) -> Snapshot:
+    from everyhop.runtime.policy_files import PolicyFiles, PureRules
+
+    return PureRules().parse(PolicyFiles(_path(args)).read())
+
+
+def _check(args: argparse.Namespace) -> int:
+    from everyhop.core.errors import PolicyError
+    from everyhop.policy.lint import lint
+    from everyhop.runtime.policy_files import PureRules
+
+    try:
+        snapshot = _parse(args)
+    except PolicyError as error:
+        if not wants_json(args):
+            raise
+        print_json({"ok": False, "problems": [_problem(p) for p in error.problems], "warnings": []})
+        return INVALID
+    failed = PureRules().failed_tests(snapshot)
+    warnings = lint(snapshot)
+    if wants_json(args):
+        print_json(
+            {
+                "ok": not failed,
+                "snapshot": snapshot.hash,
+                "problems": [_problem(p) for p in failed],
+                "warnings": [_problem(p) for p in warnings],
+            }
+        )
+    else:
+        for warning in warnings:
+            print(warning.render().replace(": error: ", ": warning: ", 1))
+        for problem in failed:
+            print(problem.render())
+        if not failed:
+            print(
+                f"ok: {len(snapshot.services)} services, {len(snapshot.rules)} rules, snapshot {snapshot.hash[:16]}"
+            )
+    return FAILED if failed else OK
+
+
+def _problem(problem: object) -> dict[str, object]:
+    from everyhop.core.problems import Problem
+
+    assert isinstance(problem, Problem)  # noqa: S101  # narrows for the type checker
+    return {
+        "code": problem.code,
+        "file": problem.span.file,
+        "line": problem.span.line,
+        "column": problem.span.column,
+        "message": problem.message,
+        "suggestion": problem.suggestion,
+    }
+
+
+def _show(args: argparse.Namespace) -> int:
+    from everyhop.core.errors import Unavailable
+    from everyhop.policy import decode_snapshot
+    from everyhop.policy.show import describe, render
+
+    if args.policy is None:
+        try:
+            snapshot = decode_snapshot(admin(args).get_bytes("/v1/snapshot"))
+        except Unavailable:
+            snapshot = _parse(args)
+    else:
+        snapshot = _parse(args)
+    if wants_json(args):
+        print_json(describe(snapshot))
+    else:
+        print(render(snapshot))
+    return OK
+
+
+def _test(args: argparse.Namespace) -> int:
+    from everyhop.authz import run_tests
+
+    results = run_tests(_parse(args))
+    if wants_json(args):
+        print_json([_result(r) for r in results])
+    else:
+        for result in results:
+            problem = result.problem()
+            mark = paint("pass", "green") if problem is None else paint("FAIL", "red")
+            shown = f"{result.test.caller} {result.call} on {result.test.target}: {result.test.expect.value}"
+            print(f"{mark}  {result.test.span}  {shown if problem is None else problem.message}")
+        failed = sum(not r.is_passed for r in results)
+        print(f"{len(results) - failed} passed, {failed} failed")
+    return OK if all(r.is_passed for r in results) else FAILED
+
+
+def _result(result: TestResult) -> dict[str, object]:
+    problem = result.problem()
+    return {
+        "at": str(result.test.span),
+        "from": result.test.caller,
+        "call": result.call,
+        "to": result.test.target,
+        "expect": result.test.expect.value,
+        "decision": result.decision.effect.value,
+        "passed": result.is_passed,
+        "message": None if problem is None else problem.message,
+    }
+
+
+def _apply(args: argparse.Namespace) -> int:
+    from everyhop.runtime.policy_files import PolicyFiles
+
+    source = PolicyFiles(_path(args).absolute())
+    files = {name: content.decode("utf-8", "surrogateescape") for name, content in source.read().items()}
+    answer = admin(args).post("/v1/policy", {"files": files, "source": source.name, "apply": True})
+    if wants_json(args):
+        print_json(answer)
+    else:
+        print(f"in force: snapshot {answer['snapshot'][:16]}")
+    return OK
+
+
+def _schema(args: argparse.Namespace) -> int:
+    from everyhop.policy.schema import json_schema
+
+    del args
+    print_json(json_schema())
+    return OK

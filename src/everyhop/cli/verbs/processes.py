@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``everyhop server`` and ``everyhop agent``: the two processes that ``up`` starts, for your own supervisor."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from everyhop.cli.arguments import add_policy, add_state, layout_of
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare both commands."""
+    server = commands.add_parser("server", help="the control plane alone (up starts it for you)")
+    add_policy(server, what="policy file or directory (default: ./everyhop.yaml)")
+    add_state(server)
+    server.set_defaults(run=_run_server)
+    agent = commands.add_parser("agent", help="the node's agent alone (up starts it for you)")
+    add_state(agent)
+    agent.set_defaults(run=_run_agent)
+
+
+def _run_server(args: argparse.Namespace) -> int:
+    import asyncio
+
+    from everyhop.runtime.logs import configure_logging
+    from everyhop.runtime.prctl import forbid_tracing
+    from everyhop.runtime.server_process import run_server
+    from everyhop.runtime.settings import load_settings
+
+    forbid_tracing()
+    layout = layout_of(args)
+    settings = load_settings(layout.settings_file)
+    configure_logging(settings.log_level)
+    layout.create()
+    asyncio.run(run_server(layout, settings, args.policy or Path("everyhop.yaml")))
+    return 0
+
+
+def _run_agent(args: argparse.Namespace) -> int:
+    import asyncio
+
+    from everyhop.runtime.agent_process import run_agent
+    from everyhop.runtime.logs import configure_logging
+    from everyhop.runtime.prctl import forbid_tracing
+    from everyhop.runtime.settings import load_settings
+
+    forbid_tracing()
+    layout = layout_of(args)
+    settings = load_settings(layout.settings_file)
+    configure_logging(settings.log_level)
+    layout.create()
+    asyncio.run(run_agent(layout, settings))
+    return 0

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``everyhop run``: a workload behind its sidecar."""
+
+from __future__ import annotations
+
+import argparse
+
+from everyhop.cli.arguments import add_state, agent
+from everyhop.cli.output import say
+
+_EPILOG = """\
+examples:
+  everyhop run orders -- uvicorn orders:app          $UVICORN_UDS is set: nothing else to do
+  everyhop run orders -- sh -c 'python -m http.server $PORT --bind 127.0.0.1'
+  everyhop run storefront -- curl http://orders/orders
+
+The command gets: SPIFFE_ENDPOINT_SOCKET, EVERYHOP_SERVICE, EVERYHOP_SOCKET (bind here), UVICORN_UDS, PORT,
+HTTP_PROXY and http_proxy (calls go through the sidecar), EVERYHOP_EGRESS (the same as a Unix socket).
+Signals are passed through, and the exit code is the command's.
+"""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "run",
+        help="run a command as a workload of a service",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("service", metavar="SERVICE")
+    add_state(parser)
+    parser.add_argument(
+        "--port", type=int, help="the loopback port the application will bind (default: a free one)"
+    )
+    parser.add_argument("command", metavar="CMD", nargs=argparse.REMAINDER)
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from everyhop.core.errors import InputError
+    from everyhop.runtime.run import WorkloadRun
+
+    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    if not command:
+        raise InputError("no command given", hint=f"everyhop run {args.service} -- CMD…")
+    if args.port is not None and not 1 <= args.port <= 65535:  # noqa: PLR2004  # TCP ports
+        raise InputError("--port is between 1 and 65535")
+    return WorkloadRun(agent(args), say).run(args.service, command, port=args.port)

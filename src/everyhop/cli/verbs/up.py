@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``everyhop up``: the whole trust domain in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from everyhop.cli.arguments import add_policy, add_state, layout_of
+from everyhop.cli.output import say
+
+_EPILOG = """\
+examples:
+  everyhop up                                    uses ./everyhop.yaml
+  everyhop up --policy policy/ --state ./state   a directory of policy files
+  everyhop up --ready-file /run/user/1000/ready  a file that exists while it serves
+
+It prints one line that starts with "ready" and then stays; SIGTERM or Ctrl-C ends it.  Editing the policy
+is noticed at once; a policy with mistakes is refused loudly and changes nothing.
+"""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "up",
+        help="start the whole trust domain: server and agent",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_policy(parser, what="policy file or directory (default: ./everyhop.yaml)")
+    add_state(parser)
+    parser.add_argument(
+        "--ready-file", metavar="F", type=Path, help="write status as JSON here once it serves"
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from everyhop.control.policy_in_force import check_candidate
+    from everyhop.runtime.policy_files import PolicyFiles, PureRules
+    from everyhop.runtime.settings import load_settings
+    from everyhop.runtime.up import Supervisor
+
+    layout = layout_of(args)
+    policy = (args.policy or Path("everyhop.yaml")).absolute()
+    load_settings(layout.settings_file)
+    layout.check()
+    if not layout.database.exists():
+        # A first start has no older snapshot to fall back to: show the mistakes here and now.
+        check_candidate(PureRules(), PolicyFiles(policy).read(), trust_domain=None)
+    layout.create()
+    Supervisor(
+        layout, policy, lambda text: print(text, flush=True) if text.startswith("ready") else say(text)
+    ).run(args.ready_file)
+    return 0

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one launch consists of: names, ports, directories, environment.
+
+The egress secret is derived from a key of the agent and the instance's id, so a restarted agent knows it again
+and no launch's secret is ever written down in clear.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from everyhop.agent import Launch, LaunchState
+from everyhop.control.ports_of_launch import chosen_port, free_port
+from everyhop.core.errors import AccessDenied, NotFound
+from everyhop.core.secret import Secret
+from everyhop.policy.model import Selector
+from everyhop.wire.processes import ProcessRef, read_stat
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from everyhop.core.clock import Entropy
+    from everyhop.policy.model import Service, Snapshot
+
+KEY_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where the agent keeps what belongs to launches; absolute paths."""
+
+    workload_socket: Path
+    sds_socket: Path
+    instances: Path
+    envoy: Path
+    spool: Path
+    logs: Path
+
+
+def load_key(path: Path, entropy: Entropy) -> Secret:
+    """Return the agent's own key, made at first use with mode 0600."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        key = path.read_bytes()
+        if len(key) == KEY_BYTES:
+            return Secret(key)
+        path.unlink()  # cut short by a crash; launches of before must start anew
+        return load_key(path, entropy)
+    with os.fdopen(descriptor, "wb") as stream:
+        key = entropy.token_bytes(KEY_BYTES)
+        stream.write(key)
+    return Secret(key)
+
+
+def egress_secret(key: Secret, instance: str) -> Secret:
+    """Derive the secret that lets the workload of ``instance`` use its egress proxy (64 hex digits)."""
+    return Secret(hmac.new(key.reveal(), f"egress:{instance}".encode(), hashlib.sha256).hexdigest().encode())
+
+
+def may_run(service: Service) -> bool:
+    """Tell whether ``everyhop run`` alone is a way to be an instance of a service."""
+    wanted = Selector(type="run", value=service.name)
+    return any(wanted in alternative for alternative in service.workload)
+
+
+def plan_launch(
+    snapshot: Snapshot,
+    service_name: str,
+    run_pid: int,
+    *,
+    places: Places,
+    live: Collection[Launch],
+    entropy: Entropy,
+    port: int | None,
+) -> Launch:
+    """Decide everything about a new launch.
+
+    Raises NotFound for an unknown service, AccessDenied when its ``workload`` does not name ``run: true``,
+    Conflict when the chosen port is in use, AttestationError when the ``run`` process is gone.
+    """
+    service = snapshot.services.get(service_name)
+    if service is None:
+        raise NotFound(
+            f"no service {service_name!r} in the policy in force", hint="see: everyhop policy show"
+        )
+    if not may_run(service):
+        raise AccessDenied(
+            f"the policy does not let `everyhop run` start {service_name}",
+            hint=f"add {{run: true}} to services.{service_name}.workload",
+        )
+    instance = entropy.token_bytes(5).hex()
+    taken = {number for launch in live for number in launch.ports.values()}
+    ports = {"app": chosen_port(port, taken) if port is not None else free_port(taken)}
+    for name in ("ingress", "egress"):
+        ports[name] = free_port(taken | set(ports.values()))
+    directory = places.instances / instance
+    directory.mkdir(mode=0o700)
+    for parent in (places.envoy, places.spool):
+        (parent / instance).mkdir(mode=0o700)
+    return Launch(
+        instance=instance,
+        service=service_name,
+        uid=os.getuid(),
+        run=ProcessRef(pid=run_pid, start_time=read_stat(run_pid).start_time),
+        state=LaunchState.STARTING,
+        directories={
+            "sockets": str(directory),
+            "envoy": str(places.envoy / instance),
+            "spool": str(places.spool / instance),
+        },
+        ports=ports,
+        facts={"app": None, "envoy_restarts": 0},
+    )
+
+
+def environment_of(launch: Launch, secret: Secret, places: Places) -> dict[str, str]:
+    """Return the variables that the workload gets (DESIGN section 7)."""
+    sockets = Path(launch.directories["sockets"])
+    proxy = f"http://{launch.service}:{secret.reveal().decode()}@127.0.0.1:{launch.ports['egress']}"
+    return {
+        "SPIFFE_ENDPOINT_SOCKET": f"unix://{places.workload_socket}",
+        "EVERYHOP_SERVICE": launch.service,
+        "EVERYHOP_INSTANCE": launch.instance,
+        "EVERYHOP_SOCKET": str(sockets / "app.sock"),
+        "UVICORN_UDS": str(sockets / "app.sock"),
+        "PORT": str(launch.ports["app"]),
+        "HTTP_PROXY": proxy,
+        "http_proxy": proxy,
+        "EVERYHOP_EGRESS": str(sockets / "egress.sock"),
+    }
+
+
+def basic_credentials(service: str, secret: Secret) -> bytes:
+    """Return what the ``proxy-authorization`` header carries after ``Basic``."""
+    return base64.b64encode(service.encode() + b":" + secret.reveal())

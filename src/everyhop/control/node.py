@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent's use cases: follow the server, keep every sidecar's files true, report, forward records."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from everyhop.agent import Launch, LaunchState
+from everyhop.control.launching import egress_secret, environment_of, plan_launch
+from everyhop.control.messages import AgentReport, InstanceReport, LaunchReply
+from everyhop.core.errors import EveryhopError, NotFound, Unavailable
+from everyhop.dataplane import Sidecar, envoy_argv, render_sidecar, write_files
+from everyhop.dataplane.spool import SpoolReader
+from everyhop.policy import decode_snapshot
+from everyhop.spiffe.bundle import decode_bundle
+
+if TYPE_CHECKING:
+    from everyhop.agent import IdentityCache, LaunchRegistry, WorkloadService
+    from everyhop.agent.changes import Changes
+    from everyhop.control.client import ControlClient
+    from everyhop.control.launching import Places
+    from everyhop.control.messages import LaunchRequest, LaunchState as LaunchNews, Update
+    from everyhop.core.clock import Clock, Entropy
+    from everyhop.core.secret import Secret
+    from everyhop.dataplane.sds import SecretDiscovery
+    from everyhop.policy.model import Snapshot
+
+_log = logging.getLogger(__name__)
+
+REPORT_SECONDS: Final = 2.0
+FIRST_RECONNECT_SECONDS: Final = 0.1
+LAST_RECONNECT_SECONDS: Final = 2.0
+SPOOL_IDLE_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePorts:
+    """Everything the node stands on."""
+
+    client: ControlClient
+    registry: LaunchRegistry
+    identities: IdentityCache
+    workloads: WorkloadService
+    secrets: SecretDiscovery
+    changes: Changes
+    places: Places
+    cache_file: Path
+    key: Secret
+    envoy: Path
+    envoy_concurrency: int
+    record_flush_ms: int
+    max_connections: int
+    clock: Clock
+    entropy: Entropy
+
+
+class Node:
+    """One node's agent.  Used from one event loop."""
+
+    def __init__(self, ports: NodePorts) -> None:
+        self._p = ports
+        self._snapshot: Snapshot | None = None
+        self._bundle_sequence = 0
+        self._enforced: dict[str, str] = {}
+        self._spools: dict[str, SpoolReader] = {}
+        self._render = asyncio.Lock()
+        self._waiting = 0
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Return the snapshot that this node enforces; raises Unavailable before the first."""
+        if self._snapshot is None:
+            raise Unavailable("the agent has no policy yet")
+        return self._snapshot
+
+    @property
+    def is_ready(self) -> bool:
+        """Tell whether workloads can be launched and attested."""
+        return self._snapshot is not None and self._bundle_sequence > 0
+
+    async def run(self) -> None:
+        """Do all of it until cancelled."""
+        self._resume_spools()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._p.identities.run())
+            group.create_task(self._p.workloads.run())
+            group.create_task(self._follow_server())
+            group.create_task(self._follow_changes())
+            group.create_task(self._report_regularly())
+            group.create_task(self._forward_records())
+
+    # -- what the server says
+
+    async def _follow_server(self) -> None:
+        wait = FIRST_RECONNECT_SECONDS
+        while True:
+            try:
+                async for update in self._p.client.updates():
+                    await self._take(update)
+                    if wait > FIRST_RECONNECT_SECONDS:
+                        wait = FIRST_RECONNECT_SECONDS
+                        self._p.identities.retry_now()
+            except Unavailable as error:
+                _log.warning("server out of reach; serving what is held", extra={"reason": error.message})
+            except EveryhopError as error:
+                _log.error("an update was refused", extra={"reason": error.message})  # no fault of ours
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, LAST_RECONNECT_SECONDS)
+
+    async def _take(self, update: Update) -> None:
+        if update.snapshot is not None:
+            self._snapshot = decode_snapshot(bytes(update.snapshot))
+            self._p.workloads.apply_snapshot(self._snapshot)
+        if update.bundle is not None:
+            bundle = decode_bundle(self.snapshot.trust_domain, bytes(update.bundle))
+            self._bundle_sequence = bundle.sequence or 0
+            self._p.workloads.apply_bundle(bundle, update.authority)
+        elif update.authority is not None:
+            bundle_held = self._p.identities.bundle
+            if bundle_held is not None:
+                self._p.workloads.apply_bundle(bundle_held, update.authority)
+
+    # -- sidecars
+
+    async def _follow_changes(self) -> None:
+        """Write every sidecar's files anew after each change; unchanged files are not touched."""
+        while True:
+            version = self._p.changes.version
+            try:
+                await self.apply()
+            except OSError as error:
+                _log.error("sidecar files cannot be written", extra={"reason": str(error)})
+            await self._report()
+            await self._p.changes.beyond(version)
+
+    async def apply(self) -> None:
+        """Make the files of every sidecar agree with policy, launches and endpoints."""
+        if self._snapshot is None:
+            return
+        async with self._render:
+            snapshot = self._snapshot
+            launches = self._p.registry.live()
+            endpoints = _endpoints(launches)
+            sidecars = [
+                self._sidecar(launch, snapshot) for launch in launches if launch.service in snapshot.services
+            ]
+            await asyncio.to_thread(_write_all, snapshot, sidecars, endpoints)
+            self._enforced = {sidecar.instance: snapshot.hash for sidecar in sidecars}
+            for launch in launches:
+                self._spool_of(launch.instance)
+        self._clean_up({launch.instance for launch in launches})
+
+    def _sidecar(self, launch: Launch, snapshot: Snapshot) -> Sidecar:
+        sockets = Path(launch.directories["sockets"])
+        app: Path | int | None = None
+        if launch.facts.get("app") == "unix":
+            app = sockets / "app.sock"
+        elif launch.facts.get("app") == "port":
+            app = launch.ports["app"]
+        return Sidecar(
+            instance=launch.instance,
+            service=launch.service,
+            trust_domain=str(snapshot.trust_domain),
+            directory=Path(launch.directories["envoy"]),
+            ingress=("127.0.0.1", launch.ports["ingress"]),
+            egress_port=launch.ports["egress"],
+            egress_socket=sockets / "egress.sock",
+            egress_secret=egress_secret(self._p.key, launch.instance),
+            app=app,
+            sds_socket=self._p.places.sds_socket,
+            admin_socket=sockets / "admin.sock",
+            access_log=Path(launch.directories["spool"]) / "access.log",
+            max_connections=self._p.max_connections,
+        )
+
+    def _clean_up(self, live: set[str]) -> None:
+        """Remove what ended launches left, except decisions that the server does not have yet."""
+        for parent in (self._p.places.instances, self._p.places.envoy):
+            for path in parent.iterdir():
+                if path.name not in live:
+                    shutil.rmtree(path, ignore_errors=True)
+        self._enforced = {k: v for k, v in self._enforced.items() if k in live}
+
+    # -- launches
+
+    async def launch(self, request: LaunchRequest) -> LaunchReply:
+        """Prepare a sidecar for ``everyhop run``; raises what :func:`plan_launch` raises, Unavailable at start."""
+        if not self.is_ready:
+            raise Unavailable("the agent is starting; try again")
+        launch = plan_launch(
+            self.snapshot,
+            request.service,
+            request.pid,
+            places=self._p.places,
+            live=self._p.registry.live(),
+            entropy=self._p.entropy,
+            port=request.port,
+        )
+        self._p.registry.register(launch)
+        await self.apply()
+        service = self.snapshot.services[request.service]
+        with suppress(EveryhopError):  # Envoy waits for its secrets anyhow; this makes the first call fast
+            await self._p.identities.x509(service.spiffe_id, wait_seconds=5.0)
+        sockets = Path(launch.directories["sockets"])
+        return LaunchReply(
+            id=launch.instance,
+            service=launch.service,
+            spiffe_id=str(service.spiffe_id),
+            envoy_argv=envoy_argv(
+                self._p.envoy,
+                self._sidecar(launch, self.snapshot),
+                concurrency=self._p.envoy_concurrency,
+                flush_ms=self._p.record_flush_ms,
+            ),
+            environment=environment_of(launch, egress_secret(self._p.key, launch.instance), self._p.places),
+            admin_socket=str(sockets / "admin.sock"),
+            app_socket=str(sockets / "app.sock"),
+            app_port=launch.ports["app"],
+            ingress=f"127.0.0.1:{launch.ports['ingress']}",
+            log_file=str(self._p.places.logs / f"{launch.service}-{launch.instance}.envoy.log"),
+        )
+
+    def note(self, instance: str, news: LaunchNews) -> None:
+        """Take what ``run`` tells of its processes; raises NotFound when the launch is not known (any more)."""
+        self._p.registry.set_envoy(instance, news.envoy_pid)
+        state = LaunchState.STARTING
+        if news.draining:
+            state = LaunchState.DRAINING
+        elif news.app is not None:
+            state = LaunchState.RUNNING
+        self._p.registry.update(
+            instance,
+            state=state,
+            facts={"app": news.app, "envoy_restarts": news.envoy_restarts, "child_pid": news.child_pid},
+        )
+
+    def end(self, instance: str) -> None:
+        """Forget a launch."""
+        self._p.registry.remove(instance)
+
+    def launches_of(self, service: str) -> list[Launch]:
+        """Return the launches of a service; raises NotFound when there is none."""
+        found = [launch for launch in self._p.registry.live() if launch.service == service]
+        if not found:
+            raise NotFound(f"no sidecar of {service!r} runs here")
+        return found
+
+    # -- reports and records
+
+    def _instance(self, launch: Launch) -> InstanceReport:
+        service = self.snapshot.services.get(launch.service)
+        identity = None if service is None else self._p.identities.current(service.spiffe_id)
+        child = launch.facts.get("child_pid")
+        state = {LaunchState.RUNNING: "ready"}.get(launch.state, launch.state.value)
+        if service is None:
+            state = "undeclared"
+        elif launch.envoy is None:
+            state = "sidecar down"
+        return InstanceReport(
+            id=launch.instance,
+            service=launch.service,
+            pid=child if isinstance(child, int) else launch.run.pid,
+            ingress=f"127.0.0.1:{launch.ports['ingress']}",
+            state=state,
+            app=str(launch.facts["app"]) if launch.facts.get("app") else None,
+            envoy_pid=None if launch.envoy is None else launch.envoy.pid,
+            svid_expires_at=None if identity is None else identity.expires_at,
+            envoy_restarts=int(launch.facts.get("envoy_restarts") or 0),
+            snapshot=self._enforced.get(launch.instance),
+        )
+
+    def _held_sequence(self) -> int:
+        """Return the lowest bundle sequence that this agent and each of its running sidecars hold."""
+        running = [launch.instance for launch in self._p.registry.live() if launch.envoy is not None]
+        return min([self._bundle_sequence, *(self._p.secrets.acknowledged_bundle(i) for i in running)])
+
+    async def _report(self) -> None:
+        if self._snapshot is None:
+            return
+        report = AgentReport(
+            agent=self._p.client.agent,
+            snapshot=self._snapshot.hash,
+            bundle_sequence=self._held_sequence(),
+            instances=[self._instance(launch) for launch in self._p.registry.live()],
+            spooled=self._waiting,
+        )
+        with suppress(EveryhopError):
+            await self._p.client.report(report)
+
+    async def _report_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(REPORT_SECONDS)
+            await self._report()
+
+    def _spool_of(self, instance: str) -> SpoolReader:
+        if instance not in self._spools:
+            self._spools[instance] = SpoolReader(self._p.places.spool / instance, instance=instance)
+        return self._spools[instance]
+
+    def _resume_spools(self) -> None:
+        for path in sorted(self._p.places.spool.iterdir()):
+            if path.is_dir():
+                self._spool_of(path.name)
+
+    async def _forward_records(self) -> None:
+        """Hand decisions to the server, in order per sidecar; keep them on disk until it has them."""
+        wait = SPOOL_IDLE_SECONDS
+        while True:
+            moved = 0
+            try:
+                for instance, spool in list(self._spools.items()):
+                    moved += await spool.forward(self._p.client.send_records)
+                    self._finish(instance, spool)
+                wait = SPOOL_IDLE_SECONDS
+            except Unavailable:
+                wait = min(wait * 2, LAST_RECONNECT_SECONDS)
+            except Exception:
+                _log.exception("a spool could not be forwarded; it is tried again")
+                wait = LAST_RECONNECT_SECONDS
+            self._waiting = sum(spool.pending() for spool in self._spools.values())
+            if not moved:
+                await asyncio.sleep(wait)
+
+    def _finish(self, instance: str, spool: SpoolReader) -> None:
+        """Drop the spool of an ended launch once the server has all of it."""
+        if any(launch.instance == instance for launch in self._p.registry.live()) or spool.pending():
+            return
+        del self._spools[instance]
+        shutil.rmtree(self._p.places.spool / instance, ignore_errors=True)
+
+    def describe_sidecars(self, service: str) -> dict[str, Any]:
+        """Return the configuration files of a service's sidecars as parsed JSON, secrets left out."""
+        answer: dict[str, Any] = {}
+        for launch in self.launches_of(service):
+            root = Path(launch.directories["envoy"])
+            answer[launch.instance] = {
+                str(path.relative_to(root)): msgspec.json.decode(path.read_bytes())
+                for path in sorted(root.rglob("*.json"))
+            }
+        return answer
+
+
+def _endpoints(launches: tuple[Launch, ...]) -> dict[str, tuple[tuple[str, int], ...]]:
+    """Return where each service can be called: instances whose application listens and that do not drain."""
+    found: dict[str, list[tuple[str, int]]] = {}
+    for launch in launches:
+        if launch.state is LaunchState.RUNNING and launch.facts.get("app"):
+            found.setdefault(launch.service, []).append(("127.0.0.1", launch.ports["ingress"]))
+    return {service: tuple(sorted(places)) for service, places in sorted(found.items())}
+
+
+def _write_all(
+    snapshot: Snapshot, sidecars: list[Sidecar], endpoints: dict[str, tuple[tuple[str, int], ...]]
+) -> None:
+    for sidecar in sidecars:
+        write_files(sidecar.directory, render_sidecar(snapshot, sidecar, endpoints))

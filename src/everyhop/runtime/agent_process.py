@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``everyhop agent``: the node's process, composed and run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+from everyhop.agent import IdentityCache, LaunchRegistry, TokenCache, WorkloadService
+from everyhop.agent.changes import Changes
+from everyhop.api.agent_app import OwnerDoor
+from everyhop.api.http import http_server, serve_until_stopped
+from everyhop.api.workload_api import workload_server
+from everyhop.control.client import ControlClient
+from everyhop.control.launching import Places, load_key
+from everyhop.control.node import Node, NodePorts
+from everyhop.dataplane import locate_envoy
+from everyhop.dataplane.sds import SecretDiscovery, secrets_server
+from everyhop.providers.attestors import ProcInspector
+from everyhop.runtime.system import SystemClock, SystemEntropy
+from everyhop.wire.sockets import UnixListener
+
+if TYPE_CHECKING:
+    from everyhop.runtime.layout import StateLayout
+    from everyhop.runtime.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+def _places(layout: StateLayout) -> Places:
+    return Places(
+        workload_socket=layout.workload_socket,
+        sds_socket=layout.sds_socket,
+        instances=layout.instances,
+        envoy=layout.envoy,
+        spool=layout.spool,
+        logs=layout.logs,
+    )
+
+
+async def run_agent(layout: StateLayout, settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; raises SettingsError when there is no Envoy."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    clock, entropy, changes = SystemClock(), SystemEntropy(), Changes()
+    async with contextlib.AsyncExitStack() as stack:
+        client = await stack.enter_async_context(
+            ControlClient(layout.server_socket, f"{socket.gethostname()}-agent")
+        )
+        registry = stack.enter_context(
+            contextlib.closing(LaunchRegistry(layout.agent_state / "launches.json", changes=changes))
+        )
+        identities = IdentityCache(control=client, clock=clock, entropy=entropy, changes=changes)
+        tokens = TokenCache(control=client, clock=clock)
+        workloads = WorkloadService(
+            inspector=ProcInspector(),
+            launches=registry,
+            identities=identities,
+            tokens=tokens,
+            clock=clock,
+            changes=changes,
+        )
+        secrets = SecretDiscovery(
+            identities=identities, launches=registry, workloads=workloads, changes=changes
+        )
+        node = Node(
+            NodePorts(
+                client=client,
+                registry=registry,
+                identities=identities,
+                workloads=workloads,
+                secrets=secrets,
+                changes=changes,
+                places=_places(layout),
+                cache_file=layout.agent_state / "snapshot.json",
+                key=load_key(layout.agent_state / "key", entropy),
+                envoy=locate_envoy(settings.envoy or None),
+                envoy_concurrency=settings.envoy_concurrency,
+                record_flush_ms=int(settings.record_flush.total_seconds() * 1000),
+                max_connections=settings.max_connections,
+                clock=clock,
+                entropy=entropy,
+            )
+        )
+        for server, path, mode in (
+            (workload_server(workloads), layout.workload_socket, 0o777),
+            (secrets_server(secrets), layout.sds_socket, 0o600),
+        ):
+            listener = stack.enter_context(contextlib.closing(UnixListener.bind(path, mode=mode)))
+            await server.start(listener)
+            stack.push_async_callback(server.close)
+        door = http_server(OwnerDoor(node, workloads, identities, tokens).app())
+        owner = stack.enter_context(contextlib.closing(UnixListener.bind(layout.agent_socket, mode=0o600)))
+        _log.info("serving", extra={"agent": client.agent, "pid": os.getpid()})
+        async with asyncio.TaskGroup() as group:
+            work = group.create_task(node.run())
+            serving = group.create_task(serve_until_stopped(door, owner.sock))
+            await stop.wait()
+            door.stop()
+            work.cancel()
+            await asyncio.wait([serving])

