@@ -42,7 +42,7 @@ class Door:
 class _Target:
     """One service, ready to be asked."""
 
-    __slots__ = ("doors", "is_clean", "literals", "tcp", "trie")
+    __slots__ = ("ambiguous", "doors", "is_clean", "literals", "tcp", "trie", "unknown")
 
     def __init__(self, service: Service, index: AccessIndex) -> None:
         routes = tuple(operation.route for operation in (*service.operations, *service.probes))
@@ -52,6 +52,8 @@ class _Target:
             Door(service.name, TCP, index.of(service.name, TCP), is_probe=False) if service.tcp else None
         )
         self.doors: dict[str, Door] = {}
+        self.ambiguous: dict[str, Decision] = {}
+        self.unknown: dict[str, Decision] = {}
         for operations, is_probe in ((service.operations, False), (service.probes, True)):
             for operation in operations:
                 access = index.of(service.name, operation.name)
@@ -94,11 +96,14 @@ class Engine:
         elif compiled.is_clean(path):
             door = compiled.trie.find(method, path[1:].split("/"))
         else:
-            return self._deny(Reason.AMBIGUOUS_PATH, caller, target)
+            return compiled.ambiguous.get(caller) or self._refuse(
+                compiled.ambiguous, Reason.AMBIGUOUS_PATH, caller, target
+            )
         if door is None:
-            return self._deny(Reason.UNKNOWN_OPERATION, caller, target)
-        decision = door.decisions.get(caller)
-        return decision if decision is not None else self._at(door, caller)
+            return compiled.unknown.get(caller) or self._refuse(
+                compiled.unknown, Reason.UNKNOWN_OPERATION, caller, target
+            )
+        return door.decisions.get(caller) or self._at(door, caller)
 
     def decide_tcp(self, *, caller: str, target: str) -> Decision:
         """Decide a connection to a tcp service; ``caller`` is a verified SPIFFE ID in normal form."""
@@ -139,8 +144,15 @@ class Engine:
             snapshot=self.snapshot.hash,
         )
 
+    def _refuse(self, kept: dict[str, Decision], reason: Reason, caller: str, target: str) -> Decision:
+        """Deny, and keep the answer for declared callers (strangers are without number)."""
+        decision = self._deny(reason, caller, target)
+        if self.snapshot.service_of(caller) is not None:
+            kept[caller] = decision
+        return decision
+
     def _at(self, door: Door, caller: str) -> Decision:
-        """Decide at a door, and keep the answer for declared callers (strangers are without number)."""
+        """Decide at a door, and keep the answer as :meth:`_refuse` does."""
         owner = self.snapshot.service_of(caller)
         if owner is None:
             effect, reason, rule = Effect.DENY, Reason.UNKNOWN_CALLER, None

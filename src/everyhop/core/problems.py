@@ -21,14 +21,19 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One mistake: a stable ``code``, where it is, what is wrong, and how to mend it where that is known."""
+    """One mistake: a stable ``code``, where it is, what is wrong, and how to mend it where that is known.
+
+    ``is_warning`` marks what is allowed but probably not meant.
+    """
 
     code: str
     span: Span
     message: str
     suggestion: str | None = None
+    is_warning: bool = False
 
     def render(self) -> str:
         """Return one line for people: position, message, suggestion."""
         tail = f" ({self.suggestion})" if self.suggestion else ""
-        return f"{self.span}: error: {self.message}{tail} [{self.code}]"
+        level = "warning" if self.is_warning else "error"
+        return f"{self.span}: {level}: {self.message}{tail} [{self.code}]"
