@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from everyhop.control.service import ControlPlane
 
 HEARTBEAT_SECONDS: Final = 2.0
+MAX_DIGITS: Final = 19  # more would be work for nothing
 MAX_POLICY_BYTES: Final = 16 * 1024 * 1024
 
 
@@ -153,7 +154,7 @@ def _kind(text: str | None) -> Kind | None:
 def _whole(text: str | None, *, default: int, largest: int) -> int:
     if text is None:
         return default
-    if not text.isdecimal() or len(text) > 18 or int(text) > largest:
+    if not text.isdecimal() or len(text) > MAX_DIGITS or int(text) > largest:
         raise InputError(f"not a number between 0 and {largest}: {text[:40]!r}")
     return int(text)
 
@@ -235,7 +236,7 @@ class AdminDoor:
 
     async def _rotate(self, request: Request) -> Response:
         message = await read_message(request, Rotation, max_bytes=4096)
-        return reply({"authorities": await self._control.rotate(message.kind, timeout=message.timeout)})
+        return reply({"authorities": await self._control.rotate(message.kind, wait_seconds=message.timeout)})
 
     async def _policy(self, request: Request) -> Response:
         message = await read_message(request, PolicyText, max_bytes=MAX_POLICY_BYTES)

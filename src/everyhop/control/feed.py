@@ -8,6 +8,7 @@ snapshot it enforces and the bundle sequence that all its sidecars hold; rotatio
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -66,10 +67,8 @@ class Feed:
         """Return the truth as soon as it is not ``known``; the known one after ``timeout`` seconds."""
         event = self._changed
         if self._truth is known:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(event.wait(), timeout)
-            except TimeoutError:
-                pass
         return self._truth
 
     def connected(self, agent: str) -> None:

@@ -322,7 +322,7 @@ class Node:
                 wait = SPOOL_IDLE_SECONDS
             except Unavailable:
                 wait = min(wait * 2, LAST_RECONNECT_SECONDS)
-            except Exception:
+            except Exception:  # noqa: BLE001  # a spool that cannot be read must not stop the others for ever
                 _log.exception("a spool could not be forwarded; it is tried again")
                 wait = LAST_RECONNECT_SECONDS
             self._waiting = sum(spool.pending() for spool in self._spools.values())

@@ -225,18 +225,18 @@ class ControlPlane:
         ]
 
     async def rotate(
-        self, kind: AuthorityKind, *, timeout: float = ACKNOWLEDGE_TIMEOUT
+        self, kind: AuthorityKind, *, wait_seconds: float = ACKNOWLEDGE_TIMEOUT
     ) -> list[AuthorityView]:
         """Prepare a successor, publish it, wait until every agent holds it, then sign with it.
 
-        Raises Unavailable, with nothing activated, when an agent does not acknowledge in ``timeout`` seconds.
+        Raises Unavailable, with nothing activated, when an agent does not acknowledge in ``wait_seconds``.
         """
         async with self._rotation_lock:
             await self._work(self._p.authority.prepare, kind)
             await self._publish()
             truth = self._p.feed.truth
             sequence = 0 if truth is None else truth.bundle_sequence
-            lagging = await self._p.feed.wait_applied(lambda r: r.bundle_sequence >= sequence, timeout)
+            lagging = await self._p.feed.wait_applied(lambda r: r.bundle_sequence >= sequence, wait_seconds)
             if lagging:
                 raise Unavailable(
                     f"not activated: {', '.join(lagging)} does not hold bundle {sequence} yet",
@@ -259,7 +259,7 @@ class ControlPlane:
                 if self._p.clock.now() - pruned > PRUNE_INTERVAL:
                     pruned = self._p.clock.now()
                     await self._work(self._p.records.prune, before=pruned - self._p.records_keep)
-            except Exception:
+            except Exception:  # noqa: BLE001  # the schedule must go on, whatever one step met
                 _log.exception("a scheduled task failed; it is tried again")
 
     def _acknowledged_sequence(self) -> int | None:

@@ -26,7 +26,9 @@ def parse_duration(text: str) -> timedelta:
     """
     match = _FORM.fullmatch(text.strip())
     if match is None:
-        raise InputError(f"{text[:40]!r} is not a duration", hint="write a number and a unit: 250ms, 30s, 5m, 1h, 7d")
+        raise InputError(
+            f"{text[:40]!r} is not a duration", hint="write a number and a unit: 250ms, 30s, 5m, 1h, 7d"
+        )
     return int(match[1]) * _UNITS[match[2]]
 
 

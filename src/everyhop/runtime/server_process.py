@@ -60,7 +60,7 @@ async def watch_policy(control: ControlPlane, source: PolicyFiles, applied: obje
             await control.refuse_policy(error, source=source.name)
         except (PolicyError, Conflict):
             continue  # apply_policy has logged and kept the refusal
-        except Exception:
+        except Exception:  # noqa: BLE001  # the watch must go on, whatever one text met
             _log.exception("the policy could not be applied; it is tried again at its next change")
 
 

@@ -52,7 +52,9 @@ def _convert(name: str, kind: object, value: object, origin: str) -> object:
     try:
         if kind is timedelta and isinstance(value, str):
             return parse_duration(value)
-        if kind is int and (isinstance(value, int) or (isinstance(value, str) and value.isdecimal())):
+        if kind is int and type(value) is int:  # not a bool
+            return value
+        if kind is int and isinstance(value, str) and value.isdecimal():
             return int(value)
         if kind is str and isinstance(value, str):
             return value

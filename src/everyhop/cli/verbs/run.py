@@ -29,19 +29,40 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("service", metavar="SERVICE")
+    _add_options(parser)
+    parser.add_argument("command", metavar="[--] CMD", nargs=argparse.REMAINDER)
+    parser.set_defaults(run=_run)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
     add_state(parser)
     parser.add_argument(
         "--port", type=int, help="the loopback port the application will bind (default: a free one)"
     )
-    parser.add_argument("command", metavar="CMD", nargs=argparse.REMAINDER)
-    parser.set_defaults(run=_run)
+
+
+def _split(args: argparse.Namespace) -> list[str]:
+    """Return the command; options between SERVICE and ``--`` are ours and go into ``args``.
+
+    argparse gives everything behind SERVICE to the command, because a command has options of its own.
+    """
+    rest: list[str] = args.command
+    if rest[:1] != ["--"] and rest and rest[0].startswith("-") and "--" in rest:
+        cut = rest.index("--")
+        ours = argparse.ArgumentParser(prog="everyhop run SERVICE", add_help=False)
+        _add_options(ours)
+        for name, value in vars(ours.parse_args(rest[:cut])).items():
+            if value is not None:
+                setattr(args, name, value)
+        rest = rest[cut:]
+    return rest[1:] if rest[:1] == ["--"] else rest
 
 
 def _run(args: argparse.Namespace) -> int:
     from everyhop.core.errors import InputError
     from everyhop.runtime.run import WorkloadRun
 
-    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    command = _split(args)
     if not command:
         raise InputError("no command given", hint=f"everyhop run {args.service} -- CMD…")
     if args.port is not None and not 1 <= args.port <= 65535:  # noqa: PLR2004  # TCP ports
