@@ -63,4 +63,4 @@ class _RecordIds:
         return secrets.token_bytes(count)
 
     def fraction(self) -> float:
-        return secrets.randbits(_FRACTION_BITS) / 2**_FRACTION_BITS
+        return secrets.randbits(_FRACTION_BITS) * 2.0**-_FRACTION_BITS

@@ -15,6 +15,15 @@ from everyhop.core.errors import InputError
 MAX_CERTIFICATE_BYTES: Final = 16 * 1024
 MAX_CERTIFICATES: Final = 64
 
+# What the library raises for bytes that are no certificate; three of these are no ValueErrors.
+_MALFORMED: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 _SEQUENCE: Final = 0x30
 _LONG_FORM: Final = 0x80
 
@@ -32,13 +41,7 @@ def decode_certificate(der: bytes) -> x509.Certificate:
         _ = (certificate.subject, certificate.issuer, certificate.serial_number, certificate.version)
         _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
         _ = (certificate.extensions, certificate.public_key())
-    except (
-        ValueError,
-        TypeError,
-        UnsupportedAlgorithm,
-        x509.DuplicateExtension,
-        x509.UnsupportedGeneralNameType,
-    ) as error:
+    except _MALFORMED as error:
         raise InputError("not a certificate in DER") from error
     return certificate
 
@@ -87,7 +90,7 @@ def certificates_from_pem(pem: bytes) -> tuple[bytes, ...]:
         raise InputError("the PEM text is too large")
     try:
         loaded = x509.load_pem_x509_certificates(pem)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except _MALFORMED as error:
         raise InputError("not certificates in PEM") from error
     if len(loaded) > MAX_CERTIFICATES:
         raise InputError(f"more than {MAX_CERTIFICATES} certificates")

@@ -41,7 +41,7 @@ def verify_csr(der: bytes) -> PublicKey:
         request = x509.load_der_x509_csr(der)
         algorithm = request.signature_algorithm_oid
         key = request.public_key()
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise InputError("not a certificate request in DER") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise InputError("the key of a certificate request must be on the curve P-256")
