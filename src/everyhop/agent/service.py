@@ -180,6 +180,7 @@ class WorkloadService:
         """
         _check_audience(audience)
         wanted = SpiffeId.parse(spiffe_id) if spiffe_id else None
+        self._bundle()
         grounds = self._grounds()
         services = (await self._entitled(peer)).services
         if wanted is not None:
