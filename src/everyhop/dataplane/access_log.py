@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One line per decision: the format that Envoy writes.  :mod:`everyhop.dataplane.log_lines` reads it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from everyhop.dataplane import _names as names
+from everyhop.dataplane._resources import Json, extension
+
+if TYPE_CHECKING:
+    from everyhop.dataplane.model import Sidecar
+
+_COMMON: Final = {
+    "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%6fZ)%",
+    "ms": "%DURATION%",
+    "flags": "%RESPONSE_FLAGS%",
+    "type": "%ACCESS_LOG_TYPE%",
+    "in": "%BYTES_RECEIVED%",
+    "out": "%BYTES_SENT%",
+}
+_REQUEST: Final = {
+    "id": "%REQ(X-EVERYHOP-DECISION):64%",
+    "method": "%REQ(:METHOD):64%",
+    "path": "%PATH(NQ:PATH):4096%",
+    "status": "%RESPONSE_CODE%",
+    "detail": "%RESPONSE_CODE_DETAILS%",
+    "protocol": "%PROTOCOL%",
+}
+
+
+def ingress_log(sidecar: Sidecar) -> list[Json]:
+    """Return the log of requests and connections that arrive."""
+    fields = {
+        "kind": "in",
+        "caller": "%DOWNSTREAM_PEER_URI_SAN%",
+        "target": sidecar.service,
+        "verdict": _metadata("enforced_effective_policy_id"),
+        "operation": _metadata("shadow_effective_policy_id"),
+        "known": _metadata(f"{names.CALLERS_PREFIX}shadow_effective_policy_id"),
+        **_REQUEST,
+        **_COMMON,
+    }
+    return _file(sidecar, fields)
+
+
+def egress_http_log(sidecar: Sidecar) -> list[Json]:
+    """Return the log of requests that the workload sends."""
+    fields = {
+        "kind": "out",
+        "caller": sidecar.service,
+        "host": "%REQ(:AUTHORITY):256%",
+        "route": "%ROUTE_NAME%",
+        "failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+        **_REQUEST,
+        **_COMMON,
+    }
+    return _file(sidecar, fields)
+
+
+def egress_tcp_log(sidecar: Sidecar, target: str) -> list[Json]:
+    """Return the log of connections that the workload opens to a tcp service by its Unix socket."""
+    fields = {
+        "kind": "tcp-out",
+        "caller": sidecar.service,
+        "target": target,
+        "failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+        "detail": "%CONNECTION_TERMINATION_DETAILS%",
+        **_COMMON,
+    }
+    return _file(sidecar, fields)
+
+
+def _metadata(key: str) -> str:
+    return f"%DYNAMIC_METADATA({names.HTTP_RBAC}:{key})%"
+
+
+def _file(sidecar: Sidecar, fields: dict[str, str]) -> list[Json]:
+    return [
+        extension(
+            "file",
+            "envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            path=str(sidecar.access_log),
+            log_format={"json_format": fields},
+        )
+    ]

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clusters and their endpoints: the application behind the ingress, and the services that the egress reaches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from everyhop.dataplane import _names as names
+from everyhop.dataplane._resources import (
+    Json,
+    discovery_response,
+    duration,
+    load_assignment,
+    pipe,
+    socket_address,
+    typed,
+    watched_file,
+)
+from everyhop.dataplane.model import LOOPBACK, AppPort, AppSocket
+from everyhop.dataplane.transport import client_tls
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from everyhop.dataplane.model import Endpoint, Sidecar
+    from everyhop.policy.model import Service
+
+_CLUSTER: Final = "envoy.config.cluster.v3.Cluster"
+_HTTP: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_ASSIGNMENT: Final = "envoy.config.endpoint.v3.ClusterLoadAssignment"
+_MAX_CONCURRENT: Final = 4096
+
+
+def sds_cluster(sidecar: Sidecar) -> Json:
+    """Return the agent's socket for secrets."""
+    return {
+        "name": names.SDS_CLUSTER,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "typed_extension_protocol_options": _speaks({"http2_protocol_options": {}}),
+        "load_assignment": load_assignment(names.SDS_CLUSTER, [pipe(sidecar.sds_socket)]),
+    }
+
+
+def app_clusters(sidecar: Sidecar) -> list[Json]:
+    """Return the application's clusters: HTTP/1.1 (or bytes), and HTTP/2 without TLS for gRPC."""
+    return [
+        _cluster(sidecar, names.APP, names.APP, {"http_protocol_options": {}}),
+        _cluster(sidecar, names.APP_H2, names.APP, {"http2_protocol_options": {}}),
+    ]
+
+
+def upstream_cluster(sidecar: Sidecar, target: Service) -> Json:
+    """Return the cluster of a service: HTTP/2 under mutual TLS with exactly its SPIFFE ID.
+
+    WebSockets and tcp connections are CONNECT streams of it (RFC 8441, RFC 9113 section 8.5).
+    """
+    http2 = {"allow_connect": True, "connection_keepalive": {"interval": "30s", "timeout": "5s"}}
+    name = names.upstream(target.name)
+    tls = client_tls(str(target.spiffe_id), ("h2",))
+    return _cluster(sidecar, name, name, {"http2_protocol_options": http2}, transport_socket=tls)
+
+
+def app_endpoints(sidecar: Sidecar) -> Json:
+    """Return where the application listens; nowhere until it does."""
+    addresses = []
+    if isinstance(sidecar.app, AppSocket):
+        addresses = [pipe(sidecar.app.path)]
+    elif isinstance(sidecar.app, AppPort):
+        addresses = [socket_address(LOOPBACK, sidecar.app.port)]
+    return _endpoints(names.APP, addresses)
+
+
+def service_endpoints(target: str, endpoints: Sequence[Endpoint]) -> Json:
+    """Return where the sidecars of a service listen."""
+    return _endpoints(
+        names.upstream(target), [socket_address(host, port) for host, port in sorted(set(endpoints))]
+    )
+
+
+def _cluster(sidecar: Sidecar, name: str, endpoints: str, protocol: Json, **more: Any) -> Json:
+    source = watched_file(sidecar.directory / "eds" / f"{endpoints}.json")
+    limit = {"max_connections": _MAX_CONCURRENT, "max_pending_requests": _MAX_CONCURRENT}
+    return typed(
+        _CLUSTER,
+        name=name,
+        type="EDS",
+        eds_cluster_config={"eds_config": source, "service_name": endpoints},
+        connect_timeout=duration(sidecar.limits.connect_timeout),
+        per_connection_buffer_limit_bytes=sidecar.limits.buffer_bytes,
+        circuit_breakers={"thresholds": [{**limit, "max_requests": _MAX_CONCURRENT, "max_retries": 64}]},
+        typed_extension_protocol_options=_speaks(protocol),
+        **more,
+    )
+
+
+def _speaks(protocol: Json) -> Json:
+    return {_HTTP: typed(_HTTP, explicit_http_config=protocol)}
+
+
+def _endpoints(name: str, addresses: list[Json]) -> Json:
+    assignment = typed(_ASSIGNMENT, **load_assignment(name, addresses))
+    return discovery_response("", [assignment])

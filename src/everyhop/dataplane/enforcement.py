@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policy of one service as Envoy's RBAC filter: hash look-ups first, expressions only for templates.
+
+The order is that of :class:`everyhop.authz.engine.Engine`.  Every matcher below names what happens when it does
+not match, so Envoy never falls back to an outer one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from everyhop.core.decision import Effect, Reason
+from everyhop.dataplane import _names as names
+from everyhop.dataplane._resources import Json, discovery_response, extension, typed
+from everyhop.dataplane.paths import clean_key_expression, literal_key, template_expression, template_prefix
+from everyhop.policy.access import TCP
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from everyhop.authz.table import ServiceTable, Verdict
+    from everyhop.policy.model import Operation, Snapshot
+
+KEY_OBJECT: Final = "everyhop.key"
+"""Filter state that holds the key of a request (see :mod:`everyhop.dataplane.paths`)."""
+
+_KEY: Final = extension(
+    "key", "envoy.extensions.matching.common_inputs.network.v3.FilterStateInput", key=KEY_OBJECT
+)
+_CALLER: Final = extension("caller", "envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput")
+_METHOD: Final = extension(
+    "method", "envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=":method"
+)
+HTTP_FILTER: Final = "envoy.extensions.filters.http.rbac.v3.RBAC"
+KNOWN: Final = "known"
+UNKNOWN: Final = "unknown"
+
+
+class _Compiler:
+    """Compiles one table; ``leaf`` turns an operation into what happens once it is recognised."""
+
+    def __init__(
+        self, table: ServiceTable, *, ambiguous: Json, unknown: Json, leaves: Mapping[str, Json]
+    ) -> None:
+        self._table = table
+        self._ambiguous = ambiguous
+        self._unknown = unknown
+        self._leaves = leaves
+
+    def matcher(self) -> Json:
+        """Return the matcher: literal paths by hash, then clean paths by prefix and template, else ambiguous."""
+        clean = clean_key_expression(self._table.guarded)
+        other = _first_of([(clean, self._templates())], self._ambiguous)
+        literals = {
+            literal_key(method, path): self._leaves[operation.name]
+            for path, methods in self._table.literal_index.items()
+            for method, operation in methods.items()
+        }
+        matcher: Json = (_by_value(_KEY, literals, other) if literals else other)["matcher"]
+        return matcher
+
+    def _templates(self) -> Json:
+        """Return what happens to a clean path that no route spells out."""
+        lists = {
+            prefix: _first_of(
+                [(template_expression(o.route), self._leaves[o.name]) for o in bucket], self._unknown
+            )
+            for prefix, bucket in template_buckets(self._table.templates).items()
+        }
+        return _by_value(_KEY, lists, self._unknown, kind="prefix_match_map") if lists else self._unknown
+
+
+def template_buckets(templates: Sequence[Operation]) -> dict[str, list[Operation]]:
+    """Return templates by the start of their keys.
+
+    Each bucket holds every template whose own start is a start of the bucket's, the most specific first (the
+    order of ``templates``), because Envoy looks into the bucket with the longest matching start only.
+    """
+    own: dict[str, list[int]] = {}
+    for rank, operation in enumerate(templates):
+        own.setdefault(template_prefix(operation.route), []).append(rank)
+    buckets = {}
+    for prefix in sorted(own):
+        starts = (prefix[: i + 1] for i, character in enumerate(prefix) if character == "/")
+        ranks = sorted(rank for start in starts for rank in own.get(start, ()))
+        buckets[prefix] = [templates[rank] for rank in ranks]
+    return buckets
+
+
+def http_authorization(snapshot: Snapshot, table: ServiceTable) -> Json:
+    """Return the RBAC filter of an HTTP service: it decides by method, path and caller, and names the operation."""
+    refused = {
+        reason: _action(names.verdict(snapshot.hash, reason, None), allow=False)
+        for reason in (Reason.AMBIGUOUS_PATH, Reason.UNKNOWN_OPERATION, Reason.NO_RULE)
+    }
+    enforced = {
+        entry.operation.name: _callers(snapshot, entry.verdicts, refused[Reason.NO_RULE])
+        for entry in table.entries
+    }
+    named = {o.name: _action(o.name, allow=True) for o in table.operations}
+    nothing = _action(names.NOTHING, allow=True)
+    return typed(
+        HTTP_FILTER,
+        matcher=_Compiler(
+            table,
+            ambiguous=refused[Reason.AMBIGUOUS_PATH],
+            unknown=refused[Reason.UNKNOWN_OPERATION],
+            leaves=enforced,
+        ).matcher(),
+        shadow_matcher=_Compiler(table, ambiguous=nothing, unknown=nothing, leaves=named).matcher(),
+    )
+
+
+def known_callers(snapshot: Snapshot) -> Json:
+    """Return a filter that refuses nobody, but notes whether the policy declares the caller.
+
+    It tells ``unknown-caller`` from ``no-rule`` without repeating every service at every operation, and it
+    carries the whole hash of the snapshot.
+    """
+    known = _action(f"{snapshot.hash}|{KNOWN}", allow=True)
+    unknown = _action(f"{snapshot.hash}|{UNKNOWN}", allow=True)
+    callers = {str(service.spiffe_id): known for service in snapshot.services.values()}
+    return typed(
+        HTTP_FILTER,
+        shadow_matcher=_by_value(_CALLER, callers, unknown)["matcher"],
+        shadow_rules_stat_prefix=names.CALLERS_PREFIX,
+    )
+
+
+def tcp_authorization(snapshot: Snapshot, verdicts: Mapping[str, Verdict]) -> Json:
+    """Return the RBAC filter of a tcp service, which is reached by HTTP CONNECT: it decides by caller alone."""
+    callers = {caller: _verdict_action(snapshot, verdict) for caller, verdict in verdicts.items()}
+    unknown = _action(names.verdict(snapshot.hash, Reason.UNKNOWN_CALLER, None), allow=False)
+    wrong = _action(names.verdict(snapshot.hash, Reason.WRONG_PROTOCOL, None), allow=False)
+    nothing = _action(names.NOTHING, allow=True)
+    return typed(
+        HTTP_FILTER,
+        matcher=_by_value(_METHOD, {"CONNECT": _by_value(_CALLER, callers, unknown)}, wrong)["matcher"],
+        shadow_matcher=_by_value(_METHOD, {"CONNECT": _action(TCP, allow=True)}, nothing)["matcher"],
+    )
+
+
+def deny_all() -> Json:
+    """Return a filter that refuses everything: in force until a good file has been read."""
+    return typed(HTTP_FILTER, rules={"action": "ALLOW", "policies": {}})
+
+
+def filter_file(name: str, config: Json, version: str) -> Json:
+    """Return the content of a watched file that delivers one filter's configuration (ECDS)."""
+    resource = typed("envoy.config.core.v3.TypedExtensionConfig", name=name, typed_config=config)
+    return discovery_response(version, [resource])
+
+
+def _callers(snapshot: Snapshot, verdicts: Mapping[str, Verdict], no_rule: Json) -> Json:
+    """Return the decision at one operation; callers without a rule are not listed."""
+    ruled = {
+        caller: _verdict_action(snapshot, verdict)
+        for caller, verdict in verdicts.items()
+        if verdict.reason is not Reason.NO_RULE
+    }
+    return _by_value(_CALLER, ruled, no_rule) if ruled else no_rule
+
+
+def _verdict_action(snapshot: Snapshot, verdict: Verdict) -> Json:
+    name = names.verdict(snapshot.hash, verdict.reason, verdict.rule)
+    return _action(name, allow=verdict.effect is Effect.ALLOW)
+
+
+def _action(name: str, *, allow: bool) -> Json:
+    action = typed("envoy.config.rbac.v3.Action", name=name, action="ALLOW" if allow else "DENY")
+    return {"action": {"name": "action", "typed_config": action}}
+
+
+def _by_value(
+    source: Json, values: Mapping[str, Json], otherwise: Json, *, kind: str = "exact_match_map"
+) -> Json:
+    tree: dict[str, Any] = {"input": source, kind: {"map": dict(values)}}
+    return {"matcher": {"matcher_tree": tree, "on_no_match": otherwise}}
+
+
+def _first_of(expressions: list[tuple[str, Json]], otherwise: Json) -> Json:
+    matchers = [
+        {
+            "predicate": {
+                "single_predicate": {
+                    "input": _KEY,
+                    "value_match": {"safe_regex": {"google_re2": {}, "regex": expression}},
+                }
+            },
+            "on_match": outcome,
+        }
+        for expression, outcome in expressions
+    ]
+    return {"matcher": {"matcher_list": {"matchers": matchers}, "on_no_match": otherwise}}

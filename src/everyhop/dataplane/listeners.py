@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The listeners of a sidecar.  They hold nothing of the policy that changes often, so an edit does not drain them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import TYPE_CHECKING, Any, Final
+
+from everyhop.core.decision import Effect
+from everyhop.dataplane import _names as names
+from everyhop.dataplane._resources import (
+    OWNER_ONLY,
+    Json,
+    duration,
+    extension,
+    pipe,
+    socket_address,
+    type_url,
+    typed,
+    watched_file,
+)
+from everyhop.dataplane.access_log import egress_http_log, egress_tcp_log, ingress_log
+from everyhop.dataplane.enforcement import HTTP_FILTER, KEY_OBJECT, deny_all
+from everyhop.dataplane.http import connection_manager, http1_options
+from everyhop.dataplane.local_replies import egress_replies, ingress_replies
+from everyhop.dataplane.model import LOOPBACK
+from everyhop.dataplane.transport import server_tls
+from everyhop.policy.model import Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from everyhop.authz.table import ServiceTable
+    from everyhop.dataplane.model import Limits, Sidecar
+    from everyhop.policy.model import Service
+
+_LISTENER: Final = "envoy.config.listener.v3.Listener"
+_KEY_FILTER: Final = extension(
+    "key",
+    "envoy.extensions.filters.http.set_filter_state.v3.Config",
+    on_request_headers=[
+        {
+            "object_key": KEY_OBJECT,
+            "factory_key": "envoy.string",
+            "format_string": {"text_format_source": {"inline_string": "%REQ(:METHOD)% %PATH(NQ:PATH)%"}},
+        }
+    ],
+)
+_LONG_LIVED: Final = frozenset({Protocol.WEBSOCKET, Protocol.GRPC})
+
+
+def ingress_listener(sidecar: Sidecar, table: ServiceTable) -> Json:
+    """Return the only listener on a network address: mutual TLS, policy, then the application."""
+    limits = sidecar.limits
+    is_tcp = table.tcp_verdicts is not None
+    chain = {
+        # Its name is all that changes when a long-lived connection may have lost its permission; Envoy then
+        # ends the connections of the old chain within the drain time.
+        "name": f"{names.INGRESS}-{_long_lived_edges(table)}",
+        "filters": [_ingress(sidecar, is_tcp=is_tcp)],
+        "transport_socket": server_tls(("h2",) if is_tcp else ("h2", "http/1.1")),
+        "transport_socket_connect_timeout": duration(limits.handshake_timeout),
+    }
+    return _listener(names.INGRESS, socket_address(*sidecar.ingress), chain, limits, enable_reuse_port=False)
+
+
+def egress_listeners(sidecar: Sidecar, tcp_targets: Iterable[Service]) -> list[Json]:
+    """Return the workload's ways out: the HTTP proxy, its Unix socket, and a Unix socket per tcp service."""
+    proxy = _listener(
+        names.EGRESS,
+        socket_address(LOOPBACK, sidecar.egress_port),
+        {"filters": [_egress_http(sidecar, names.EGRESS, [_proxy_secret(sidecar)])]},
+        sidecar.limits,
+        enable_reuse_port=False,
+    )
+    local = _listener(
+        names.EGRESS_SOCKET,
+        pipe(sidecar.egress_socket, mode=OWNER_ONLY),
+        {"filters": [_egress_http(sidecar, names.EGRESS_SOCKET, [])]},
+        sidecar.limits,
+    )
+    return [proxy, local, *(_egress_tcp(sidecar, target) for target in tcp_targets)]
+
+
+def ecds_path(sidecar: Sidecar, name: str) -> Path:
+    """Return the watched file of a filter's configuration."""
+    return sidecar.directory / "ecds" / f"{name}.json"
+
+
+def rds_path(sidecar: Sidecar, name: str) -> Path:
+    """Return the watched file of a listener's routes."""
+    return sidecar.directory / "rds" / f"{name}.json"
+
+
+def _listener(name: str, address: Json, chain: Json, limits: Limits, **more: Any) -> Json:
+    return typed(
+        _LISTENER,
+        name=name,
+        address=address,
+        filter_chains=[chain],
+        per_connection_buffer_limit_bytes=limits.buffer_bytes,
+        **more,
+    )
+
+
+def _delivered(sidecar: Sidecar, name: str) -> Json:
+    """Return a filter whose configuration is a watched file; without a good one, everything is refused."""
+    return {
+        "name": name,
+        "config_discovery": {
+            "config_source": watched_file(ecds_path(sidecar, name)),
+            "type_urls": [type_url(HTTP_FILTER)],
+            "default_config": deny_all(),
+        },
+    }
+
+
+def _ingress(sidecar: Sidecar, *, is_tcp: bool) -> Json:
+    """Return the ingress; a tcp service is reached by HTTP/2 CONNECT.
+
+    A network filter would not do: Envoy connects the application before it asks such a filter, so a refused
+    caller that stays silent still reads whatever the application says first.
+    """
+    filters = [_delivered(sidecar, names.CALLERS), _delivered(sidecar, names.AUTHZ)]
+    return connection_manager(
+        names.INGRESS,
+        filters if is_tcp else [_KEY_FILTER, *filters],
+        routes=rds_path(sidecar, names.INGRESS),
+        access_log=ingress_log(sidecar),
+        replies=ingress_replies(),
+        limits=sidecar.limits,
+        http_protocol_options=http1_options(absolute_urls=False),
+        forward_client_cert_details="SANITIZE_SET",
+        set_current_client_cert_details={"uri": True},
+    )
+
+
+def _egress_http(sidecar: Sidecar, name: str, filters: list[Json]) -> Json:
+    return connection_manager(
+        name,
+        filters,
+        routes=rds_path(sidecar, names.EGRESS),
+        access_log=egress_http_log(sidecar),
+        replies=egress_replies(),
+        limits=sidecar.limits,
+        http_protocol_options=http1_options(absolute_urls=True),
+        forward_client_cert_details="SANITIZE",
+    )
+
+
+def _egress_tcp(sidecar: Sidecar, target: Service) -> Json:
+    cluster, limits = names.upstream(target.name), sidecar.limits
+    proxy = extension(
+        "tcp",
+        "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        stat_prefix=cluster,
+        cluster=cluster,
+        tunneling_config={"hostname": f"{target.name}:{target.tcp}"},
+        access_log=egress_tcp_log(sidecar, target.name),
+        access_log_options={"flush_access_log_on_connected": True},
+        idle_timeout=duration(limits.stream_age),
+        max_downstream_connection_duration=duration(limits.tcp_age),
+    )
+    address = pipe(sidecar.tcp_socket(target.name), mode=OWNER_ONLY)
+    return _listener(f"tcp-{target.name}", address, {"filters": [proxy]}, limits)
+
+
+def _proxy_secret(sidecar: Sidecar) -> Json:
+    """Return the filter that asks for the service's name and the launch's secret; the file holds a digest only.
+
+    The secret is random and long, so the digest (the one form that Envoy reads, of SHA-1) gives nothing away.
+    """
+    digest = hashlib.sha1(sidecar.egress_secret.reveal(), usedforsecurity=False).digest()
+    user = f"{sidecar.service}:{{SHA}}{base64.b64encode(digest).decode('ascii')}"
+    return extension(
+        "secret",
+        "envoy.extensions.filters.http.basic_auth.v3.BasicAuth",
+        users={"inline_string": user},
+        authentication_header="proxy-authorization",
+    )
+
+
+def _long_lived_edges(table: ServiceTable) -> str:
+    """Return a digest of who may open what stays open: tcp connections, WebSockets and gRPC streams."""
+    edges: list[tuple[str, str]] = []
+    if table.tcp_verdicts is not None:
+        edges = [("tcp", caller) for caller, v in table.tcp_verdicts.items() if v.effect is Effect.ALLOW]
+    for entry in table.entries:
+        if entry.operation.protocol in _LONG_LIVED:
+            shown = str(entry.operation.route)
+            edges += [(shown, caller) for caller, v in entry.verdicts.items() if v.effect is Effect.ALLOW]
+    return hashlib.sha256(repr(sorted(edges)).encode()).hexdigest()[:16]

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answers that a sidecar gives by itself: ``application/problem+json`` (RFC 9457) with a stable code.
+
+A caller learns the code and the decision id, never the rule or the reason.  gRPC callers get the matching
+``grpc-status`` from Envoy (403 is PERMISSION_DENIED).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from everyhop.core.decision import Reason
+from everyhop.dataplane import _names as names
+from everyhop.dataplane._resources import Json, extension, set_header
+
+_CEL: Final = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
+_DECISION: Final = "%REQ(X-EVERYHOP-DECISION)%"
+_CHALLENGE: Final = 'Basic realm="everyhop egress"'
+
+ACCESS_DENIED: Final = "ACCESS_DENIED"
+AMBIGUOUS_PATH: Final = "AMBIGUOUS_PATH"
+UNDECLARED_DESTINATION: Final = "UNDECLARED_DESTINATION"
+PROXY_AUTHENTICATION_REQUIRED: Final = "PROXY_AUTHENTICATION_REQUIRED"
+UPSTREAM_UNAVAILABLE: Final = "UPSTREAM_UNAVAILABLE"
+REQUEST_REFUSED: Final = "REQUEST_REFUSED"
+
+_COMMON: Final = (
+    (400, "BAD_REQUEST", "Bad request"),
+    (404, "NOT_FOUND", "Not found"),
+    (408, "REQUEST_TIMEOUT", "Request timeout"),
+    (413, "CONTENT_TOO_LARGE", "Content too large"),
+    (431, "HEADERS_TOO_LARGE", "Request header fields too large"),
+    (502, UPSTREAM_UNAVAILABLE, "Upstream unavailable"),
+    (503, UPSTREAM_UNAVAILABLE, "Upstream unavailable"),
+    (504, UPSTREAM_UNAVAILABLE, "Upstream unavailable"),
+)
+
+
+def ingress_replies() -> Json:
+    """Return ``local_reply_config`` of an ingress.
+
+    RBAC refuses everything with 403; what it refused as ambiguous is told by the details of the response,
+    because its metadata is written only after the reply.
+    """
+    ambiguous = f"response.code_details.contains('|{Reason.AMBIGUOUS_PATH}|')"
+    return {
+        "mappers": [
+            _reply(_expression(ambiguous), 400, AMBIGUOUS_PATH, "Ambiguous path"),
+            _reply(_status(403), 403, ACCESS_DENIED, "Access denied"),
+            *(_reply(_status(status), status, code, title) for status, code, title in _COMMON),
+        ],
+        "body_format": _body("%RESPONSE_CODE%", REQUEST_REFUSED, "Request refused"),
+    }
+
+
+def egress_replies() -> Json:
+    """Return ``local_reply_config`` of an egress: 407 without the launch's secret, 403 for what is undeclared."""
+    challenge = _reply(_status(401), 407, PROXY_AUTHENTICATION_REQUIRED, "Proxy authentication required")
+    challenge["headers_to_add"].append(set_header("proxy-authenticate", _CHALLENGE))
+    return {
+        "mappers": [
+            challenge,
+            _reply(_status(403), 403, UNDECLARED_DESTINATION, "Undeclared destination"),
+            *(_reply(_status(status), status, code, title) for status, code, title in _COMMON),
+        ],
+        "body_format": _body("%RESPONSE_CODE%", REQUEST_REFUSED, "Request refused"),
+    }
+
+
+def _reply(condition: Json, status: int, code: str, title: str) -> Json:
+    return {
+        "filter": condition,
+        "status_code": status,
+        "headers_to_add": [set_header(names.DECISION_HEADER, _DECISION)],
+        "body_format_override": _body(status, code, title),
+    }
+
+
+def _body(status: int | str, code: str, title: str) -> Json:
+    body = {"type": "about:blank", "title": title, "status": status, "code": code, "decision": _DECISION}
+    return {"json_format": body, "content_type": "application/problem+json"}
+
+
+def _status(status: int) -> Json:
+    value = {"default_value": status, "runtime_key": "everyhop.none"}
+    return {"status_code_filter": {"comparison": {"op": "EQ", "value": value}}}
+
+
+def _expression(text: str) -> Json:
+    return {
+        "extension_filter": extension("envoy.access_loggers.extension_filters.cel", _CEL, expression=text)
+    }

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A snapshot and a sidecar in, the files of its Envoy out.  Pure: the same input gives the same bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from everyhop.authz.table import reachable_targets, service_table
+from everyhop.dataplane import _names as names
+from everyhop.dataplane._resources import (
+    OWNER_ONLY,
+    Json,
+    discovery_response,
+    encode,
+    extension,
+    pipe,
+    watched_file,
+)
+from everyhop.dataplane.clusters import (
+    app_clusters,
+    app_endpoints,
+    sds_cluster,
+    service_endpoints,
+    upstream_cluster,
+)
+from everyhop.dataplane.enforcement import filter_file, http_authorization, known_callers, tcp_authorization
+from everyhop.dataplane.listeners import egress_listeners, ingress_listener
+from everyhop.dataplane.routes import egress_routes, ingress_routes
+from everyhop.policy.access import AccessIndex
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from everyhop.authz.table import ServiceTable
+    from everyhop.dataplane.model import Endpoint, Sidecar
+    from everyhop.policy.model import Service, Snapshot
+
+BOOTSTRAP: Final = "bootstrap.json"
+LISTENERS: Final = "xds/lds.json"
+CLUSTERS: Final = "xds/cds.json"
+_OTHER_CONNECTIONS: Final = 1024  # of the egress; the ingress has its own limit
+
+
+def render_sidecar(
+    snapshot: Snapshot,
+    sidecar: Sidecar,
+    endpoints: Mapping[str, tuple[Endpoint, ...]],
+    *,
+    index: AccessIndex | None = None,
+) -> dict[str, bytes]:
+    """Return every file of a sidecar by its path below ``sidecar.directory``, as JSON.
+
+    ``endpoints`` says where the sidecars of each service listen; services that are missing there have none.
+    Give ``index`` when rendering many sidecars of one snapshot.  A policy edit changes ``ecds`` and ``rds``;
+    ``xds/cds.json`` when a reachable service comes or goes; ``xds/lds.json`` only when a tcp target does, or when
+    permissions change under which connections stay open for long.  Raises NotFound for an undeclared service.
+    """
+    index = index or AccessIndex(snapshot)
+    table = service_table(snapshot, sidecar.service, index=index)
+    targets = [snapshot.services[name] for name in reachable_targets(snapshot, sidecar.service, index=index)]
+    files = {BOOTSTRAP: _bootstrap(sidecar), "eds/app.json": app_endpoints(sidecar)}
+    for target in targets:
+        files[f"eds/{names.upstream(target.name)}.json"] = service_endpoints(
+            target.name, endpoints.get(target.name, ())
+        )
+    files[CLUSTERS] = _clusters(sidecar, targets)
+    files |= _filters(snapshot, table)
+    files["rds/ingress.json"] = ingress_routes(snapshot, sidecar, table)
+    files["rds/egress.json"] = egress_routes(snapshot, sidecar, targets)
+    files[LISTENERS] = _listeners(sidecar, table, targets)
+    return {name: encode(content) for name, content in files.items()}
+
+
+def _filters(snapshot: Snapshot, table: ServiceTable) -> dict[str, Json]:
+    if table.tcp_verdicts is not None:
+        authz = tcp_authorization(snapshot, table.tcp_verdicts)
+    else:
+        authz = http_authorization(snapshot, table)
+    callers = known_callers(snapshot)
+    return {
+        "ecds/callers.json": filter_file(names.CALLERS, callers, snapshot.hash),
+        "ecds/authz.json": filter_file(names.AUTHZ, authz, snapshot.hash),
+    }
+
+
+def _clusters(sidecar: Sidecar, targets: list[Service]) -> Json:
+    return discovery_response("", app_clusters(sidecar) + [upstream_cluster(sidecar, t) for t in targets])
+
+
+def _listeners(sidecar: Sidecar, table: ServiceTable, targets: list[Service]) -> Json:
+    tcp_targets = [target for target in targets if target.tcp is not None]
+    return discovery_response("", [ingress_listener(sidecar, table), *egress_listeners(sidecar, tcp_targets)])
+
+
+def _bootstrap(sidecar: Sidecar) -> Json:
+    xds = sidecar.directory / "xds"
+    connections = sidecar.limits.connections
+    monitor = extension(
+        "envoy.resource_monitors.global_downstream_max_connections",
+        "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+        max_active_downstream_connections=connections + _OTHER_CONNECTIONS,
+    )
+    layer = {"resource_limits": {"listener": {names.INGRESS: {"connection_limit": connections}}}}
+    return {
+        "node": {"id": sidecar.instance, "cluster": sidecar.service, "metadata": {"node": sidecar.node}},
+        "admin": {"address": pipe(sidecar.admin_socket, mode=OWNER_ONLY)},
+        "dynamic_resources": {
+            "lds_config": watched_file(xds / "lds.json"),
+            "cds_config": watched_file(xds / "cds.json"),
+        },
+        "static_resources": {"clusters": [sds_cluster(sidecar)]},
+        "overload_manager": {"resource_monitors": [monitor]},
+        "layered_runtime": {"layers": [{"name": "limits", "static_layer": layer}]},
+    }

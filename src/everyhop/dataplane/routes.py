@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Route tables: where a permitted request goes, and from where on it may become a WebSocket or a tunnel.
+
+The name of a route tells the access log the snapshot and the target: ``SNAPSHOT|TARGET``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from everyhop.dataplane import _names as names
+from everyhop.dataplane._resources import Json, discovery_response, duration, set_header, typed
+from everyhop.dataplane.paths import template_path_expression
+from everyhop.policy.model import Protocol
+from everyhop.policy.routes import overlaps, specificity
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from everyhop.authz.table import ServiceTable
+    from everyhop.dataplane.model import Limits, Sidecar
+    from everyhop.policy.model import Operation, Route, Service, Snapshot
+
+_ROUTES: Final = "envoy.config.route.v3.RouteConfiguration"
+_CONNECT: Final[Json] = {"connect_matcher": {}}
+_EVERYTHING: Final[Json] = {"prefix": "/"}
+_UPGRADES: Final = {"name": "upgrade", "present_match": True}
+# Two Host headers reach us joined by a comma; which one an application believes is its own matter.
+_TWO_HOSTS: Final = {"name": ":authority", "string_match": {"contains": ","}}
+# Only what provably never reached the application is sent again.
+_RETRY: Final = {
+    "retry_on": "connect-failure,refused-stream",
+    "num_retries": 2,
+    "retry_host_predicate": [
+        {
+            "name": "previous",
+            "typed_config": typed("envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"),
+        }
+    ],
+    "host_selection_retry_max_attempts": 3,
+    "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
+}
+
+
+def ingress_routes(snapshot: Snapshot, sidecar: Sidecar, table: ServiceTable) -> Json:
+    """Return the routes to the application; whether a request may pass is the RBAC filter's matter alone."""
+    name = f"{snapshot.hash}|{sidecar.service}"
+    if table.tcp_verdicts is not None:
+        tunnel = _tunnel(names.APP, sidecar.limits, {"upgrade_type": "CONNECT", "connect_config": {}})
+        routes = [
+            {"match": _CONNECT, "route": tunnel},
+            {"match": _EVERYTHING, "direct_response": {"status": 403}},
+        ]
+    else:
+        routes = [_refuse({**_EVERYTHING, "headers": [_TWO_HOSTS]}, 400), *_app_routes(sidecar, table)]
+    host = {
+        "name": "app",
+        "domains": ["*"],
+        "routes": [{"name": name, **route} for route in routes],
+        "request_headers_to_add": [
+            set_header(names.CALLER_HEADER, "%DOWNSTREAM_PEER_URI_SAN%"),
+            set_header(
+                names.OPERATION_HEADER, f"%DYNAMIC_METADATA({names.HTTP_RBAC}:shadow_effective_policy_id)%"
+            ),
+        ],
+        "request_headers_to_remove": ["x-envoy-external-address", "x-envoy-internal"],
+    }
+    return _file(names.INGRESS, [host], snapshot)
+
+
+def egress_routes(snapshot: Snapshot, sidecar: Sidecar, targets: Sequence[Service]) -> Json:
+    """Return one virtual host per service that this workload may reach; every other destination is refused."""
+    hosts = [_virtual_host(snapshot, sidecar, target) for target in targets]
+    refused = [{"name": f"{snapshot.hash}|", **_refuse(match, 403)} for match in (_CONNECT, _EVERYTHING)]
+    hosts.append({"name": "undeclared", "domains": ["*"], "routes": refused})
+    return _file(names.EGRESS, hosts, snapshot, ignore_port_in_host_matching=True)
+
+
+def _app_routes(sidecar: Sidecar, table: ServiceTable) -> list[Json]:
+    routes = [
+        _to_app(route, sidecar.limits, upgrade=upgrade)
+        for route, upgrade in _upgrade_routes(table.operations)
+    ]
+    if any(operation.protocol is Protocol.GRPC for operation in table.operations):
+        routes.append({"match": {**_EVERYTHING, "grpc": {}}, "route": _action(names.APP_H2)})
+    routes.append({"match": _EVERYTHING, "route": _action(names.APP)})
+    return routes
+
+
+def _virtual_host(snapshot: Snapshot, sidecar: Sidecar, target: Service) -> Json:
+    cluster = names.upstream(target.name)
+    if target.tcp is not None:
+        tunnel = _tunnel(cluster, sidecar.limits, {"upgrade_type": "CONNECT"}, retry_policy=_RETRY)
+        routes = [{"match": _CONNECT, "route": tunnel}, _refuse(_EVERYTHING, 403)]
+    else:
+        forward = _action(cluster, retry_policy=_RETRY)
+        if any(operation.protocol is Protocol.WEBSOCKET for operation in target.operations):
+            forward["upgrade_configs"] = [{"upgrade_type": "websocket"}]
+        routes = [_refuse(_CONNECT, 403), {"match": _EVERYTHING, "route": forward}]
+    return {
+        "name": target.name,
+        "domains": [target.name, f"{target.name}.{target.spiffe_id.trust_domain}"],
+        "routes": [{"name": f"{snapshot.hash}|{target.name}", **route} for route in routes],
+        # The decision id is this log's own; the next sidecar gives one of its own.
+        "request_headers_to_remove": [names.DECISION_HEADER, "proxy-authorization", "x-forwarded-proto"],
+    }
+
+
+def _upgrade_routes(operations: Sequence[Operation]) -> list[tuple[Route, bool]]:
+    """Return, the most specific first, the routes that decide where an upgrade is possible.
+
+    A more specific GET that is no WebSocket stands before the WebSocket template that it overlaps.
+    """
+    sockets = [o for o in operations if o.protocol is Protocol.WEBSOCKET]
+    shadowing = [
+        o
+        for o in operations
+        if o.protocol is not Protocol.WEBSOCKET
+        and any(o.route.method == s.route.method and overlaps(o.route, s.route) for s in sockets)
+    ]
+    ordered = sorted([*sockets, *shadowing], key=lambda o: (specificity(o.route), o.route.template))
+    return [(o.route, o.protocol is Protocol.WEBSOCKET) for o in ordered]
+
+
+def _to_app(route: Route, limits: Limits, *, upgrade: bool) -> Json:
+    match: Json = (
+        {"path": route.template}
+        if route.is_literal
+        else {"safe_regex": {"regex": template_path_expression(route)}}
+    )
+    match["headers"] = [_UPGRADES, {"name": ":method", "string_match": {"exact": route.method}}]
+    if upgrade:
+        return {"match": match, "route": _tunnel(names.APP, limits, {"upgrade_type": "websocket"})}
+    return {"match": match, "route": _action(names.APP)}
+
+
+def _action(cluster: str, **more: Any) -> Json:
+    """Return a forwarding action without a time-out for the whole answer: idle time and stream age bound it."""
+    return {"cluster": cluster, "timeout": "0s", **more}
+
+
+def _tunnel(cluster: str, limits: Limits, upgrade: Json, **more: Any) -> Json:
+    """Return an action for what may be silent for long."""
+    age = limits.tcp_age if upgrade["upgrade_type"] == "CONNECT" else limits.stream_age
+    return _action(
+        cluster,
+        upgrade_configs=[upgrade],
+        idle_timeout=duration(limits.stream_age),
+        max_stream_duration={"max_stream_duration": duration(age)},
+        **more,
+    )
+
+
+def _refuse(match: Json, status: int) -> Json:
+    return {"match": match, "direct_response": {"status": status}}
+
+
+def _file(name: str, hosts: list[Json], snapshot: Snapshot, **more: Any) -> Json:
+    config = typed(_ROUTES, name=name, virtual_hosts=hosts, **more)
+    return discovery_response(snapshot.hash, [config])

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mutual TLS between sidecars: TLS 1.3 only, keys and bundle from the agent over SDS, no resumption.
+
+Resumption is off because a resumed session would skip the check of a certificate that has expired, or of an
+authority that was withdrawn, since the full handshake.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from everyhop.dataplane import _names as names
+from everyhop.dataplane._resources import Json, extension
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_SOCKET: Final = "envoy.transport_sockets.tls"
+_TLS: Final = "envoy.extensions.transport_sockets.tls.v3."
+# Envoy's upstream contexts default to at most 1.2, so both ends are named.
+_ONLY_1_3: Final = {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"}
+_RETRY: Final = {"retry_back_off": {"base_interval": "0.1s", "max_interval": "1s"}}
+
+
+def secret(name: str) -> Json:
+    """Return a reference to a secret that the agent serves; nothing starts before it has arrived."""
+    service = {"envoy_grpc": {"cluster_name": names.SDS_CLUSTER, "retry_policy": _RETRY}}
+    source = {
+        "api_type": "GRPC",
+        "transport_api_version": "V3",
+        "set_node_on_first_message_only": True,
+        "grpc_services": [service],
+    }
+    config = {"resource_api_version": "V3", "initial_fetch_timeout": "0s", "api_config_source": source}
+    return {"name": name, "sds_config": config}
+
+
+def server_tls(alpn: Sequence[str]) -> Json:
+    """Return the transport socket of an ingress: every caller shows an X509-SVID of the trust domain."""
+    return extension(
+        _SOCKET,
+        _TLS + "DownstreamTlsContext",
+        require_client_certificate=True,
+        disable_stateless_session_resumption=True,
+        disable_stateful_session_resumption=True,
+        common_tls_context={
+            "tls_params": _ONLY_1_3,
+            **({"alpn_protocols": list(alpn)} if alpn else {}),
+            "tls_certificate_sds_secret_configs": [secret(names.SDS_SVID)],
+            "validation_context_sds_secret_config": secret(names.SDS_BUNDLE),
+        },
+    )
+
+
+def client_tls(spiffe_id: str, alpn: Sequence[str]) -> Json:
+    """Return the transport socket towards one service: nobody but exactly ``spiffe_id`` is talked to."""
+    exact = {"san_type": "URI", "matcher": {"exact": spiffe_id}}
+    return extension(
+        _SOCKET,
+        _TLS + "UpstreamTlsContext",
+        max_session_keys=0,
+        common_tls_context={
+            "tls_params": _ONLY_1_3,
+            **({"alpn_protocols": list(alpn)} if alpn else {}),
+            "tls_certificate_sds_secret_configs": [secret(names.SDS_SVID)],
+            "combined_validation_context": {
+                "default_validation_context": {"match_typed_subject_alt_names": [exact]},
+                "validation_context_sds_secret_config": secret(names.SDS_BUNDLE),
+            },
+        },
+    )
