@@ -62,7 +62,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     operation: Text | None = None
     method: Name | None = None
     path: Annotated[str, msgspec.Meta(max_length=MAX_PATH)] | None = None
-    decision: Annotated[str, msgspec.Meta(pattern="^(allow|deny)$")] | None = None
+    decision: Annotated[str, msgspec.Meta(pattern=r"\A(allow|deny)\Z")] | None = None
     rule: Text | None = None
     reason: Text | None = None
     snapshot: Name | None = None

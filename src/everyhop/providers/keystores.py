@@ -146,13 +146,15 @@ def _read_kek(path: Path) -> Secret:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise SettingsError(f"cannot open the key file {path}: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
             raise SettingsError(f"the key file {path} is not a file of this user")
         if status.st_mode & _OTHERS:
             raise SettingsError(f"others may open the key file {path}", hint=f"chmod 600 {path}")
-        content = file.read(KEK_BYTES + 1)
+        content = os.read(descriptor, KEK_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(content) != KEK_BYTES:
         raise SettingsError(
             f"the key file {path} does not have {KEK_BYTES} bytes", hint="restore it from a backup"

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The file, its modes and pragmas, its schema and its errors."""
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from tests.support.identity import NOW
+
+from everyhop.core.errors import SettingsError, Unavailable
+from everyhop.storage import HEAD, current_revision, metadata, migrate, open_database, open_storage
+from everyhop.storage.migrate import MIGRATIONS
+from everyhop.storage.schema import from_micros, to_micros
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "everyhop.db"
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
+def test_a_file_that_others_may_open(path, mode):
+    path.touch()
+    path.chmod(mode)
+    with pytest.raises(SettingsError, match="others may open"):
+        open_database(path)
+
+
+def test_a_symbolic_link(path):
+    path.symlink_to("real.db")
+    with pytest.raises(SettingsError):
+        open_database(path)
+    assert not path.with_name("real.db").exists()
+
+
+def test_no_directory(path):
+    with pytest.raises(SettingsError, match="cannot open"):
+        open_database(path / "x.db")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root to give a file away")
+def test_a_file_of_another_user(path):
+    path.touch(0o600)
+    os.chown(path, 65534, 65534)
+    with pytest.raises(SettingsError, match="not a file of this user"):
+        open_database(path)
+
+
+def test_a_file_that_is_no_database(path):
+    path.touch(0o600)
+    path.write_bytes(b"no database at all, but long enough to look at" * 100)
+    with pytest.raises(Unavailable, match="damaged") as caught:
+        open_storage(path)
+    assert not caught.value.retry
+
+
+def test_a_database_of_a_newer_everyhop(path):
+    open_storage(path).close()
+    with sqlite3.connect(path) as raw:
+        raw.execute("UPDATE alembic_version SET version_num = '9999'")
+    raw.close()
+    with pytest.raises(SettingsError, match="schema 9999") as caught:
+        open_storage(path)
+    assert "newer everyhop" in caught.value.hint
+
+
+def test_every_file_is_for_its_owner_alone(path):
+    before = os.umask(0)
+    try:
+        storage = open_storage(path)
+        storage.meta.set("a", "b")
+        modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in path.parent.iterdir()}
+        storage.close()
+    finally:
+        os.umask(before)
+    assert modes == {"everyhop.db": 0o600, "everyhop.db-wal": 0o600, "everyhop.db-shm": 0o600}
+
+
+def test_pragmas(path):
+    with open_database(path) as database, database.reading() as connection:
+        values = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
+        }
+    assert values == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 10_000}
+
+
+def test_the_schema_is_what_the_migrations_make(path):
+    with open_database(path) as database:
+        assert migrate(database)
+        assert not migrate(database)
+        with database.reading() as connection:
+            assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+            migrated = shape(connection)
+    other = path.with_name("other.db")
+    with open_database(other) as database, database.writing() as connection:
+        metadata.create_all(connection)
+        assert shape(connection) == migrated
+
+
+def shape(connection):
+    """Return what SQLite itself says about every table and index, constraints included."""
+    rows = connection.exec_driver_sql(
+        "SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'alembic%' AND name NOT LIKE 'sqlite_autoindex_alembic%'"
+    )
+    return {name: sql and sorted(" ".join(sql.split()).replace(" ,", ",").split(", ")) for name, sql in rows}
+
+
+def test_head_is_the_newest_migration():
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    assert ScriptDirectory.from_config(config).get_current_head() == HEAD
+
+
+def test_down_and_up_again(path):
+    with open_database(path) as database:
+        migrate(database)
+        with database.writing() as connection:
+            from everyhop.storage.migrate import _run
+
+            _run(connection, "base", is_upgrade=False)
+        with database.reading() as connection:
+            assert sa.inspect(connection).get_table_names() == ["alembic_version"]
+            assert current_revision(connection) is None
+        assert migrate(database)
+
+
+def test_two_that_start_at_once_migrate_once(path):
+    databases = [open_database(path) for _ in range(4)]
+    results = []
+    threads = [threading.Thread(target=lambda d=d: results.append(migrate(d))) for d in databases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for database in databases:
+        database.close()
+    assert sorted(results) == [False, False, False, True]
+
+
+def test_a_warm_start_does_not_load_alembic(path):
+    open_storage(path).close()
+    code = (
+        "import sys, pathlib; from everyhop.storage import open_storage;"
+        "open_storage(pathlib.Path(sys.argv[1])).close(); sys.exit('alembic' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 0
+
+
+def test_a_failed_transaction_leaves_nothing(storage):
+    with pytest.raises(ZeroDivisionError), storage.database.writing() as connection:
+        connection.exec_driver_sql("INSERT INTO meta VALUES ('a', 'b')")
+        raise ZeroDivisionError
+    assert storage.meta.get("a") is None
+
+
+def test_a_lock_that_is_not_to_be_had_is_unavailable(storage, monkeypatch):
+    with storage.database.writing():
+        other = open_database(Path(storage.database.engine.url.database))
+        sa.event.listen(other.engine, "connect", lambda c, _: c.execute("PRAGMA busy_timeout = 1").close())
+        with pytest.raises(Unavailable) as caught, other.writing():
+            pass
+        other.close()
+    assert caught.value.retry
+    assert "locked" in caught.value.message
+
+
+def test_moments_are_exact():
+    for moment in (NOW, NOW.replace(microsecond=1), NOW.replace(year=1969), NOW.replace(year=9999)):
+        assert from_micros(to_micros(moment)) == moment
+
+
+def test_meta(storage):
+    assert storage.meta.get("a") is None
+    storage.meta.set("a", "1")
+    storage.meta.set("a", "2")
+    assert storage.meta.get("a") == "2"
+    assert storage.meta.set_once("a", "3") == "2"
+    assert storage.meta.set_once("b", "4") == "4"

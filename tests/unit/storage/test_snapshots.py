@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Snapshots: in force together with their record, or not at all."""
+
+import pytest
+from tests.support.identity import NOW
+
+from everyhop.auditlog import Kind, RecordFilter
+from everyhop.core.errors import Conflict, NotFound
+
+A, B = "a" * 64, "b" * 64
+
+
+def test_what_is_not_there(storage):
+    assert storage.snapshots.latest() is None
+    with pytest.raises(NotFound):
+        storage.snapshots.load(A)
+
+
+def test_another_content_under_a_hash_changes_nothing(storage):
+    storage.snapshots.save(b"one", A, "policy.yaml", NOW)
+    storage.snapshots.save(b"two", B, "policy.yaml", NOW)
+    for content, digest in ((b"other", A), (b"other", B)):
+        with pytest.raises(Conflict):
+            storage.snapshots.save(content, digest, "policy.yaml", NOW)
+    assert storage.snapshots.latest() == b"two"
+    assert storage.snapshots.load(A) == b"one"
+    assert storage.records.count() == 2
+
+
+def test_the_latest_is_the_one_put_in_force_last(storage):
+    assert storage.snapshots.save(b"one", A, "x", NOW)
+    assert not storage.snapshots.save(b"one", A, "x", NOW)
+    assert storage.snapshots.save(b"two", B, "x", NOW)
+    assert storage.snapshots.latest() == b"two"
+    assert storage.snapshots.save(b"one", A, "back again", NOW)
+    assert storage.snapshots.latest() == b"one"
+
+
+def test_each_change_is_recorded(storage):
+    for content, digest in ((b"one", A), (b"two", B)):
+        storage.snapshots.save(content, digest, "policy.yaml", NOW)
+    second, first = storage.records.query(RecordFilter(kind=Kind.POLICY)).records
+    assert (first.snapshot, first.detail) == (A, {"source": "policy.yaml", "previous": None})
+    assert (second.snapshot, second.detail["previous"], second.operation) == (B, A, "apply")
