@@ -33,6 +33,7 @@ def ingress_log(sidecar: Sidecar) -> list[Json]:
     """Return the log of requests and connections that arrive."""
     fields = {
         "kind": "in",
+        "route": "%ROUTE_NAME%",
         "caller": "%DOWNSTREAM_PEER_URI_SAN%",
         "target": sidecar.service,
         "verdict": _metadata("enforced_effective_policy_id"),
@@ -44,11 +45,11 @@ def ingress_log(sidecar: Sidecar) -> list[Json]:
     return _file(sidecar, fields)
 
 
-def egress_http_log(sidecar: Sidecar) -> list[Json]:
+def egress_http_log(sidecar: Sidecar, caller: str) -> list[Json]:
     """Return the log of requests that the workload sends."""
     fields = {
         "kind": "out",
-        "caller": sidecar.service,
+        "caller": caller,
         "host": "%REQ(:AUTHORITY):256%",
         "route": "%ROUTE_NAME%",
         "failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
@@ -58,11 +59,11 @@ def egress_http_log(sidecar: Sidecar) -> list[Json]:
     return _file(sidecar, fields)
 
 
-def egress_tcp_log(sidecar: Sidecar, target: str) -> list[Json]:
+def egress_tcp_log(sidecar: Sidecar, caller: str, target: str) -> list[Json]:
     """Return the log of connections that the workload opens to a tcp service by its Unix socket."""
     fields = {
         "kind": "tcp-out",
-        "caller": sidecar.service,
+        "caller": caller,
         "target": target,
         "failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
         "detail": "%CONNECTION_TERMINATION_DETAILS%",

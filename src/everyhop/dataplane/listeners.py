@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from everyhop.authz.table import ServiceTable
     from everyhop.dataplane.model import Limits, Sidecar
     from everyhop.policy.model import Service
+    from everyhop.spiffe.ids import SpiffeId
 
 _LISTENER: Final = "envoy.config.listener.v3.Listener"
 _KEY_FILTER: Final = extension(
@@ -66,22 +67,22 @@ def ingress_listener(sidecar: Sidecar, table: ServiceTable) -> Json:
     return _listener(names.INGRESS, socket_address(*sidecar.ingress), chain, limits, enable_reuse_port=False)
 
 
-def egress_listeners(sidecar: Sidecar, tcp_targets: Iterable[Service]) -> list[Json]:
+def egress_listeners(sidecar: Sidecar, caller: SpiffeId, tcp_targets: Iterable[Service]) -> list[Json]:
     """Return the workload's ways out: the HTTP proxy, its Unix socket, and a Unix socket per tcp service."""
     proxy = _listener(
         names.EGRESS,
         socket_address(LOOPBACK, sidecar.egress_port),
-        {"filters": [_egress_http(sidecar, names.EGRESS, [_proxy_secret(sidecar)])]},
+        {"filters": [_egress_http(sidecar, caller, names.EGRESS, [_proxy_secret(sidecar)])]},
         sidecar.limits,
         enable_reuse_port=False,
     )
     local = _listener(
         names.EGRESS_SOCKET,
         pipe(sidecar.egress_socket, mode=OWNER_ONLY),
-        {"filters": [_egress_http(sidecar, names.EGRESS_SOCKET, [])]},
+        {"filters": [_egress_http(sidecar, caller, names.EGRESS_SOCKET, [])]},
         sidecar.limits,
     )
-    return [proxy, local, *(_egress_tcp(sidecar, target) for target in tcp_targets)]
+    return [proxy, local, *(_egress_tcp(sidecar, caller, target) for target in tcp_targets)]
 
 
 def ecds_path(sidecar: Sidecar, name: str) -> Path:
@@ -137,12 +138,12 @@ def _ingress(sidecar: Sidecar, *, is_tcp: bool) -> Json:
     )
 
 
-def _egress_http(sidecar: Sidecar, name: str, filters: list[Json]) -> Json:
+def _egress_http(sidecar: Sidecar, caller: SpiffeId, name: str, filters: list[Json]) -> Json:
     return connection_manager(
         name,
         filters,
         routes=rds_path(sidecar, names.EGRESS),
-        access_log=egress_http_log(sidecar),
+        access_log=egress_http_log(sidecar, str(caller)),
         replies=egress_replies(),
         limits=sidecar.limits,
         http_protocol_options=http1_options(absolute_urls=True),
@@ -150,7 +151,7 @@ def _egress_http(sidecar: Sidecar, name: str, filters: list[Json]) -> Json:
     )
 
 
-def _egress_tcp(sidecar: Sidecar, target: Service) -> Json:
+def _egress_tcp(sidecar: Sidecar, caller: SpiffeId, target: Service) -> Json:
     cluster, limits = names.upstream(target.name), sidecar.limits
     proxy = extension(
         "tcp",
@@ -158,7 +159,7 @@ def _egress_tcp(sidecar: Sidecar, target: Service) -> Json:
         stat_prefix=cluster,
         cluster=cluster,
         tunneling_config={"hostname": f"{target.name}:{target.tcp}"},
-        access_log=egress_tcp_log(sidecar, target.name),
+        access_log=egress_tcp_log(sidecar, str(caller), target.name),
         access_log_options={"flush_access_log_on_connected": True},
         idle_timeout=duration(limits.stream_age),
         max_downstream_connection_duration=duration(limits.tcp_age),

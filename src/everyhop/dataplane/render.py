@@ -89,7 +89,10 @@ def _clusters(sidecar: Sidecar, targets: list[Service]) -> Json:
 
 def _listeners(sidecar: Sidecar, table: ServiceTable, targets: list[Service]) -> Json:
     tcp_targets = [target for target in targets if target.tcp is not None]
-    return discovery_response("", [ingress_listener(sidecar, table), *egress_listeners(sidecar, tcp_targets)])
+    return discovery_response(
+        "",
+        [ingress_listener(sidecar, table), *egress_listeners(sidecar, table.service.spiffe_id, tcp_targets)],
+    )
 
 
 def _bootstrap(sidecar: Sidecar) -> Json:

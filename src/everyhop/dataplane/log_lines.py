@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lines of a sidecar's access log into records.
+
+The line is Envoy's, but much in it was chosen by a caller: method, path, host.  So each field has a type and
+a bound, and a decision id counts only when Envoy itself has set it (it has once a route was found: ours are
+written before that, and whatever a caller sent under that name is gone by then).  Every line gives exactly
+one record, also one that cannot be read: the numbers have no gaps.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from everyhop.auditlog.model import MAX_NAME, MAX_PATH, Kind, Point, Record, Scalar, clip
+from everyhop.core.decision import Reason
+from everyhop.dataplane import _names as names
+from everyhop.policy.access import TCP
+
+MAX_LINE_BYTES: Final = 64 * 1024
+_NAMESPACE: Final = uuid.UUID("6f0d1a0e-2f5b-5c55-9d3a-0a1f3c1b7e52")
+_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
+_VERDICT: Final = re.compile(r"([0-9a-f]{16})\|([a-z-]{1,40})\|([\x21-\x7e]{1,300})", re.ASCII)
+_HASHED: Final = re.compile(r"([0-9a-f]{64})\|([\x20-\x7e]{0,100})", re.ASCII)
+_ALLOWING: Final = frozenset({Reason.ALLOWED, Reason.PROBE})
+_AMBIGUOUS: Final = frozenset(
+    {"absolute_path_rejected", "path_normalization_failed", "path_with_fragment_rejected"}
+)
+_TUNNEL_OPEN: Final = frozenset({"DownstreamTunnelSuccessfullyEstablished", "TcpUpstreamConnected"})
+_TUNNEL_STATUS: Final = {"CONNECT": 200}
+_SWITCHING: Final = 101
+_PROXY_AUTHENTICATION: Final = 407
+
+DECLARED: Final = "declared"  # egress: the policy knows this destination for this caller
+UNDECLARED: Final = "undeclared-destination"
+NO_PROXY_SECRET: Final = "no-proxy-secret"  # noqa: S105  # a reason
+UNTRUSTED_SERVER: Final = "untrusted-server"  # the other side did not show exactly the declared identity
+AMBIGUOUS_HOST: Final = "ambiguous-host"
+MALFORMED: Final = "malformed-request"
+TIMEOUT: Final = "timeout"
+UNREADABLE: Final = "unreadable-line"
+CLOSED: Final = "connection-closed"
+
+
+class LogLine(msgspec.Struct, frozen=True, kw_only=True, rename={"received": "in", "sent": "out"}):
+    """One line as Envoy writes it; see :mod:`everyhop.dataplane.access_log`."""
+
+    kind: str
+    time: datetime
+    type: str | None = None
+    caller: str | None = None
+    target: str | None = None
+    host: str | None = None
+    verdict: str | None = None
+    operation: str | None = None
+    known: str | None = None
+    route: str | None = None
+    id: str | None = None
+    method: str | None = None
+    path: str | None = None
+    status: int | None = None
+    detail: str | None = None
+    failure: str | None = None
+    protocol: str | None = None
+    flags: str | None = None
+    ms: float | None = None
+    received: int | None = None
+    sent: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outcome:
+    """What a line says was decided."""
+
+    allowed: bool
+    reason: str
+    target: str | None
+    rule: str | None = None
+    snapshot: str | None = None
+    operation: str | None = None
+
+
+_decoder: Final = msgspec.json.Decoder(LogLine)
+
+
+def record_of(line: bytes, *, instance: str, seq: int) -> Record:
+    """Return the record of one line (without its newline); never raises on any bytes.
+
+    ``seq`` is the number of the line in all that this instance ever wrote.
+    """
+    try:
+        if len(line) > MAX_LINE_BYTES:
+            raise ValueError("too long")
+        parsed = _decoder.decode(line)
+        if parsed.time.tzinfo is None:
+            raise ValueError("a time without a zone")
+        return _record(parsed, instance, seq)
+    except (ValueError, msgspec.MsgspecError, RecursionError):
+        return Record(
+            id=derived_id(instance, seq),
+            seq=seq,
+            producer=instance,
+            time=datetime.now(UTC),
+            kind=Kind.LIFECYCLE,
+            point=Point.INGRESS,
+            reason=UNREADABLE,
+            instance=instance,
+            detail={"bytes": len(line), "start": clip(repr(line[:200]), 400)},
+        )
+
+
+def derived_id(instance: str, seq: int) -> str:
+    """Return the id of a record that has none of its own: the same for the same line, always."""
+    return str(uuid.uuid5(_NAMESPACE, f"{instance}/{seq}"))
+
+
+def _record(line: LogLine, instance: str, seq: int) -> Record:
+    outcome = _ingress(line) if line.kind == "in" else _egress(line)
+    is_end = _ends_tunnel(line)
+    is_tcp = line.kind == "tcp-out" or outcome.operation == TCP or line.method == "CONNECT"
+    own = line.id if line.route and line.id and not is_end and _UUID.fullmatch(line.id) else None
+    common: dict[str, Any] = {
+        "id": own or derived_id(instance, seq),
+        "seq": seq,
+        "producer": instance,
+        "time": line.time,
+        "point": Point.INGRESS if line.kind == "in" else Point.EGRESS,
+        "caller": _text(line.caller),
+        "target": _text(outcome.target),
+        "operation": _text(outcome.operation),
+        "snapshot": outcome.snapshot,
+        "status": line.status if line.status is not None and 0 <= line.status <= 999 else None,  # noqa: PLR2004
+        "latency_ms": line.ms if line.ms is not None and line.ms >= 0 else None,
+        "instance": instance,
+        "detail": _detail(line),
+    }
+    if not is_tcp:
+        common["method"] = clip(line.method, MAX_NAME) if line.method else None
+        common["path"] = None if line.path is None else clip(line.path, MAX_PATH)
+    if is_end:
+        if line.id and _UUID.fullmatch(line.id):
+            common["detail"]["decision"] = line.id
+        return Record(kind=Kind.LIFECYCLE, reason=CLOSED, **common)
+    return Record(
+        kind=Kind.DECISION,
+        decision="allow" if outcome.allowed else "deny",
+        rule=outcome.rule,
+        reason=outcome.reason,
+        **common,
+    )
+
+
+def _ingress(line: LogLine) -> _Outcome:
+    known = _HASHED.fullmatch(line.known or "")
+    match = _VERDICT.fullmatch(line.verdict or "")
+    if match is None:
+        snapshot = known[1] if known else None
+        return _Outcome(allowed=False, reason=_early_reason(line), target=line.target, snapshot=snapshot)
+    short, reason, rule = match.groups()
+    if reason == Reason.NO_RULE and known is not None and known[2] == "unknown":
+        reason = Reason.UNKNOWN_CALLER
+    allowed = reason in _ALLOWING
+    if allowed and line.detail == "direct_response":
+        allowed, reason = False, AMBIGUOUS_HOST
+    return _Outcome(
+        allowed=allowed,
+        reason=str(reason),
+        target=line.target,
+        rule=None if rule == names.NOTHING else rule,
+        snapshot=known[1] if known is not None and known[1].startswith(short) else short,
+        operation=None if line.operation in {None, names.NOTHING} else line.operation,
+    )
+
+
+def _early_reason(line: LogLine) -> str:
+    """Return why a request was refused before the policy was asked."""
+    detail = line.detail or ""
+    if detail in _AMBIGUOUS:
+        return Reason.AMBIGUOUS_PATH.value
+    if detail == "upgrade_failed":
+        return Reason.UNKNOWN_OPERATION.value
+    return TIMEOUT if "timeout" in detail else MALFORMED
+
+
+def _egress(line: LogLine) -> _Outcome:
+    route = _HASHED.fullmatch(line.route or "")
+    snapshot, target = (route[1], route[2]) if route else (None, line.target or "")
+    untrusted = "CERTIFICATE_VERIFY_FAILED" in (line.failure or "")
+    if line.status == _PROXY_AUTHENTICATION and line.detail != "via_upstream":
+        reason = NO_PROXY_SECRET
+    elif untrusted:
+        reason = UNTRUSTED_SERVER
+    elif route is None and line.kind != "tcp-out":
+        reason = _early_reason(line)
+    elif not target:
+        reason = UNDECLARED
+    elif line.detail in {"direct_response", "upgrade_failed"}:
+        reason = Reason.WRONG_PROTOCOL.value
+    else:
+        reason = DECLARED
+    return _Outcome(
+        allowed=reason == DECLARED, reason=reason, target=target or line.host or None, snapshot=snapshot
+    )
+
+
+def _ends_tunnel(line: LogLine) -> bool:
+    """Tell whether this is the second line of what stayed open: its decision was recorded when it opened."""
+    if line.type in _TUNNEL_OPEN:
+        return False
+    if line.kind == "tcp-out":
+        return bool(line.received or line.sent) or line.flags in {"-", None}
+    return line.status == _SWITCHING or _TUNNEL_STATUS.get(line.method or "") == line.status
+
+
+def _detail(line: LogLine) -> dict[str, Scalar]:
+    shown: dict[str, Scalar] = {
+        "detail": line.detail,
+        "flags": line.flags if line.flags != "-" else None,
+        "failure": line.failure,
+        "host": line.host,
+        "protocol": line.protocol,
+        "bytes_received": line.received,
+        "bytes_sent": line.sent,
+    }
+    return {key: clip(v, 512) if isinstance(v, str) else v for key, v in shown.items() if v is not None}
+
+
+def _text(value: str | None) -> str | None:
+    return None if value is None else clip(value)
