@@ -114,6 +114,15 @@ async def world(tmp_path):
     await opened.close()
 
 
+async def until(condition):
+    """Let the loop run until the condition holds."""
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it did not happen")
+
+
 async def first(generator):
     try:
         return await asyncio.wait_for(anext(generator), 5)
@@ -171,8 +180,7 @@ async def test_a_peer_that_ends_gets_nothing_more(world):
 async def test_a_token_is_not_given_to_a_peer_that_ended_meanwhile(world):
     world.control.gate = asyncio.Event()
     asking = asyncio.create_task(world.service.jwt_svids(world.peer, ("a",)))
-    while not world.control.jwt_calls:
-        await asyncio.sleep(0)
+    await until(lambda: world.control.jwt_calls)
     world.process.alive = False
     world.control.gate.set()
     with pytest.raises(AttestationError):
@@ -183,16 +191,14 @@ async def test_a_token_is_not_given_when_the_rule_went_meanwhile(world):
     world.apply({"orders": MINE, "payments": MINE})
     world.control.gate = asyncio.Event()
     asking = asyncio.create_task(world.service.jwt_svids(world.peer, ("a",)))
-    while not world.control.jwt_calls:
-        await asyncio.sleep(0)
+    await until(lambda: world.control.jwt_calls)
     world.apply({"orders": OTHERS, "payments": MINE})
     world.control.gate.set()
     assert [name for name, _ in await asking] == ["payments"]
     wanted = str(spiffe_id("payments"))
     world.control.gate = asyncio.Event()
     asking = asyncio.create_task(world.service.jwt_svids(world.peer, ("b",), wanted))
-    while len(world.control.jwt_calls) < 3:
-        await asyncio.sleep(0)
+    await until(lambda: len(world.control.jwt_calls) == 3)
     world.apply({"orders": MINE, "payments": OTHERS})
     world.control.gate.set()
     with pytest.raises(AccessDenied):
@@ -203,8 +209,7 @@ async def test_an_svid_is_not_sent_when_the_rule_goes_while_it_is_signed(world):
     world.control.gate = asyncio.Event()
     watch = world.service.watch_x509(world.peer)
     asking = asyncio.create_task(anext(watch))
-    while not world.control.x509_calls:
-        await asyncio.sleep(0)
+    await until(lambda: world.control.x509_calls)
     world.apply({"orders": OTHERS})
     world.control.gate.set()
     with pytest.raises(AccessDenied):
@@ -278,10 +283,7 @@ async def test_launched_services_are_fetched_ahead(world):
     running = asyncio.create_task(world.service.run())
     for instance, service in (("o1", "orders"), ("o2", "orders"), ("x1", "undeclared")):
         world.launches.register(Launch(instance=instance, service=service, uid=os.getuid(), run=SELF))
-    for _ in range(100):
-        if world.identities.current(spiffe_id("orders")):
-            break
-        await asyncio.sleep(0.01)
+    await until(lambda: world.identities.current(spiffe_id("orders")))
     assert [held.spiffe_id for held in world.identities.held()] == [spiffe_id("orders")]
     world.launches.remove("o1")
     world.launches.remove("o2")

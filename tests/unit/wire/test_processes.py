@@ -50,6 +50,13 @@ def test_no_such_process(opener, pid):
         opener(pid)
 
 
+def test_the_pid_of_a_process_that_was_reaped(opener):
+    child = subprocess.Popen(["/bin/true"])
+    child.wait()
+    with pytest.raises(AttestationError, match="gone"):
+        opener(child.pid)
+
+
 def test_alive_until_it_ends_also_before_it_is_reaped(opener):
     child = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE)
     handle = opener(child.pid)

@@ -95,3 +95,13 @@ def test_closing_leaves_the_socket_of_a_successor(directory):
     second.close()
     second.close()
     assert not path.exists()
+
+
+def test_an_interrupt_leaves_nothing_behind(directory, monkeypatch):
+    def interrupt(*args, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("everyhop.wire.sockets._place", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        UnixListener.bind(directory / "s", mode=0o600)
+    assert list(directory.iterdir()) == []
