@@ -54,7 +54,8 @@ class AuthorityEntry:
     @property
     def needed_until(self) -> datetime:
         """Return when nothing that it signed can be alive any more, clock skew included."""
-        return min(self.signed_until or self.created_at, self.not_after) + SKEW
+        last_use = max(self.signed_until or self.created_at, self.retired_at or self.created_at)
+        return min(last_use, self.not_after) + SKEW
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -339,6 +339,6 @@ def _lifetime(asked: timedelta | None, most: timedelta) -> timedelta:
 def _expiry(now: datetime, lifetime: timedelta, end: datetime) -> datetime:
     """Return the expiry in whole seconds, never beyond the authority's own."""
     expires_at = min(now + lifetime, end).replace(microsecond=0)
-    if expires_at <= now:
+    if end - now < _SHORTEST:
         raise Unavailable("the active authority is about to expire; its successor is not active yet")
     return expires_at

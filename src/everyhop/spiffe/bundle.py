@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 MAX_BUNDLE_BYTES: Final = 1024 * 1024
 MAX_BUNDLE_KEYS: Final = 256
 
+# A tuple, not a set: what stands there may be a list, which no set can be asked about.
+_KEY_TYPES: Final = ("EC", "RSA")
 _X509_USE: Final = "x509-svid"
 _JWT_USE: Final = "jwt-svid"
 _MAX_HINT_SECONDS: Final = 366 * 24 * 3600
@@ -120,7 +122,7 @@ def _jwt_entries(bundle: Bundle) -> list[dict[str, Any]]:
 def _x509_authorities(entries: list[dict[str, Any]]) -> tuple[bytes, ...]:
     found: dict[bytes, None] = {}
     for entry in entries:
-        if entry.get("use") == _X509_USE and entry.get("kty") in {"EC", "RSA"}:
+        if entry.get("use") == _X509_USE and entry.get("kty") in _KEY_TYPES:
             certificate = _first_certificate(entry.get("x5c"))
             if certificate is not None:
                 found[certificate] = None

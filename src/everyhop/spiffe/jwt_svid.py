@@ -53,7 +53,8 @@ def mint_jwt_svid(
 ) -> str:
     """Return a signed JWT-SVID (ES256); times are cut to whole seconds.
 
-    Raises InputError for an id without a path, no audience or a bad one, or a time that is over before it starts.
+    Raises InputError for an id without a path, no audience or a bad one, a time that is over before it starts, or
+    audiences that make the token larger than the 8 KiB that are validated.
     """
     if not spiffe_id.has_path:
         raise InputError("a JWT-SVID is issued to a workload, not to the trust domain itself")
@@ -63,7 +64,10 @@ def mint_jwt_svid(
         raise InputError("the token would not be valid at any time")
     claims = {"aud": list(audience), "exp": expires, "iat": issued, "jti": token_id, "sub": str(spiffe_id)}
     payload = json.dumps(claims, separators=(",", ":")).encode()
-    return sign_es256(key, {"alg": "ES256", "kid": kid, "typ": "JWT"}, payload)
+    token = sign_es256(key, {"alg": "ES256", "kid": kid, "typ": "JWT"}, payload)
+    if len(token) > MAX_JWT_SVID_BYTES:
+        raise InputError(f"the audiences make the token larger than {MAX_JWT_SVID_BYTES} bytes")
+    return token
 
 
 def check_audience(audience: Sequence[str]) -> None:

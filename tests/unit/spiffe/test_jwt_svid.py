@@ -200,6 +200,7 @@ def mint(**changed):
         {"audience": ("a\n",)},
         {"audience": ("x" * 2049,)},
         {"audience": tuple(map(str, range(33)))},
+        {"audience": tuple(f"{n:02}" + "x" * 1000 for n in range(9))},
         {"expires_at": NOW},
         {"spiffe_id": SpiffeId.parse(DOMAIN_ID)},
         {"key": ec.generate_private_key(ec.SECP384R1())},
