@@ -16,6 +16,7 @@ from everyhop.auditlog.query import MAX_PAGE
 from everyhop.authority import AuthorityKind
 from everyhop.authz import Engine
 from everyhop.control.messages import (
+    UNCHANGED,
     AgentReport,
     RecordBatch,
     RecordsAccepted,
@@ -48,10 +49,10 @@ def _update(known: Truth | None, truth: Truth) -> bytes:
     """Encode what changed between two truths as one line; an empty update is the heartbeat."""
     changed = known is None or truth.snapshot_hash != known.snapshot_hash
     update = Update(
-        snapshot=msgspec.Raw(truth.snapshot) if changed else None,
+        snapshot=msgspec.Raw(truth.snapshot) if changed else UNCHANGED,
         bundle=msgspec.Raw(truth.bundle)
         if known is None or truth.bundle_sequence != known.bundle_sequence
-        else None,
+        else UNCHANGED,
         authority=truth.authority if known is None or truth.authority != known.authority else None,
     )
     return msgspec.json.encode(update) + b"\n"

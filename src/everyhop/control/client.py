@@ -73,7 +73,7 @@ class ControlClient:
                 async for line in answer.aiter_lines():
                     yield msgspec.json.decode(line, type=Update)
         except (httpx.HTTPError, msgspec.MsgspecError) as error:
-            raise Unavailable(f"the update stream broke: {type(error).__name__}") from error
+            raise Unavailable(f"the update stream broke: {type(error).__name__}: {error}") from error
         raise Unavailable("the server ended the update stream")
 
     async def sign_x509(self, requests: list[tuple[str, bytes]]) -> list[SignX509Result]:

@@ -3,26 +3,30 @@
 
 from __future__ import annotations
 
-from datetime import datetime  # msgspec resolves annotations at run time
+from datetime import datetime
+from typing import Final  # msgspec resolves annotations at run time
 
 import msgspec
 
 from everyhop.auditlog import Record  # msgspec resolves annotations at run time
 
 
+UNCHANGED: Final = msgspec.Raw()
+
+
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of every message: immutable, and unknown members are refused."""
 
 
-class Update(Message, frozen=True):
-    """One line of the stream from server to agent: the whole truth, or None for what has not changed.
+class Update(Message, frozen=True, omit_defaults=True):
+    """One line of the stream from server to agent; what has not changed is absent, and a heartbeat is empty.
 
-    ``snapshot`` is an encoded snapshot document, ``bundle`` an encoded bundle document,
+    ``snapshot`` is an encoded snapshot document, ``bundle`` an encoded bundle document (both raw JSON),
     ``authority`` the id of the active X.509 authority: when it changes, SVIDs are renewed at once.
     """
 
-    snapshot: msgspec.Raw | None = None
-    bundle: msgspec.Raw | None = None
+    snapshot: msgspec.Raw = UNCHANGED
+    bundle: msgspec.Raw = UNCHANGED
     authority: str | None = None
 
 

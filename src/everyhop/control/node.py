@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
+import signal
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,10 +20,15 @@ from everyhop.agent import Launch, LaunchState
 from everyhop.control.launching import egress_secret, environment_of, plan_launch
 from everyhop.control.messages import AgentReport, InstanceReport, LaunchReply
 from everyhop.core.errors import EveryhopError, NotFound, Unavailable
-from everyhop.dataplane import Sidecar, envoy_argv, render_sidecar, write_files
+from everyhop.dataplane.envoy import envoy_argv
+from everyhop.dataplane.files import write_files
+from everyhop.dataplane.model import LOOPBACK, AppPort, AppSocket, Limits, Sidecar
+from everyhop.dataplane.render import render_sidecar
 from everyhop.dataplane.spool import SpoolReader
 from everyhop.policy import decode_snapshot
+from everyhop.policy.access import AccessIndex
 from everyhop.spiffe.bundle import decode_bundle
+from everyhop.wire.processes import read_stat
 
 if TYPE_CHECKING:
     from everyhop.agent import IdentityCache, LaunchRegistry, WorkloadService
@@ -116,10 +124,10 @@ class Node:
             wait = min(wait * 2, LAST_RECONNECT_SECONDS)
 
     async def _take(self, update: Update) -> None:
-        if update.snapshot is not None:
+        if update.snapshot:
             self._snapshot = decode_snapshot(bytes(update.snapshot))
             self._p.workloads.apply_snapshot(self._snapshot)
-        if update.bundle is not None:
+        if update.bundle:
             bundle = decode_bundle(self.snapshot.trust_domain, bytes(update.bundle))
             self._bundle_sequence = bundle.sequence or 0
             self._p.workloads.apply_bundle(bundle, update.authority)
@@ -149,28 +157,26 @@ class Node:
             snapshot = self._snapshot
             launches = self._p.registry.live()
             endpoints = _endpoints(launches)
-            sidecars = [
-                self._sidecar(launch, snapshot) for launch in launches if launch.service in snapshot.services
-            ]
+            sidecars = [self._sidecar(launch) for launch in launches if launch.service in snapshot.services]
             await asyncio.to_thread(_write_all, snapshot, sidecars, endpoints)
             self._enforced = {sidecar.instance: snapshot.hash for sidecar in sidecars}
             for launch in launches:
                 self._spool_of(launch.instance)
         self._clean_up({launch.instance for launch in launches})
 
-    def _sidecar(self, launch: Launch, snapshot: Snapshot) -> Sidecar:
+    def _sidecar(self, launch: Launch) -> Sidecar:
         sockets = Path(launch.directories["sockets"])
-        app: Path | int | None = None
+        app: AppSocket | AppPort | None = None
         if launch.facts.get("app") == "unix":
-            app = sockets / "app.sock"
+            app = AppSocket(sockets / "app.sock")
         elif launch.facts.get("app") == "port":
-            app = launch.ports["app"]
+            app = AppPort(launch.ports["app"])
         return Sidecar(
             instance=launch.instance,
             service=launch.service,
-            trust_domain=str(snapshot.trust_domain),
+            node=self._p.client.agent,
             directory=Path(launch.directories["envoy"]),
-            ingress=("127.0.0.1", launch.ports["ingress"]),
+            ingress=(LOOPBACK, launch.ports["ingress"]),
             egress_port=launch.ports["egress"],
             egress_socket=sockets / "egress.sock",
             egress_secret=egress_secret(self._p.key, launch.instance),
@@ -178,7 +184,8 @@ class Node:
             sds_socket=self._p.places.sds_socket,
             admin_socket=sockets / "admin.sock",
             access_log=Path(launch.directories["spool"]) / "access.log",
-            max_connections=self._p.max_connections,
+            uid=launch.uid,
+            limits=Limits(connections=self._p.max_connections),
         )
 
     def _clean_up(self, live: set[str]) -> None:
@@ -216,7 +223,7 @@ class Node:
             spiffe_id=str(service.spiffe_id),
             envoy_argv=envoy_argv(
                 self._p.envoy,
-                self._sidecar(launch, self.snapshot),
+                self._sidecar(launch),
                 concurrency=self._p.envoy_concurrency,
                 flush_ms=self._p.record_flush_ms,
             ),
@@ -302,8 +309,17 @@ class Node:
 
     def _spool_of(self, instance: str) -> SpoolReader:
         if instance not in self._spools:
-            self._spools[instance] = SpoolReader(self._p.places.spool / instance, instance=instance)
+            self._spools[instance] = SpoolReader(
+                self._p.places.spool / instance, instance=instance, reopen=partial(self._reopen_log, instance)
+            )
         return self._spools[instance]
+
+    def _reopen_log(self, instance: str) -> None:
+        """Ask a sidecar to go on in a new log file (SIGUSR1)."""
+        with suppress(EveryhopError, ProcessLookupError):
+            envoy = self._p.registry.get(instance).envoy
+            if envoy is not None and read_stat(envoy.pid).start_time == envoy.start_time:
+                os.kill(envoy.pid, signal.SIGUSR1)
 
     def _resume_spools(self) -> None:
         for path in sorted(self._p.places.spool.iterdir()):
@@ -360,5 +376,6 @@ def _endpoints(launches: tuple[Launch, ...]) -> dict[str, tuple[tuple[str, int],
 def _write_all(
     snapshot: Snapshot, sidecars: list[Sidecar], endpoints: dict[str, tuple[tuple[str, int], ...]]
 ) -> None:
+    index = AccessIndex(snapshot)
     for sidecar in sidecars:
-        write_files(sidecar.directory, render_sidecar(snapshot, sidecar, endpoints))
+        write_files(sidecar.directory, render_sidecar(snapshot, sidecar, endpoints, index=index))

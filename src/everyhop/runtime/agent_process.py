@@ -19,7 +19,7 @@ from everyhop.api.workload_api import workload_server
 from everyhop.control.client import ControlClient
 from everyhop.control.launching import Places, load_key
 from everyhop.control.node import Node, NodePorts
-from everyhop.dataplane import locate_envoy
+from everyhop.dataplane.envoy import locate_envoy
 from everyhop.dataplane.sds import SecretDiscovery, secrets_server
 from everyhop.providers.attestors import ProcInspector
 from everyhop.runtime.system import SystemClock, SystemEntropy
@@ -80,7 +80,7 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
                 places=_places(layout),
                 cache_file=layout.agent_state / "snapshot.json",
                 key=load_key(layout.agent_state / "key", entropy),
-                envoy=locate_envoy(settings.envoy or None),
+                envoy=locate_envoy(settings.envoy),
                 envoy_concurrency=settings.envoy_concurrency,
                 record_flush_ms=int(settings.record_flush.total_seconds() * 1000),
                 max_connections=settings.max_connections,

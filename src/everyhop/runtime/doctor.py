@@ -15,7 +15,7 @@ from everyhop.control.local_link import LocalLink
 from everyhop.core.clock import parse_rfc3339
 from everyhop.core.durations import format_duration
 from everyhop.core.errors import EveryhopError
-from everyhop.dataplane import locate_envoy
+from everyhop.dataplane.envoy import locate_envoy
 from everyhop.runtime.settings import load_settings
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _machine(layout: StateLayout) -> Iterator[Finding]:
         fix="everyhop runs on Linux",
     )
     try:
-        path = locate_envoy(load_settings(layout.settings_file).envoy or None)
+        path = locate_envoy(load_settings(layout.settings_file).envoy)
         yield Finding(check="envoy", is_ok=True, detail=str(path))
     except EveryhopError as error:
         yield Finding(check="envoy", is_ok=False, detail=error.message, fix=error.hint)

@@ -40,7 +40,7 @@ def configure_logging(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for noisy in ("hpack", "asyncio", "uvicorn.error", "httpx", "httpcore", "alembic"):
+    for noisy in ("hpack", "asyncio", "uvicorn.error", "httpx", "httpcore", "alembic", "grpclib.server"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

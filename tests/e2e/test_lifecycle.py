@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start, second start, crash, stop: nothing that was left behind blocks the next start."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from trust_domain import POLICY, TrustDomainUnderTest, trust_domain, wait_until
+
+
+def test_a_second_up_on_the_same_state_says_so() -> None:
+    with trust_domain() as domain:
+        assert json.loads((domain.root / "ready").read_text())["trust_domain"] == "shop.example"
+        text = domain.cli("up", "--policy", str(domain.policy), code=5)
+        assert "already up" in text
+        assert domain.status()["trust_domain"] == "shop.example"
+
+
+def test_a_bad_policy_at_the_first_start_is_shown_and_leaves_nothing() -> None:
+    domain = TrustDomainUnderTest(POLICY.replace("to: orders", "to: ordres"))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "everyhop", "up", "--policy", str(domain.policy)],
+            env=domain.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert "did you mean 'orders'" in done.stderr
+        assert not domain.state.exists()
+    finally:
+        domain.close()
+
+
+def test_sigterm_ends_everything_and_removes_the_sockets() -> None:
+    with trust_domain() as domain:
+        pids = domain.child_pids()
+        assert set(pids) == {"server", "agent"}
+        assert domain.up_process is not None
+        domain.up_process.terminate()
+        assert domain.up_process.wait(15) == 0
+        assert list(domain.state.glob("run/*.sock")) == []
+        assert not (domain.root / "ready").exists()
+        assert not any(Path(f"/proc/{pid}").exists() for pid in pids.values())
+
+
+def test_after_kill_nine_of_everything_the_next_start_serves() -> None:
+    with trust_domain() as domain:
+        domain.serve()
+        assert domain.up_process is not None
+        pids = domain.child_pids()
+        for pid in (domain.up_process.pid, *pids.values()):
+            os.kill(pid, signal.SIGKILL)
+        domain.up_process.wait()
+        wait_until(lambda: not any(Path(f"/proc/{p}").exists() for p in pids.values()), what="they are gone")
+        authorities = (domain.state / "everyhop.db").stat().st_size
+        assert authorities > 0
+        domain.up()
+        wait_until(lambda: domain.ready("orders"), what="the launch was picked up")
+        assert domain.json("call", "orders", "GET", "/orders", "--as", "storefront")["status"] == 200
+
+
+def test_when_run_dies_its_children_die_and_the_identity_is_gone() -> None:
+    with trust_domain() as domain:
+        process = domain.serve()
+        instance = domain.ready("orders")[0]
+        process.kill()
+        process.wait()
+        wait_until(
+            lambda: not any(Path(f"/proc/{instance[k]}").exists() for k in ("pid", "envoy_pid")),
+            what="children died",
+        )
+        wait_until(
+            lambda: domain.status()["services"]["orders"]["instances"] == [], what="the launch is gone"
+        )
+        assert list((domain.state / "run" / "i").iterdir()) == []
+
+
+def test_keys_survive_a_restart_and_none_is_made() -> None:
+    with trust_domain() as domain:
+        before = domain.json("keys", "list")
+        assert domain.up_process is not None
+        domain.up_process.terminate()
+        domain.up_process.wait()
+        domain.up()
+        assert domain.json("keys", "list") == before
+
+
+def test_another_trust_domain_on_the_same_state_is_refused() -> None:
+    with trust_domain() as domain:
+        domain.edit_policy("shop.example", "other.example")
+        wait_until(lambda: domain.status()["rejected_policy"], what="refused")
+        assert domain.status()["trust_domain"] == "shop.example"
