@@ -29,7 +29,11 @@ class RawGrpc:
         self.h2.initiate_connection()
         self._data = b""
         self._queue = []
-        self.flush()
+        try:
+            self.flush()
+        except OSError:
+            self.close()
+            raise
 
     def flush(self):
         self.sock.sendall(self.h2.data_to_send())
