@@ -9,13 +9,14 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+from cryptography.utils import CryptographyDeprecationWarning
 
 from everyhop.core.errors import InputError
 
 MAX_CERTIFICATE_BYTES: Final = 16 * 1024
 MAX_CERTIFICATES: Final = 64
 
-# What the library raises for bytes that are no certificate; three of these are no ValueErrors.
+# What the library raises for bytes that are no certificate; some of these are no ValueErrors.
 _MALFORMED: Final = (
     ValueError,
     TypeError,
@@ -23,6 +24,7 @@ _MALFORMED: Final = (
     x509.DuplicateExtension,
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
+    CryptographyDeprecationWarning,  # where warnings are errors
 )
 _SEQUENCE: Final = 0x30
 _LONG_FORM: Final = 0x80
@@ -43,6 +45,8 @@ def decode_certificate(der: bytes) -> x509.Certificate:
         _ = (certificate.extensions, certificate.public_key())
     except _MALFORMED as error:
         raise InputError("not a certificate in DER") from error
+    if certificate.serial_number <= 0:  # RFC 5280 section 4.1.2.2; the library only warns so far
+        raise InputError("the serial number of a certificate is positive")
     return certificate
 
 

@@ -59,6 +59,14 @@ def test_a_malformed_extension_is_refused_at_the_door():
         decode_certificate(broken)
 
 
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("first", [0x80, 0xFF])
+def test_a_negative_serial_number_is_refused_without_a_warning_as_error(first):
+    place = LEAF.index(b"\xa0\x03\x02\x01\x02\x02") + 7
+    with pytest.raises(InputError), pytest.warns(Warning, match="serial number"):
+        decode_certificate(LEAF[:place] + bytes([first]) + LEAF[place + 1 :])
+
+
 def test_pem_round_trip():
     pem = certificates_to_pem([LEAF, CA.der])
     assert pem.count(b"BEGIN CERTIFICATE") == 2
