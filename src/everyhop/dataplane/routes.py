@@ -101,8 +101,8 @@ def _virtual_host(snapshot: Snapshot, sidecar: Sidecar, target: Service) -> Json
         "name": target.name,
         "domains": [target.name, f"{target.name}.{target.spiffe_id.trust_domain}"],
         "routes": [{"name": f"{snapshot.hash}|{target.name}", **route} for route in routes],
-        # The decision id is this log's own; the next sidecar gives one of its own.
-        "request_headers_to_remove": [names.DECISION_HEADER, "proxy-authorization", "x-forwarded-proto"],
+        # The next sidecar strips our decision id and gives one of its own.
+        "request_headers_to_remove": ["proxy-authorization", "x-forwarded-proto", "x-envoy-internal"],
     }
 
 
