@@ -161,6 +161,7 @@ def test_nothing_is_lost_while_the_server_is_down(own: TrustDomainUnderTest) -> 
     time.sleep(1.5)
     os.kill(own.up_process.pid, signal.SIGCONT)
     wait_until(lambda: own.child_pids().get("server", 0) not in {0, pids["server"]}, what="restarted")
+    wait_until(lambda: own.ready("orders"), what="it serves")
     seen = own.finish_load(result)
     assert seen["wrong"] == []
     total = seen["good"] + seen["bad"]

@@ -171,7 +171,7 @@ class TrustDomainUnderTest:
         assert self.up_process is not None
         found = {}
         for path in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError, IndexError):
+            with contextlib.suppress(OSError, IndexError, ValueError):
                 text = path.read_text()
                 if int(text.rpartition(")")[2].split()[1]) == self.up_process.pid:
                     words = (path.parent / "cmdline").read_bytes().split(b"\0")

@@ -57,6 +57,7 @@ class _Stream:
     wanted: frozenset[str] = frozenset()
     sent: bytes = b""
     nonce: int = 0
+    confirmed: int = -1
     sequence: int = 0
     hold: Hold | None = None
     held_for: SpiffeId | None = None
@@ -126,8 +127,8 @@ class SecretDiscovery:
                 request.error_detail.message[:_MAX_SHOWN],
             )
         elif names.SDS_BUNDLE in wanted:
-            self._acknowledged[stream.instance] = (stream, stream.sequence)
-            self._changes.bump()
+            stream.confirmed = stream.nonce
+            self._note_held(stream)
 
     async def _push(self, stream: _Stream, call: Call[DiscoveryRequest, DiscoveryResponse]) -> None:
         """Send what is new; wait for the next change when something is not there yet."""
@@ -148,6 +149,11 @@ class SecretDiscovery:
             return
         content = [secret.SerializeToString(deterministic=True) for secret in secrets if secret is not None]
         if b"\0".join(content) == stream.sent:
+            # A bundle that differs only in JWT keys is the same to a sidecar, which holds it already.
+            if bundle is not None and stream.sequence != (bundle.sequence or 0):
+                stream.sequence = bundle.sequence or 0
+                if stream.confirmed == stream.nonce:
+                    self._note_held(stream)
             return
         stream.sent = b"\0".join(content)
         stream.nonce += 1
@@ -160,6 +166,12 @@ class SecretDiscovery:
         for secret in content:
             response.resources.add(type_url=SECRET_TYPE_URL, value=secret)
         await call.send(response)
+
+    def _note_held(self, stream: _Stream) -> None:
+        """Count the bundle that was sent last as held by the sidecar."""
+        if names.SDS_BUNDLE in stream.wanted:
+            self._acknowledged[stream.instance] = (stream, stream.sequence)
+            self._changes.bump()
 
     def _identity_of(self, stream: _Stream) -> SpiffeId:
         """Return the identity of the sidecar's service under the policy in force; judged anew at each push."""

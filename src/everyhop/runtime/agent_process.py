@@ -58,8 +58,9 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
         )
         identities = IdentityCache(control=client, clock=clock, entropy=entropy, changes=changes)
         tokens = TokenCache(control=client, clock=clock)
+        inspector = stack.enter_context(contextlib.closing(ProcInspector()))
         workloads = WorkloadService(
-            inspector=ProcInspector(),
+            inspector=inspector,
             launches=registry,
             identities=identities,
             tokens=tokens,

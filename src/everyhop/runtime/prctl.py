@@ -40,7 +40,8 @@ def forbid_tracing() -> None:
 def die_with_parent(number: signal.Signals, *, own_group: bool) -> Callable[[], None]:
     """Return a ``preexec_fn``: the child gets ``number`` when its parent dies, and clear signal state.
 
-    With ``own_group`` the child leaves the terminal's process group, so that Ctrl-C reaches only its parent.
+    With ``own_group`` (for processes of ours, not the user's command) the child leaves the terminal's process
+    group, so that Ctrl-C reaches only its parent, and the files it makes are for its user alone.
     Call only from a process without other threads.
     """
     parent = os.getpid()
@@ -51,6 +52,7 @@ def die_with_parent(number: signal.Signals, *, own_group: bool) -> Callable[[], 
             os._exit(1)
         if own_group:
             os.setpgid(0, 0)
+            os.umask(0o077)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
 
     return prepare

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from everyhop.cli.arguments import add_policy, add_state, layout_of
@@ -29,6 +30,7 @@ def _run_server(args: argparse.Namespace) -> int:
     from everyhop.runtime.settings import load_settings
 
     forbid_tracing()
+    os.umask(0o077)
     layout = layout_of(args)
     settings = load_settings(layout.settings_file)
     configure_logging(settings.log_level)
@@ -46,6 +48,7 @@ def _run_agent(args: argparse.Namespace) -> int:
     from everyhop.runtime.settings import load_settings
 
     forbid_tracing()
+    os.umask(0o077)
     layout = layout_of(args)
     settings = load_settings(layout.settings_file)
     configure_logging(settings.log_level)
