@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -188,12 +189,35 @@ def test_nothing_is_lost_while_the_server_is_down(own: TrustDomainUnderTest) -> 
 def test_a_removed_service_loses_identity_and_traffic(own: TrustDomainUnderTest) -> None:
     svid_before = own.json("svid", "show", "storefront")
     assert svid_before
+    client = own.run("storefront", "sleep", "60", wait=False)
+    wait_until(lambda: own.status()["services"]["storefront"]["instances"], what="storefront runs")
     before = own.status()["snapshot"]
     own.edit_policy("  storefront: {workload: [{run: true}]}\n", "")
     own.edit_policy("from: storefront", "from: intruder")
     own.wait_applied(before)
     assert "no service" in own.cli("svid", "show", "storefront", code=6)
     assert own.once("storefront", "true").returncode == 6
+    assert client.poll() is None
+    own.edit_policy("services:\n", "services:\n  storefront: {workload: [{run: true}]}\n")
+    wait_until(lambda: "storefront" in own.status()["services"], what="declared again")
+
+
+def test_the_sidecar_of_a_removed_service_closes_and_opens_again(own: TrustDomainUnderTest) -> None:
+    host, _, port = own.ready("orders")[0]["ingress"].rpartition(":")
+    text = own.policy.read_text()
+    before = own.status()["snapshot"]
+    own.policy.write_text(
+        "version: 1\ntrust_domain: shop.example\nservices:\n  storefront: {workload: [{run: true}]}\n"
+    )
+    own.wait_applied(before)
+
+    def closed() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex((host, int(port))) != 0
+
+    wait_until(closed, what="the ingress is closed")
+    own.policy.write_text(text)
+    wait_until(lambda: _call(own) == 200 if own.ready("orders") else False, what="it serves again")
 
 
 @pytest.mark.slow

@@ -227,7 +227,7 @@ class TrustDomainUnderTest:
         from everyhop.core.errors import Unavailable
 
         try:
-            instances: list[dict[str, Any]] = self.status()["services"][service]["instances"]
+            instances: list[dict[str, Any]] = self.status()["services"].get(service, {}).get("instances", [])
         except Unavailable:
             return []
         return [i for i in instances if i["state"] == "ready"]

@@ -20,8 +20,9 @@ from everyhop.agent import Launch, LaunchState
 from everyhop.control.launching import egress_secret, environment_of, plan_launch
 from everyhop.control.messages import AgentReport, InstanceReport, LaunchReply
 from everyhop.core.errors import EveryhopError, NotFound, Unavailable
+from everyhop.dataplane.closing import closing_files
 from everyhop.dataplane.envoy import envoy_argv
-from everyhop.dataplane.files import write_files
+from everyhop.dataplane.files import replace_files, write_files
 from everyhop.dataplane.model import LOOPBACK, AppPort, AppSocket, Limits, Sidecar
 from everyhop.dataplane.render import render_sidecar
 from everyhop.dataplane.spool import SpoolReader
@@ -60,7 +61,6 @@ class NodePorts:
     secrets: SecretDiscovery
     changes: Changes
     places: Places
-    cache_file: Path
     key: Secret
     envoy: Path
     envoy_concurrency: int
@@ -157,7 +157,7 @@ class Node:
             snapshot = self._snapshot
             launches = self._p.registry.live()
             endpoints = _endpoints(launches)
-            sidecars = [self._sidecar(launch) for launch in launches if launch.service in snapshot.services]
+            sidecars = [self._sidecar(launch) for launch in launches]
             await asyncio.to_thread(_write_all, snapshot, sidecars, endpoints)
             self._enforced = {sidecar.instance: snapshot.hash for sidecar in sidecars}
             for launch in launches:
@@ -378,4 +378,7 @@ def _write_all(
 ) -> None:
     index = AccessIndex(snapshot)
     for sidecar in sidecars:
-        write_files(sidecar.directory, render_sidecar(snapshot, sidecar, endpoints, index=index))
+        if sidecar.service in snapshot.services:
+            write_files(sidecar.directory, render_sidecar(snapshot, sidecar, endpoints, index=index))
+        else:
+            replace_files(sidecar.directory, closing_files(snapshot, sidecar))

@@ -140,6 +140,12 @@ def tcp_authorization(snapshot: Snapshot, verdicts: Mapping[str, Verdict]) -> Js
     )
 
 
+def undeclared_service(snapshot: Snapshot) -> Json:
+    """Return a filter that refuses everything and says that the policy does not declare this service."""
+    refused = _action(names.verdict(snapshot.hash, Reason.UNKNOWN_SERVICE, None), allow=False)
+    return typed(HTTP_FILTER, matcher=_by_value(_METHOD, {names.NOTHING: refused}, refused)["matcher"])
+
+
 def deny_all() -> Json:
     """Return a filter that refuses everything: in force until a good file has been read."""
     return typed(HTTP_FILTER, rules={"action": "ALLOW", "policies": {}})

@@ -44,6 +44,14 @@ def write_files(directory: Path, files: Mapping[str, bytes]) -> tuple[str, ...]:
     return tuple(changed)
 
 
+def replace_files(directory: Path, files: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Write some files of a directory that :func:`write_files` has made, in the order given; leave the others."""
+    changed = [name for name, content in files.items() if _read(directory / name) != content]
+    for name in changed:
+        _replace(directory, name, files[name])
+    return tuple(changed)
+
+
 def _in_order(directory: Path, files: Mapping[str, bytes]) -> list[tuple[str, bytes]]:
     rank = {"eds": 1, "ecds": 3, "rds": 4}
     special = {BOOTSTRAP: 0, CLUSTERS: 6, LISTENERS: 5}

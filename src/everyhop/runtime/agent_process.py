@@ -79,7 +79,6 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
                 secrets=secrets,
                 changes=changes,
                 places=_places(layout),
-                cache_file=layout.agent_state / "snapshot.json",
                 key=load_key(layout.agent_state / "key", entropy),
                 envoy=locate_envoy(settings.envoy),
                 envoy_concurrency=settings.envoy_concurrency,
