@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,8 @@ class Database:
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
         self._writer = engine.execution_options(**{_WRITE: True})
+        # Threads queue here; SQLite's own way to wait is to sleep and try again, unfairly.
+        self._turn = threading.Lock()
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -54,8 +57,13 @@ class Database:
 
         Raises Unavailable when the lock is not to be had within ten seconds, or the disk is full or broken.
         """
-        with _wrapped_errors(), self._writer.connect() as connection, connection.begin():
-            yield connection
+        if not self._turn.acquire(timeout=BUSY_TIMEOUT_MS / 1000):
+            raise Unavailable("the database does not answer: other threads hold it")
+        try:
+            with _wrapped_errors(), self._writer.connect() as connection, connection.begin():
+                yield connection
+        finally:
+            self._turn.release()
 
     def close(self) -> None:
         """Close every connection; the last one folds the write-ahead log into the file."""

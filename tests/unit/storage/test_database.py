@@ -187,3 +187,10 @@ def test_meta(storage):
     assert storage.meta.get("a") == "2"
     assert storage.meta.set_once("a", "3") == "2"
     assert storage.meta.set_once("b", "4") == "4"
+
+
+def test_threads_that_wait_too_long_for_their_turn_are_told(storage, monkeypatch):
+    monkeypatch.setattr("everyhop.storage.database.BUSY_TIMEOUT_MS", 1)
+    with storage.database.writing(), pytest.raises(Unavailable), storage.database.writing():
+        pass
+    storage.meta.set("the turn", "was given back")
