@@ -113,16 +113,19 @@ class Running:
         files = render_sidecar(snapshot, self.sidecar, self.mesh.endpoints, index=AccessIndex(snapshot))
         return write_files(self.sidecar.directory, files)
 
-    def lines(self, count=0, *, seconds=3.0):
-        """Return the records of its access log once there are at least ``count``."""
+    def lines(self, count=0, *, since=0, seconds=3.0):
+        """Return the records of its access log (from byte ``since`` on) once there are at least ``count``."""
 
         def read():
             raw = self.sidecar.access_log.read_bytes() if self.sidecar.access_log.exists() else b""
-            found = raw.split(b"\n")[:-1]
+            found = raw[since:].split(b"\n")[:-1]
             return [(line,) for line in found] if len(found) >= count else None
 
         found = wait_for(read, seconds=seconds, what=f"{count} lines") if count else (read() or [])
         return [record_of(line, instance=self.sidecar.instance, seq=n) for n, (line,) in enumerate(found, 1)]
+
+    def log_size(self):
+        return self.sidecar.access_log.stat().st_size
 
     def record(self, decision_id, *, seconds=3.0):
         """Return the record with an id."""
@@ -306,6 +309,7 @@ class Mesh:
     def connect(self, target, context):
         """Return a TLS connection to the ingress of a sidecar."""
         raw = socket.create_connection(self.sidecars[target].sidecar.ingress, timeout=5)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             return context.wrap_socket(raw)
         except BaseException:

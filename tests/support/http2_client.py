@@ -7,6 +7,7 @@ import h2.config
 import h2.connection
 import h2.errors
 import h2.events
+import h2.exceptions
 
 
 class StreamReset(Exception):
@@ -58,7 +59,7 @@ class Http2Client:
             chunk = self.sock.recv(65536)
             if not chunk:
                 raise StreamReset("connection closed")
-            for event in self.connection.receive_data(chunk):
+            for event in self._events(chunk):
                 if isinstance(event, h2.events.ConnectionTerminated) and event.error_code:
                     raise StreamReset(f"GOAWAY {event.error_code}")
                 if getattr(event, "stream_id", stream) != stream:
@@ -78,6 +79,12 @@ class Http2Client:
             self.sock.sendall(self.connection.data_to_send())
             if until_data and (body or (head is not None and until_data == "head")):
                 return int(head[":status"]), head, body, trailers
+
+    def _events(self, chunk):
+        try:
+            return self.connection.receive_data(chunk)
+        except h2.exceptions.ProtocolError as error:
+            raise StreamReset(f"no HTTP/2 any more: {error}") from error
 
     def close(self):
         self.sock.close()

@@ -45,6 +45,23 @@ def ingress_log(sidecar: Sidecar) -> list[Json]:
     return _file(sidecar, fields)
 
 
+def handshake_log(sidecar: Sidecar) -> list[Json]:
+    """Return the log of connections that never became requests: no certificate, or one that is not believed."""
+    fields = {
+        "kind": "tls",
+        "target": sidecar.service,
+        "failure": "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
+        "host": "%DOWNSTREAM_REMOTE_ADDRESS%",
+        **_COMMON,
+    }
+    failed = extension(
+        "envoy.access_loggers.extension_filters.cel",
+        "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+        expression="connection.transport_failure_reason != ''",
+    )
+    return [{**log, "filter": {"extension_filter": failed}} for log in _file(sidecar, fields)]
+
+
 def egress_http_log(sidecar: Sidecar, caller: str) -> list[Json]:
     """Return the log of requests that the workload sends."""
     fields = {

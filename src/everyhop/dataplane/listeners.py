@@ -20,7 +20,7 @@ from everyhop.dataplane._resources import (
     typed,
     watched_file,
 )
-from everyhop.dataplane.access_log import egress_http_log, egress_tcp_log, ingress_log
+from everyhop.dataplane.access_log import egress_http_log, egress_tcp_log, handshake_log, ingress_log
 from everyhop.dataplane.enforcement import HTTP_FILTER, KEY_OBJECT, deny_all
 from everyhop.dataplane.http import connection_manager, http1_options
 from everyhop.dataplane.local_replies import egress_replies, ingress_replies
@@ -64,7 +64,14 @@ def ingress_listener(sidecar: Sidecar, table: ServiceTable) -> Json:
         "transport_socket": server_tls(("h2",) if is_tcp else ("h2", "http/1.1")),
         "transport_socket_connect_timeout": duration(limits.handshake_timeout),
     }
-    return _listener(names.INGRESS, socket_address(*sidecar.ingress), chain, limits, enable_reuse_port=False)
+    return _listener(
+        names.INGRESS,
+        socket_address(*sidecar.ingress),
+        chain,
+        limits,
+        enable_reuse_port=False,
+        access_log=handshake_log(sidecar),
+    )
 
 
 def egress_listeners(sidecar: Sidecar, caller: SpiffeId, tcp_targets: Iterable[Service]) -> list[Json]:

@@ -24,6 +24,9 @@ PROXY_AUTHENTICATION_REQUIRED: Final = "PROXY_AUTHENTICATION_REQUIRED"
 UPSTREAM_UNAVAILABLE: Final = "UPSTREAM_UNAVAILABLE"
 REQUEST_REFUSED: Final = "REQUEST_REFUSED"
 
+AMBIGUOUS_DETAILS: Final = frozenset({"absolute_path_rejected", "path_normalization_failed"})
+"""What Envoy says of targets that it refuses by itself: absolute forms, ``*``, fragments."""
+
 _COMMON: Final = (
     (400, "BAD_REQUEST", "Bad request"),
     (404, "NOT_FOUND", "Not found"),
@@ -42,7 +45,12 @@ def ingress_replies() -> Json:
     RBAC refuses everything with 403; what it refused as ambiguous is told by the details of the response,
     because its metadata is written only after the reply.
     """
-    ambiguous = f"response.code_details.contains('|{Reason.AMBIGUOUS_PATH}|')"
+    ambiguous = " || ".join(
+        [
+            f"response.code_details.contains('|{Reason.AMBIGUOUS_PATH}|')",
+            *(f"response.code_details == '{detail}'" for detail in sorted(AMBIGUOUS_DETAILS)),
+        ]
+    )
     return {
         "mappers": [
             _reply(_expression(ambiguous), 400, AMBIGUOUS_PATH, "Ambiguous path"),

@@ -20,6 +20,7 @@ import msgspec
 from everyhop.auditlog.model import MAX_NAME, MAX_PATH, Kind, Point, Record, Scalar, clip
 from everyhop.core.decision import Reason
 from everyhop.dataplane import _names as names
+from everyhop.dataplane.local_replies import AMBIGUOUS_DETAILS
 from everyhop.policy.access import TCP
 
 MAX_LINE_BYTES: Final = 64 * 1024
@@ -28,9 +29,6 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9
 _VERDICT: Final = re.compile(r"([0-9a-f]{16})\|([a-z-]{1,40})\|([\x21-\x7e]{1,300})", re.ASCII)
 _HASHED: Final = re.compile(r"([0-9a-f]{64})\|([\x20-\x7e]{0,100})", re.ASCII)
 _ALLOWING: Final = frozenset({Reason.ALLOWED, Reason.PROBE})
-_AMBIGUOUS: Final = frozenset(
-    {"absolute_path_rejected", "path_normalization_failed", "path_with_fragment_rejected"}
-)
 _TUNNEL_OPEN: Final = frozenset({"DownstreamTunnelSuccessfullyEstablished", "TcpUpstreamConnected"})
 _TUNNEL_STATUS: Final = {"CONNECT": 200}
 _SWITCHING: Final = 101
@@ -45,6 +43,7 @@ MALFORMED: Final = "malformed-request"
 TIMEOUT: Final = "timeout"
 UNREADABLE: Final = "unreadable-line"
 CLOSED: Final = "connection-closed"
+UNTRUSTED_CLIENT: Final = "untrusted-client"  # no certificate, or none that is believed: the handshake failed
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True, rename={"received": "in", "sent": "out"}):
@@ -120,7 +119,7 @@ def derived_id(instance: str, seq: int) -> str:
 
 
 def _record(line: LogLine, instance: str, seq: int) -> Record:
-    outcome = _ingress(line) if line.kind == "in" else _egress(line)
+    outcome = _OUTCOMES.get(line.kind, _egress)(line)
     is_end = _ends_tunnel(line)
     is_tcp = line.kind == "tcp-out" or outcome.operation == TCP or line.method == "CONNECT"
     own = line.id if line.route and line.id and not is_end and _UUID.fullmatch(line.id) else None
@@ -129,7 +128,7 @@ def _record(line: LogLine, instance: str, seq: int) -> Record:
         "seq": seq,
         "producer": instance,
         "time": line.time,
-        "point": Point.INGRESS if line.kind == "in" else Point.EGRESS,
+        "point": Point.INGRESS if line.kind in {"in", "tls"} else Point.EGRESS,
         "caller": _text(line.caller),
         "target": _text(outcome.target),
         "operation": _text(outcome.operation),
@@ -177,10 +176,17 @@ def _ingress(line: LogLine) -> _Outcome:
     )
 
 
+def _handshake(line: LogLine) -> _Outcome:
+    return _Outcome(allowed=False, reason=UNTRUSTED_CLIENT, target=line.target)
+
+
+_OUTCOMES: Final = {"in": _ingress, "tls": _handshake}
+
+
 def _early_reason(line: LogLine) -> str:
     """Return why a request was refused before the policy was asked."""
     detail = line.detail or ""
-    if detail in _AMBIGUOUS:
+    if detail in AMBIGUOUS_DETAILS:
         return Reason.AMBIGUOUS_PATH.value
     if detail == "upgrade_failed":
         return Reason.UNKNOWN_OPERATION.value
@@ -210,6 +216,8 @@ def _egress(line: LogLine) -> _Outcome:
 
 def _ends_tunnel(line: LogLine) -> bool:
     """Tell whether this is the second line of what stayed open: its decision was recorded when it opened."""
+    if line.kind == "tls":
+        return False
     if line.type in _TUNNEL_OPEN:
         return False
     if line.kind == "tcp-out":
