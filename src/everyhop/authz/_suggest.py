@@ -30,22 +30,20 @@ def suggest_door(
 ) -> Suggestion | None:
     """Return a new operation and the rule for it, or None where it would change other answers as well.
 
-    ``same_path`` is an operation that matches the path with another method; its template is then reused.
+    ``same_path`` is an operation that matches the path with another method; its template is reused where
+    that takes no request from others, else the path itself becomes a literal route.
     """
-    route = _new_route(method, path, same_path)
     existing = tuple(operation.route for operation in (*target.operations, *target.probes))
-    if route is None or target.tcp is not None:
+    templates = [same_path.route.template, path] if same_path is not None else [path]
+    route = next((r for template in templates if (r := _new_route(method, template, existing))), None)
+    if route is None:
         return None
-    if any(other.method == route.method and overlaps(other, route) for other in existing):
-        return None  # it would take requests away from another operation
-    if guarded_characters((route,)) - guarded_characters(existing):
-        return None  # paths that are clean today would become ambiguous
     covering = [
         rule for rule in snapshot.rules if rule.operations is None and _names(rule.targets, target.name)
     ]
     if any(rule.effect is RuleEffect.DENY and _names(rule.callers, caller.name) for rule in covering):
         return None  # a deny rule covers every door of the target
-    name = _new_name(route, target)
+    name = _new_name(route, target, snapshot)
     edits = [
         Edit(
             path=("services", target.name, "operations"),
@@ -73,18 +71,24 @@ def _allow_edit(snapshot: Snapshot, caller: str, target: str, operation: str) ->
     )
 
 
-def _new_route(method: str, path: str, same_path: Operation | None) -> Route | None:
+def _new_route(method: str, template: str, existing: tuple[Route, ...]) -> Route | None:
+    """Return the route, or None where it is none or would change the answer for another request."""
     try:
-        if same_path is not None:
-            return parse_route(f"{method} {same_path.route.template}")
-        return parse_route(f"{method} {path}")
+        route = parse_route(f"{method} {template}")
     except InputError:
         return None
+    if any(other.method == method and overlaps(other, route) for other in existing):
+        return None  # it would take requests away from another operation
+    if guarded_characters((route,)) - guarded_characters(existing):
+        return None  # paths that are clean today would become ambiguous
+    return route
 
 
-def _new_name(route: Route, target: Service) -> str:
+def _new_name(route: Route, target: Service, snapshot: Snapshot) -> str:
+    """Return a name that the target does not use and that no rule (of ``to: any``) speaks of."""
     base = re.sub(r"[^a-z0-9]+", "_", str(route).lower()).strip("_")[: _MAX_NAME - 4]
     taken = {operation.name for operation in target.operations}
+    taken |= {name for rule in snapshot.rules for name in rule.operations or ()}
     return next(
         name for n in range(1, len(taken) + 2) if (name := base if n == 1 else f"{base}_{n}") not in taken
     )

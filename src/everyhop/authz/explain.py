@@ -134,7 +134,14 @@ def _unknown_operation(snapshot: Snapshot, decision: Decision, method: str, path
         difference = Difference(what="method", asked=method[:40], declared=methods)
         notes = (f"{near.route} exists; {method[:40]} does not",)
     elif operations:
-        near = min(operations, key=lambda o: (o.route.method != method, *_distance(o.route, path)))
+        near = min(
+            operations,
+            key=lambda o: (
+                o.route.method != method,
+                not _path_notes(o.route, path),
+                *_distance(o.route, path),
+            ),
+        )
         difference = Difference(what="path", asked=path[:200], declared=near.route.template)
         notes = _path_notes(near.route, path)
     else:

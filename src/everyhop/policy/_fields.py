@@ -41,6 +41,11 @@ def read_fields(
     return fields
 
 
+def is_written(key: str, node: Node) -> bool:
+    """Tell whether a mapping has the key, with a good value or not; True for what is no mapping (noted already)."""
+    return not isinstance(node, Table) or any(name.value == key for name, _ in node.entries)
+
+
 def _note_unknown(key: Text, known: Sequence[str], where: str, problems: Problems) -> None:
     if key.value in g.LATER_KEYS:
         message = f"{where}: {key.value!r} is not supported yet in this version"

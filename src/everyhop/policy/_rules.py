@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from everyhop.core.errors import InputError
 from everyhop.policy import _grammar as g
-from everyhop.policy._fields import read_fields, read_match, read_text
-from everyhop.policy._nodes import Items, Node, Table, Text, kind_of
+from everyhop.policy._fields import is_written, read_fields, read_match, read_text
+from everyhop.policy._nodes import Items, Node, Text, kind_of
 from everyhop.policy.model import ANY, PolicyTest, Rule, RuleEffect
 from everyhop.spiffe.ids import SpiffeId
 
@@ -85,10 +85,7 @@ class RuleReader:
         )
 
     def _has(self, fields: _Fields, keys: tuple[str, ...], node: Node, position: str) -> bool:
-        if not isinstance(node, Table):
-            return False  # noted already
-        written = {key.value for key, _ in node.entries}
-        missing = [key for key in keys if key not in written]
+        missing = [key for key in keys if key not in fields and not is_written(key, node)]
         if missing:
             self._problems.add(
                 "missing-key", node.span, f"{position}: {' and '.join(map(repr, missing))} missing"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from everyhop.core.errors import InputError
 from everyhop.core.problems import Span
 from everyhop.policy import _grammar as g
-from everyhop.policy._fields import read_fields, read_items, read_text
+from everyhop.policy._fields import is_written, read_fields, read_items, read_text
 from everyhop.policy._nodes import Node, Text
 from everyhop.policy._problems import Problems
 from everyhop.policy._rules import RuleReader
@@ -88,7 +88,7 @@ def build_snapshot(documents: list[Node], problems: Problems) -> Snapshot:
 
 def _check_version(document: Node, fields: _Fields, problems: Problems) -> None:
     if "version" not in fields:
-        if fields:
+        if not is_written("version", document):
             problems.add(
                 "missing-key", document.span, "policy: 'version' missing", "start the file with version: 1"
             )
@@ -121,7 +121,7 @@ def _agreed(key: str, parts: list[_Fields], problems: Problems) -> tuple[str, Sp
 def _read_domain(parts: list[_Fields], documents: list[Node], problems: Problems) -> TrustDomain | None:
     agreed = _agreed("trust_domain", parts, problems)
     if agreed is None:
-        if not any("trust_domain" in fields for fields in parts) and any(parts):
+        if not any(is_written("trust_domain", document) for document in documents):
             hint = "for example trust_domain: shop.example"
             problems.add("missing-key", documents[0].span, "policy: 'trust_domain' missing", hint)
         return None

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The schema for editors: it finds the typing slips, and never marks what the parser accepts."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+
+from everyhop.core.errors import PolicyError
+from everyhop.policy import parse_policy
+from everyhop.policy.schema import json_schema
+
+VALID: dict[str, Any] = {
+    "version": 1,
+    "trust_domain": "shop.example",
+    "identity": "/svc/{service}",
+    "services": {
+        "shop": {
+            "workload": [
+                {
+                    "run": True,
+                    "unix": {"uid": 0, "user": "shop", "path": "/opt/my app/x", "sha256": "a1" * 32},
+                }
+            ]
+        },
+        "orders": {
+            "operations": {
+                "list": "GET /orders",
+                "read": {"route": "GET /orders/{id}"},
+                "files": "GET /files/{path...}",
+                "root": "GET /",
+                "slash": "GET /dir/",
+                "watch": {"grpc": "shop.v1.Orders/Watch"},
+                "feed": {"websocket": "/feed"},
+            },
+            "probes": ["GET /up", {"grpc": "grpc.health.v1.Health/Check"}],
+            "identity": "/ns/a.b/sa/orders",
+        },
+        "ledger": {"tcp": 5432},
+    },
+    "allow": [
+        {"from": "shop", "to": "orders", "operations": ["list"], "id": "a.b"},
+        {"from": ["shop", "orders"], "to": "ledger"},
+        {"from": "any", "to": "any", "operations": "all", "reason": "why"},
+    ],
+    "deny": [{"from": "any", "to": "orders"}],
+    "tests": [
+        {"from": "shop", "to": "orders", "call": "GET /orders?x", "expect": "allow"},
+        {"from": "spiffe://x/y", "to": "ledger", "tcp": True, "expect": "deny"},
+    ],
+}
+VALIDATOR = jsonschema.Draft202012Validator(json_schema())
+
+# (path to the value, its replacement; the key is removed where the replacement is ...)
+SLIPS: list[tuple[tuple[Any, ...], Any]] = [
+    (("version",), 2),
+    (("version",), ...),
+    (("trust_domain",), "Shop.Example"),
+    (("identity",), "svc/{service}"),
+    (("identity",), "/svc/{servce}"),
+    (("identity",), "/everyhop/x"),
+    (("identity",), "/a/../b"),
+    (("alow",), []),
+    (("roles",), {}),
+    (("services",), []),
+    (("services", "Shop"), {}),
+    (("services", "any"), {}),
+    (("services", "shop", "workloads"), []),
+    (("services", "shop", "workload"), []),
+    (("services", "shop", "workload", 0, "run"), False),
+    (("services", "shop", "workload", 0, "unix"), {}),
+    (("services", "shop", "workload", 0, "unix", "uid"), -1),
+    (("services", "shop", "workload", 0, "unix", "path"), "bin/x"),
+    (("services", "shop", "workload", 0, "unix", "path"), "/bin/../x"),
+    (("services", "shop", "workload", 0, "unix", "sha256"), "A1" * 32),
+    (("services", "shop", "workload", 0, "kubernetes"), {}),
+    (("services", "shop", "tcp"), 0),
+    (("services", "ledger", "operations"), {"a": "GET /"}),
+    (("services", "ledger", "probes"), ["GET /"]),
+    (("services", "orders", "operations"), {}),
+    (("services", "orders", "operations", "all"), "GET /all"),
+    (("services", "orders", "operations", "list"), "get /orders"),
+    (("services", "orders", "operations", "list"), "GET orders"),
+    (("services", "orders", "operations", "list"), "GET  /orders"),
+    (("services", "orders", "operations", "list"), "GET //orders"),
+    (("services", "orders", "operations", "list"), "GET /../orders"),
+    (("services", "orders", "operations", "list"), "GET /%41"),
+    (("services", "orders", "operations", "list"), "GET /{a...}/b"),
+    (("services", "orders", "operations", "list"), "GET /x-{a}"),
+    (("services", "orders", "operations", "list"), {"route": "GET /", "grpc": "a/b"}),
+    (("services", "orders", "operations", "list"), {}),
+    (("services", "orders", "operations", "watch"), {"grpc": "/shop.v1.Orders/Watch"}),
+    (("services", "orders", "probes", 0), {"websocket": "/x"}),
+    (("allow", 0, "when"), "true"),
+    (("allow", 0, "from"), []),
+    (("allow", 0, "from"), ["shop", "any"]),
+    (("allow", 0, "from"), ["shop", "shop"]),
+    (("allow", 0, "to"), ...),
+    (("allow", 0, "operations"), "list"),
+    (("allow", 0, "operations"), []),
+    (("allow", 0, "id"), "allow[0]"),
+    (("allow",), []),
+    (("tests", 0, "expect"), "yes"),
+    (("tests", 0, "tcp"), True),
+    (("tests", 0, "call"), ...),
+    (("tests", 0, "call"), "/orders"),
+    (("tests", 0, "user"), {}),
+]
+
+
+def changed(path: tuple[Any, ...], value: Any) -> dict[str, Any]:
+    document = copy.deepcopy(VALID)
+    place: Any = document
+    for key in path[:-1]:
+        place = place[key]
+    if value is ...:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return document
+
+
+def test_the_schema_is_one():
+    jsonschema.Draft202012Validator.check_schema(json_schema())
+    assert json.loads(json.dumps(json_schema())) == json_schema()
+
+
+def test_a_valid_policy_passes_both():
+    VALIDATOR.validate(VALID)
+    assert parse_policy({"p.json": json.dumps(VALID).encode()})
+
+
+def test_text_stands_for_numbers_and_booleans():
+    document = changed(("services", "ledger", "tcp"), "5432") | {"version": "1"}
+    document["services"]["shop"]["workload"][0] = {"run": "true", "unix": {"uid": "7"}}
+    VALIDATOR.validate(document)
+    assert parse_policy({"p.json": json.dumps(document).encode()})
+
+
+@pytest.mark.parametrize(("path", "value"), SLIPS)
+def test_a_typing_slip_fails_both(path, value):
+    document = changed(path, value)
+    assert not VALIDATOR.is_valid(document)
+    with pytest.raises(PolicyError):
+        parse_policy({"p.json": json.dumps(document).encode()})
