@@ -291,3 +291,27 @@ allow:
         assert "ledger ready" not in refused.stdout
         allowed = wait_until(lambda: own.records(service="ledger", decision="allow"), what="a record")
         assert allowed[-1]["caller"] == "spiffe://shop.example/service/orders"
+
+
+def test_a_handshake_that_fails_is_a_record_too(domain: TrustDomainUnderTest) -> None:
+    import socket
+    import ssl
+
+    host, _, port = domain.ready("orders")[0]["ingress"].rpartition(":")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with (
+        socket.create_connection((host, int(port)), timeout=5) as plain,
+        context.wrap_socket(plain) as secure,
+        pytest.raises(ssl.SSLError),
+    ):
+        secure.sendall(b"GET /orders HTTP/1.1\r\nhost: orders\r\n\r\n")
+        secure.recv(100)
+    found = wait_until(
+        lambda: [r for r in domain.records(service="orders") if r["reason"] == "untrusted-client"],
+        what="the record",
+    )
+    assert found[-1]["decision"] == "deny"
+    assert "failure" in found[-1]["detail"]
+    assert "untrusted-client" in domain.cli("why", found[-1]["id"])
