@@ -47,13 +47,6 @@ def verify_csr(der: bytes) -> PublicKey:
         raise InputError("the key of a certificate request must be on the curve P-256")
     if algorithm != SignatureAlgorithmOID.ECDSA_WITH_SHA256:
         raise InputError("a certificate request must be signed with ECDSA and SHA-256")
-    if not _is_signed(request):
+    if not request.is_signature_valid:
         raise TrustError("the certificate request does not prove possession of its key")
     return key
-
-
-def _is_signed(request: x509.CertificateSigningRequest) -> bool:
-    try:
-        return request.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        return False

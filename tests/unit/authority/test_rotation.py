@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The life of an authority: prepared, published, active, old, gone; and what must never happen between."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -8,12 +9,13 @@ from tests.support.identity import NOW, WORKLOAD_ID, FakeClock
 
 from everyhop.auditlog import Kind, RecordFilter
 from everyhop.authority import AuthorityKind, AuthoritySettings, AuthorityStatus
+from everyhop.authority.signing import open_jwt_signer
 from everyhop.core.errors import Conflict, NotFound, SettingsError, TrustError
 from everyhop.providers.keystores import MemoryKeyStore
 from everyhop.spiffe import SpiffeId, TrustDomain
 from everyhop.spiffe.bundle import encode_bundle
 from everyhop.spiffe.jwt_svid import validate_jwt_svid
-from everyhop.spiffe.x509_svid import validate_x509_svid
+from everyhop.spiffe.x509_svid import check_signing_certificate, validate_x509_svid
 from everyhop.x509 import build_csr, decode_certificate, generate_private_key
 
 ID = SpiffeId.parse(WORKLOAD_ID)
@@ -183,6 +185,22 @@ def test_after_a_pause_a_published_authority_is_preferred_to_a_new_one(authority
     assert prepared.id in {e.id for e in authority.list_authorities() if e.status is ACTIVE}
 
 
+def test_a_prepared_authority_without_an_active_one_takes_over_at_the_start(authority, make, storage):
+    prepared = authority.prepare(JWT)
+    with storage.database.writing() as connection:
+        connection.exec_driver_sql(
+            "UPDATE authorities SET status = 'old', wrapped_key = NULL WHERE kind = 'jwt' AND status = 'active'"
+        )
+    assert actions(make().start()) == [("activate", JWT)]
+    assert prepared.id in {e.id for e in authority.list_authorities() if e.status is ACTIVE}
+
+
+def test_an_authority_without_its_key_does_not_sign(authority, keystore):
+    entry = replace(authority.list_authorities()[1], wrapped_key=None)
+    with pytest.raises(TrustError, match="no private key"):
+        open_jwt_signer(entry, keystore)
+
+
 def test_an_old_authority_stays_while_anything_it_signed_is_alive(authority, clock):
     issued = authority.issue_x509(ID, CSR)
     token = authority.issue_jwt(ID, ("p",))
@@ -294,16 +312,12 @@ def test_each_step_is_recorded_with_its_sequence(authority, storage):
 
 
 def test_the_ca_is_an_svid_of_the_trust_domain_itself(authority):
-    from everyhop.spiffe.x509_svid import check_signing_certificate
-
     ca = decode_certificate(authority.bundle().x509_authorities[0])
     assert check_signing_certificate(ca) == authority.trust_domain.id
 
 
 def test_the_store_refuses_what_the_service_never_does(authority, storage):
     entry = authority.list_authorities()[0]
-    from dataclasses import replace
-
     for changed in (entry, replace(entry, id="other")):
         with pytest.raises(Conflict), storage.authorities.transaction() as tx:
             tx.insert(changed)

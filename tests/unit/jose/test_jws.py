@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from everyhop.core.errors import InputError, TrustError
-from everyhop.jose import Jwk, encode_base64url, parse_compact, sign_es256, verify_jws
+from everyhop.jose import Algorithm, Jwk, encode_base64url, parse_compact, sign_es256, verify_jws
+from everyhop.jose.algorithms import is_signed_by
 
 HEADERS = frozenset({"alg", "kid", "typ"})
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -150,6 +151,11 @@ def test_a_key_narrowed_to_another_algorithm_verifies_nothing():
     narrowed = Jwk.from_members({**JWK.to_members(), "alg": "ES384"})
     with pytest.raises(TrustError):
         check(GOOD, narrowed)
+
+
+def test_an_algorithm_of_another_type_of_key_verifies_nothing():
+    assert not is_signed_by(JWK.key, Algorithm.RS256, b"", b"")
+    assert not is_signed_by(JWK.key, Algorithm.ES384, b"", b"")
 
 
 def test_signing_takes_p256_only():

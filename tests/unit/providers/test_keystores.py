@@ -88,6 +88,11 @@ def test_a_missing_file_is_not_always_made(kek):
         FileKeyStore(kek / "no" / "kek")
 
 
+def test_a_file_that_cannot_be_made(kek):
+    with pytest.raises(SettingsError, match="cannot create"):
+        FileKeyStore(kek.with_name("x" * 250))
+
+
 def test_a_new_file_is_for_its_owner_alone_whatever_the_umask(kek):
     before = os.umask(0)
     try:

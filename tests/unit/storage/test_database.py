@@ -17,10 +17,12 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from tests.support.identity import NOW
 
+from everyhop.auditlog import Event, Kind
 from everyhop.core.errors import SettingsError, Unavailable
 from everyhop.storage import HEAD, current_revision, metadata, migrate, open_database, open_storage
 from everyhop.storage.migrate import MIGRATIONS
 from everyhop.storage.schema import from_micros, to_micros
+from everyhop.storage.service import _RecordIds
 
 
 @pytest.fixture
@@ -194,3 +196,16 @@ def test_threads_that_wait_too_long_for_their_turn_are_told(storage, monkeypatch
     with storage.database.writing(), pytest.raises(Unavailable), storage.database.writing():
         pass
     storage.meta.set("the turn", "was given back")
+
+
+def test_a_broken_constraint_is_left_to_the_repositories(storage):
+    with pytest.raises(sa.exc.IntegrityError), storage.database.writing() as connection:
+        connection.exec_driver_sql("INSERT INTO meta (key) VALUES ('a')")
+
+
+def test_ids_of_our_own_records_need_no_entropy_given(path):
+    storage = open_storage(path)
+    events = [storage.records.note(Event(kind=Kind.LIFECYCLE, action="start", time=NOW)) for _ in range(2)]
+    storage.close()
+    assert len({event.id for event in events}) == 2
+    assert 0 <= _RecordIds().fraction() < 1

@@ -60,11 +60,10 @@ def test_a_malformed_extension_is_refused_at_the_door():
 
 
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("first", [0x80, 0xFF])
-def test_a_negative_serial_number_is_refused_without_a_warning_as_error(first):
+def test_a_negative_serial_number_is_refused_without_a_warning_as_error():
     place = LEAF.index(b"\xa0\x03\x02\x01\x02\x02") + 7
     with pytest.raises(InputError), pytest.warns(Warning, match="serial number"):
-        decode_certificate(LEAF[:place] + bytes([first]) + LEAF[place + 1 :])
+        decode_certificate(LEAF[:place] + b"\x80" + LEAF[place + 1 :])
 
 
 def test_pem_round_trip():

@@ -56,6 +56,10 @@ def test_a_root_that_is_no_ca():
     refused(leaf, roots=(leaf,))
 
 
+def test_a_root_without_constraints():
+    refused(ROOT.leaf(), roots=(TestCa(extensions={"usage": None}).der,))
+
+
 def test_a_leaf_that_is_a_root_itself():
     refused(ROOT.der)
 
