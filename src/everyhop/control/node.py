@@ -162,7 +162,8 @@ class Node:
             self._enforced = {sidecar.instance: snapshot.hash for sidecar in sidecars}
             for launch in launches:
                 self._spool_of(launch.instance)
-        self._clean_up({launch.instance for launch in launches})
+        # Asked anew: a launch may have been registered while the files were written, and its directories are in use.
+        self._clean_up({launch.instance for launch in self._p.registry.live()})
 
     def _sidecar(self, launch: Launch) -> Sidecar:
         sockets = Path(launch.directories["sockets"])
