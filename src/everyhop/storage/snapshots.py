@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
 from everyhop.auditlog.append import append_event
 from everyhop.auditlog.model import Event, Kind
 from everyhop.core.clock import Entropy
-from everyhop.core.errors import Conflict, NotFound
+from everyhop.core.errors import NotFound
 from everyhop.storage.database import Database
 from everyhop.storage.records import SqlRecordWriter
 from everyhop.storage.schema import snapshots, to_micros
@@ -27,12 +28,15 @@ class SnapshotStore:
     def save(self, content: bytes, content_hash: str, source: str, at: datetime) -> bool:
         """Put a snapshot in force and record that in the audit log, both in one transaction.
 
-        ``content`` is what ``encode_snapshot`` gave, ``source`` where it came from, ``at`` aware.  Returns False, with
-        nothing written, when it is the latest already.  Raises Conflict when another content has the hash.
+        ``content`` is what ``encode_snapshot`` gave, ``source`` where it came from, ``at`` aware.  Returns False, and
+        records nothing, when the latest has the hash already: the hash covers what a policy means, the content also
+        where each line of it stands, so a comment that moved the lines is kept but is no change of policy.
         """
         with self._database.writing() as connection:
             previous = connection.execute(_LATEST).one_or_none()
-            if previous is not None and (previous.hash, previous.content) == (content_hash, content):
+            if previous is not None and previous.hash == content_hash:
+                if previous.content != content:
+                    _replace(connection, content_hash, content=content)
                 return False
             _put(connection, content, content_hash, source, at)
             event = Event(
@@ -69,11 +73,17 @@ def _content(connection: sa.Connection, content_hash: str) -> bytes | None:
 
 def _put(connection: sa.Connection, content: bytes, content_hash: str, source: str, at: datetime) -> None:
     highest = connection.execute(sa.select(sa.func.max(snapshots.c.applied))).scalar()
-    values = {"source": source, "saved_at": to_micros(at), "applied": int(highest or 0) + 1}
-    stored = _content(connection, content_hash)
-    if stored is None:
-        connection.execute(sa.insert(snapshots).values(hash=content_hash, content=content, **values))
-        return
-    if stored != content:
-        raise Conflict(f"another content is stored under the hash {content_hash[:64]}")
+    values: dict[str, Any] = {
+        "content": content,
+        "source": source,
+        "saved_at": to_micros(at),
+        "applied": int(highest or 0) + 1,
+    }
+    if _content(connection, content_hash) is None:
+        connection.execute(sa.insert(snapshots).values(hash=content_hash, **values))
+    else:
+        _replace(connection, content_hash, **values)
+
+
+def _replace(connection: sa.Connection, content_hash: str, **values: Any) -> None:
     connection.execute(sa.update(snapshots).where(snapshots.c.hash == content_hash).values(values))

@@ -5,7 +5,7 @@ import pytest
 from tests.support.identity import NOW
 
 from everyhop.auditlog import Kind, RecordFilter
-from everyhop.core.errors import Conflict, NotFound
+from everyhop.core.errors import NotFound, Unavailable
 
 A, B = "a" * 64, "b" * 64
 
@@ -16,15 +16,28 @@ def test_what_is_not_there(storage):
         storage.snapshots.load(A)
 
 
-def test_another_content_under_a_hash_changes_nothing(storage):
+def test_lines_that_moved_are_kept_but_are_no_change_of_policy(storage):
+    storage.snapshots.save(b"one", A, "policy.yaml", NOW)
+    assert not storage.snapshots.save(b"one, lower", A, "policy.yaml", NOW)
+    assert storage.snapshots.latest() == storage.snapshots.load(A) == b"one, lower"
+    assert storage.records.count() == 1
+
+
+def test_an_older_policy_that_comes_back_brings_its_new_lines(storage):
     storage.snapshots.save(b"one", A, "policy.yaml", NOW)
     storage.snapshots.save(b"two", B, "policy.yaml", NOW)
-    for content, digest in ((b"other", A), (b"other", B)):
-        with pytest.raises(Conflict):
-            storage.snapshots.save(content, digest, "policy.yaml", NOW)
-    assert storage.snapshots.latest() == b"two"
-    assert storage.snapshots.load(A) == b"one"
-    assert storage.records.count() == 2
+    assert storage.snapshots.save(b"one, lower", A, "policy.yaml", NOW)
+    assert storage.snapshots.latest() == b"one, lower"
+    assert storage.records.count() == 3
+
+
+def test_a_change_that_cannot_be_recorded_is_no_change(storage):
+    storage.snapshots.save(b"one", A, "policy.yaml", NOW)
+    with storage.database.writing() as connection:
+        connection.exec_driver_sql("DROP TABLE records")
+    with pytest.raises(Unavailable):
+        storage.snapshots.save(b"two", B, "policy.yaml", NOW)
+    assert storage.snapshots.latest() == b"one"
 
 
 def test_the_latest_is_the_one_put_in_force_last(storage):
