@@ -17,6 +17,8 @@ COOLDOWN ?= 7 days
 export UV_SYSTEM_CERTS ?= 1
 export UV_LINK_MODE ?= copy
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Tests and demo start many Python processes; without cached bytecode each costs a second more.
+unexport PYTHONDONTWRITEBYTECODE
 
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
           --no-emit-index-url --no-header --no-annotate --exclude-newer "$(COOLDOWN)"
