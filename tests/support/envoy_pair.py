@@ -273,6 +273,7 @@ class Mesh:
         """Make a new CA; it signs at once unless it is only published."""
         before = self.authority.name, self.authority.issuer
         self.call(self.authority.rotate)
+        self.authority.newest = self.authority.issuer
         if publish_only:
             self.authority.name, self.authority.issuer = before
         self.call(self.identities.apply_bundle, self.authority.bundle(), self.authority.name)
