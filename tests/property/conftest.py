@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile(
     "everyhop",
-    max_examples=int(os.environ.get("EVERYHOP_EXAMPLES", "60")),
+    max_examples=int(os.environ.get("EVERYHOP_EXAMPLES", "40")),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -6,11 +6,11 @@ This is for people who ask afterwards, so it scans; nothing here is on the path 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from everyhop.authz._suggest import suggest_door, suggest_rule
 from everyhop.authz.explanation import Cited, Difference, Explanation
-from everyhop.authz.paths import AmbiguousPath, classify_path
+from everyhop.authz.paths import CleanPath, classify_path
 from everyhop.core.decision import Reason
 from everyhop.core.errors import InputError
 from everyhop.policy.access import TCP
@@ -56,6 +56,8 @@ def _explain(snapshot: Snapshot, decision: Decision, call: str, method: str, pat
             speaks = f"tcp (port {service.tcp})" if service.tcp is not None else "HTTP"
             summary = f"{service.name} speaks {speaks}, so {call.partition(' ')[0]} is not a way to call it"
             return Explanation(decision=decision, summary=summary, nearest=_cite_service(service))
+        case _:
+            assert_never(decision.reason)
 
 
 def _who(snapshot: Snapshot, caller: str) -> str:
@@ -200,11 +202,14 @@ def _ambiguous(snapshot: Snapshot, decision: Decision, path: str) -> Explanation
     service = snapshot.services[decision.target]
     routes = tuple(operation.route for operation in (*service.operations, *service.probes))
     found = classify_path(path, guarded_characters(routes))
-    notes = ["an ambiguous path is refused whatever the rules say; the caller must send the plain form"]
-    if isinstance(found, AmbiguousPath):
-        notes.insert(0, f"{found.reason.value} at character {found.at + 1}: {found.explanation}")
+    flaw = (
+        ()
+        if isinstance(found, CleanPath)
+        else (f"{found.reason.value} at character {found.at + 1}: {found.explanation}",)
+    )
+    rule = "an ambiguous path is refused whatever the rules say; the caller must send the plain form"
     summary = f"the path {path[:200]!r} has more than one reading"
-    return Explanation(decision=decision, summary=summary, notes=tuple(notes))
+    return Explanation(decision=decision, summary=summary, notes=(*flaw, rule))
 
 
 def _unknown_caller(snapshot: Snapshot, decision: Decision) -> Explanation:

@@ -264,9 +264,9 @@ def test_no_change_is_suggested_that_would_not_do_or_do_more(rules, call, why):
 
 def test_no_operation_is_suggested_that_takes_requests_from_another():
     text = HEAD.replace("'PUT /{x...}'", "'PUT /one/{x}/three', near: 'DELETE /{x}/two/{y}'")
-    assert (
-        first_suggestion(text, "DELETE /one/2/three") is None
-    )  # DELETE /one/{x}/three would win at /one/two/three
+    # DELETE /one/{x}/three would win over DELETE /{x}/two/{y} at /one/two/three.
+    edit = first_suggestion(text, "DELETE /one/2/three").edits[0]
+    assert edit.yaml == 'delete_one_2_three: "DELETE /one/2/three"'
 
 
 def test_callers_of_all_operations_are_named():
