@@ -125,7 +125,7 @@ class Node:
 
     async def _take(self, update: Update) -> None:
         if update.snapshot:
-            self._snapshot = decode_snapshot(bytes(update.snapshot))
+            self._snapshot = await asyncio.to_thread(decode_snapshot, bytes(update.snapshot))
             self._p.workloads.apply_snapshot(self._snapshot)
         if update.bundle:
             bundle = decode_bundle(self.snapshot.trust_domain, bytes(update.bundle))
