@@ -11,7 +11,6 @@ of another trust domain or without a path, a request that does not prove possess
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
@@ -30,7 +29,7 @@ from everyhop.authority.model import (
 )
 from everyhop.authority.ports import AuthorityEvent, AuthorityStore, AuthorityTransaction, KeyStore
 from everyhop.authority.publication import bundle_of
-from everyhop.authority.signing import JwtSigner, X509Signer, open_jwt_signer, open_x509_signer
+from everyhop.authority.signing import Signers
 from everyhop.core.clock import Clock, Entropy, rfc3339
 from everyhop.core.errors import AccessDenied, Conflict, InputError, Unavailable
 from everyhop.jose.encoding import encode_base64url
@@ -68,9 +67,7 @@ class Authority:
         self._lifecycle = Lifecycle(
             trust_domain=trust_domain, keystore=keystore, entropy=entropy, settings=self.settings
         )
-        self._lock = threading.Lock()
-        self._x509: X509Signer | None = None
-        self._jwt: JwtSigner | None = None
+        self._signers = Signers(trust_domain=trust_domain, store=store, keystore=keystore)
 
     # --- life cycle ----------------------------------------------------------------------------------------------
 
@@ -83,9 +80,9 @@ class Authority:
         now = self._clock.now()
         with self._store.transaction() as tx:
             changes = [change for kind in AuthorityKind for change in self._ensure_active(tx, kind, now)]
-        self._forget()
-        self._x509_signer(now)
-        self._jwt_signer(now)
+        self._signers.forget()
+        self._signers.x509(now)
+        self._signers.jwt(now)
         return tuple(changes)
 
     def list_authorities(self) -> tuple[AuthorityEntry, ...]:
@@ -133,7 +130,7 @@ class Authority:
             active = state.one(kind, AuthorityStatus.ACTIVE)
             self._lifecycle.activate(tx, prepared, active, now, forced=force)
             entry = _required(tx.load(), kind, AuthorityStatus.ACTIVE)
-        self._forget()
+        self._signers.forget()
         return entry
 
     def retire_expired(self) -> tuple[Change, ...]:
@@ -160,7 +157,7 @@ class Authority:
             for kind in AuthorityKind:
                 changes += self._ensure_active(tx, kind, now)
                 changes += self._rotate(tx, kind, now, acknowledged_sequence)
-        self._forget()
+        self._signers.forget()
         return tuple(changes)
 
     def _is_anything_due(self, state: AuthorityState, now: datetime, acknowledged: int | None) -> bool:
@@ -215,7 +212,7 @@ class Authority:
         public_key = verify_csr(csr_der)
         for _ in range(_ATTEMPTS):
             now = self._clock.now()
-            signer = self._x509_signer(now)
+            signer = self._signers.x509(now)
             profile = LeafProfile(
                 uri=str(spiffe_id),
                 public_key=public_key,
@@ -242,7 +239,7 @@ class Authority:
         lifetime = _lifetime(ttl, self.settings.jwt_ttl)
         for _ in range(_ATTEMPTS):
             now = self._clock.now()
-            signer = self._jwt_signer(now)
+            signer = self._signers.jwt(now)
             issued_at, expires_at = now.replace(microsecond=0), _expiry(now, lifetime, signer.not_after)
             token_id = encode_base64url(self._entropy.token_bytes(_TOKEN_ID_BYTES))
             token = mint_jwt_svid(
@@ -279,7 +276,7 @@ class Authority:
         """Record the issue; False when the authority has been retired meanwhile, so the result must be dropped."""
         with self._store.transaction() as tx:
             if not tx.extend_signed_until(authority_id, expires_at):
-                self._forget()
+                self._signers.forget()
                 return False
             tx.record(
                 AuthorityEvent(
@@ -292,33 +289,6 @@ class Authority:
                 )
             )
         return True
-
-    # --- signers -------------------------------------------------------------------------------------------------
-
-    def _forget(self) -> None:
-        with self._lock:
-            self._x509 = self._jwt = None
-
-    def _x509_signer(self, now: datetime) -> X509Signer:
-        with self._lock:
-            if self._x509 is None or now >= self._x509.not_after:
-                entry = self._active(AuthorityKind.X509, now)
-                self._x509 = open_x509_signer(entry, self._keystore, self.trust_domain)
-            return self._x509
-
-    def _jwt_signer(self, now: datetime) -> JwtSigner:
-        with self._lock:
-            if self._jwt is None or now >= self._jwt.not_after:
-                self._jwt = open_jwt_signer(self._active(AuthorityKind.JWT, now), self._keystore)
-            return self._jwt
-
-    def _active(self, kind: AuthorityKind, now: datetime) -> AuthorityEntry:
-        entry = self._store.load().one(kind, AuthorityStatus.ACTIVE)
-        if entry is None or now >= entry.not_after:
-            raise Unavailable(
-                f"there is no active {kind.value} authority", hint="has the authority been started?"
-            )
-        return entry
 
 
 def _required(state: AuthorityState, kind: AuthorityKind, status: AuthorityStatus) -> AuthorityEntry:

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from datetime import datetime
 
 from everyhop.authority.lifecycle import purpose_of
-from everyhop.authority.model import AuthorityEntry, AuthorityKind
-from everyhop.authority.ports import KeyStore
-from everyhop.core.errors import InputError, SettingsError, TrustError
+from everyhop.authority.model import AuthorityEntry, AuthorityKind, AuthorityStatus
+from everyhop.authority.ports import AuthorityStore, KeyStore
+from everyhop.core.errors import InputError, SettingsError, TrustError, Unavailable
 from everyhop.jose.jwk import thumbprint
 from everyhop.spiffe.ids import TrustDomain
 from everyhop.spiffe.x509_svid import check_signing_certificate
@@ -34,6 +35,50 @@ class JwtSigner:
     id: str
     key: PrivateKey
     not_after: datetime
+
+
+class Signers:
+    """The active authorities of one process, opened when first needed and kept until told to forget.
+
+    What is kept may be behind the store, when another process has rotated; the store's own condition on each issue
+    finds that out.  Safe to share between threads.
+    """
+
+    def __init__(self, *, trust_domain: TrustDomain, store: AuthorityStore, keystore: KeyStore) -> None:
+        self._trust_domain = trust_domain
+        self._store = store
+        self._keystore = keystore
+        self._lock = threading.Lock()
+        self._x509: X509Signer | None = None
+        self._jwt: JwtSigner | None = None
+
+    def forget(self) -> None:
+        """Read the store again at the next use."""
+        with self._lock:
+            self._x509 = self._jwt = None
+
+    def x509(self, now: datetime) -> X509Signer:
+        """Return the active CA.  Raises Unavailable when there is none whose time is not over."""
+        with self._lock:
+            if self._x509 is None or now >= self._x509.not_after:
+                entry = self._active(AuthorityKind.X509, now)
+                self._x509 = open_x509_signer(entry, self._keystore, self._trust_domain)
+            return self._x509
+
+    def jwt(self, now: datetime) -> JwtSigner:
+        """Return the active JWT key.  Raises Unavailable when there is none whose time is not over."""
+        with self._lock:
+            if self._jwt is None or now >= self._jwt.not_after:
+                self._jwt = open_jwt_signer(self._active(AuthorityKind.JWT, now), self._keystore)
+            return self._jwt
+
+    def _active(self, kind: AuthorityKind, now: datetime) -> AuthorityEntry:
+        entry = self._store.load().one(kind, AuthorityStatus.ACTIVE)
+        if entry is None or now >= entry.not_after:
+            raise Unavailable(
+                f"there is no active {kind.value} authority", hint="has the authority been started?"
+            )
+        return entry
 
 
 def open_x509_signer(entry: AuthorityEntry, keystore: KeyStore, trust_domain: TrustDomain) -> X509Signer:
