@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import pytest
+import yaml
+
+from everyhop.core.errors import PolicyError
 from everyhop.core.problems import Span
-from everyhop.policy import Protocol, RuleEffect, SegmentKind, Selector, parse_policy
+from everyhop.policy import Protocol, RuleEffect, SegmentKind, Selector, _yaml, parse_policy
 
 TEXT = """\
 version: 1
@@ -144,3 +148,20 @@ def test_the_hash_names_the_meaning():
     assert len(parsed().hash) == 64
     assert parse_policy({"x": TEXT.replace("GET /dir/", "GET /dir").encode()}).hash != parsed().hash
     assert parse_policy({"x": TEXT.replace("[list, root]", "[root, list]").encode()}).hash == parsed().hash
+
+
+def test_the_pure_python_reader_reads_the_same(monkeypatch):
+    expected = parsed()
+    monkeypatch.setattr(_yaml, "_LOADER", yaml.BaseLoader)
+    again = parsed()
+    assert again == expected
+    assert [rule.span for rule in again.rules] == [rule.span for rule in expected.rules]
+    for content, code in (
+        (b"a: [b", "syntax"),
+        (b"[" * 5000, "too-deep"),
+        (b"a: &b c", "anchor"),
+        (b"a\n---\nb", "documents"),
+    ):
+        with pytest.raises(PolicyError) as caught:
+            parse_policy({"p": content})
+        assert caught.value.problems[0].code == code
