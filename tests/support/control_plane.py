@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A control plane in this process, on a real database, with a clock that the test moves."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from everyhop.authority import Authority
+from everyhop.control.feed import Feed
+from everyhop.control.service import ControlPlane, ControlPorts
+from everyhop.policy import parse_policy
+from everyhop.providers.keystores import MemoryKeyStore
+from everyhop.runtime.policy_files import PureRules
+from everyhop.storage import Storage, open_storage
+
+POLICY = """\
+version: 1
+trust_domain: shop.example
+services:
+  storefront: {workload: [{run: true}]}
+  orders: {workload: [{run: true}], operations: {list: GET /orders}}
+allow:
+  - {from: storefront, to: orders, operations: [list]}
+tests:
+  - {from: storefront, call: GET /orders, to: orders, expect: allow}
+"""
+
+
+class MovableClock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        """Return the time it was moved to."""
+        return self.time
+
+    def move(self, **by: float) -> None:
+        """Let time pass."""
+        self.time += timedelta(**by)
+
+
+class RealEntropy:
+    """The kernel's randomness."""
+
+    def token_bytes(self, count: int) -> bytes:
+        """Return random bytes."""
+        return secrets.token_bytes(count)
+
+    def fraction(self) -> float:
+        """Return the middle, so that jitter is nil."""
+        return 0.5
+
+
+class TextSource:
+    """A policy source that is a text in memory."""
+
+    name = "shop.yaml"
+
+    def __init__(self, text: str = POLICY) -> None:
+        self.text = text
+
+    def fingerprint(self) -> object:
+        """Return the text itself."""
+        return self.text
+
+    def read(self) -> Mapping[str, bytes]:
+        """Return it as one file."""
+        return {self.name: self.text.encode()}
+
+
+class ControlUnderTest:
+    """A control plane with the parts that a test looks at."""
+
+    def __init__(self, directory: Path) -> None:
+        self.clock = MovableClock()
+        self.storage: Storage = open_storage(directory / "everyhop.db", entropy=RealEntropy())
+        self.pool = ThreadPoolExecutor(2)
+        self.authority = Authority(
+            trust_domain=parse_policy({"p": POLICY.encode()}).trust_domain,
+            store=self.storage.authorities,
+            keystore=MemoryKeyStore(),
+            clock=self.clock,
+            entropy=RealEntropy(),
+        )
+        self.authority.start()
+        self.feed = Feed(self.clock)
+        self.control = ControlPlane(
+            ControlPorts(
+                authority=self.authority,
+                snapshots=self.storage.snapshots,
+                records=self.storage.records,
+                rules=PureRules(),
+                feed=self.feed,
+                clock=self.clock,
+                entropy=RealEntropy(),
+                pool=self.pool,
+                records_keep=timedelta(days=30),
+            )
+        )
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.pool.shutdown()
+        self.storage.close()
