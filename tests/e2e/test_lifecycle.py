@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from trust_domain import POLICY, TrustDomainUnderTest, trust_domain, wait_until
@@ -98,3 +99,19 @@ def test_another_trust_domain_on_the_same_state_is_refused() -> None:
         domain.edit_policy("shop.example", "other.example")
         wait_until(lambda: domain.status()["rejected_policy"], what="refused")
         assert domain.status()["trust_domain"] == "shop.example"
+
+
+def test_a_settings_file_reaches_both_processes() -> None:
+    domain = TrustDomainUnderTest()
+    try:
+        settings = domain.root / "mine.toml"
+        settings.write_text('svid_ttl = "20m"\nlog_level = "warning"\n')
+        domain.up("--settings", str(settings))
+        domain.serve()
+        shown = domain.json("svid", "show", "orders")
+        life = datetime.fromisoformat(shown["not_after"]) - datetime.fromisoformat(shown["not_before"])
+        assert timedelta(minutes=20) <= life < timedelta(minutes=21)
+        assert '"level": "info"' not in domain.log("server") + domain.log("agent")
+        assert "no settings file" in domain.cli("server", "--settings", "/nonexistent", code=2)
+    finally:
+        domain.close()

@@ -78,7 +78,7 @@ class TrustDomainUnderTest:
 
     # -- processes
 
-    def up(self) -> None:
+    def up(self, *arguments: str) -> None:
         """Start ``everyhop up`` and wait for its ready line."""
         if self.up_process is not None and self.up_process.stdout is not None:
             self.up_process.stdout.close()
@@ -93,6 +93,7 @@ class TrustDomainUnderTest:
                     str(self.policy),
                     "--ready-file",
                     str(self.root / "ready"),
+                    *arguments,
                 ],
                 env=self.environment,
                 stdout=subprocess.PIPE,

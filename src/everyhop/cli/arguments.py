@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from everyhop.control.local_link import LocalLink
     from everyhop.runtime.layout import StateLayout
+    from everyhop.runtime.settings import Settings
 
 
 def add_state(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +34,30 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 def add_policy(parser: argparse.ArgumentParser, *, what: str) -> None:
     """Add ``--policy FILE|DIR``."""
     parser.add_argument("--policy", metavar="FILE|DIR", type=Path, default=None, help=what)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add ``--settings FILE``."""
+    parser.add_argument(
+        "--settings",
+        metavar="FILE",
+        type=Path,
+        default=None,
+        help="settings in TOML (default: DIR/everyhop.toml)",
+    )
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """Read the settings that the arguments name.
+
+    Raises SettingsError for a file that was named and is not there, and for what it says wrongly.
+    """
+    from everyhop.core.errors import SettingsError
+    from everyhop.runtime.settings import load_settings
+
+    if args.settings is not None and not args.settings.is_file():
+        raise SettingsError(f"no settings file {args.settings}")
+    return load_settings(args.settings or layout_of(args).settings_file)
 
 
 def layout_of(args: argparse.Namespace) -> StateLayout:

@@ -96,11 +96,15 @@ class Child:
 class Supervisor:
     """Runs server and agent for one state directory until a signal arrives."""
 
-    def __init__(self, layout: StateLayout, policy: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, layout: StateLayout, policy: Path, say: Callable[[str], None], *, settings: Path | None = None
+    ) -> None:
         self._layout = layout
         self._say = say
         base = [sys.executable, "-m", "everyhop"]
         state = ["--state", str(layout.root)]
+        if settings is not None:
+            state += ["--settings", str(settings.absolute())]
         environment = dict(os.environ)
         self._server = Child(
             name="server",

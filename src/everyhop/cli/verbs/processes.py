@@ -7,7 +7,7 @@ import argparse
 import os
 from pathlib import Path
 
-from everyhop.cli.arguments import add_policy, add_state, layout_of
+from everyhop.cli.arguments import add_policy, add_settings, add_state, layout_of, settings_of
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -15,9 +15,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     server = commands.add_parser("server", help="the control plane alone (up starts it for you)")
     add_policy(server, what="policy file or directory (default: ./everyhop.yaml)")
     add_state(server)
+    add_settings(server)
     server.set_defaults(run=_run_server)
     agent = commands.add_parser("agent", help="the node's agent alone (up starts it for you)")
     add_state(agent)
+    add_settings(agent)
     agent.set_defaults(run=_run_agent)
 
 
@@ -27,12 +29,11 @@ def _run_server(args: argparse.Namespace) -> int:
     from everyhop.runtime.logs import configure_logging
     from everyhop.runtime.prctl import forbid_tracing
     from everyhop.runtime.server_process import run_server
-    from everyhop.runtime.settings import load_settings
 
     forbid_tracing()
     os.umask(0o077)
     layout = layout_of(args)
-    settings = load_settings(layout.settings_file)
+    settings = settings_of(args)
     configure_logging(settings.log_level)
     layout.create()
     asyncio.run(run_server(layout, settings, args.policy or Path("everyhop.yaml")))
@@ -45,12 +46,11 @@ def _run_agent(args: argparse.Namespace) -> int:
     from everyhop.runtime.agent_process import run_agent
     from everyhop.runtime.logs import configure_logging
     from everyhop.runtime.prctl import forbid_tracing
-    from everyhop.runtime.settings import load_settings
 
     forbid_tracing()
     os.umask(0o077)
     layout = layout_of(args)
-    settings = load_settings(layout.settings_file)
+    settings = settings_of(args)
     configure_logging(settings.log_level)
     layout.create()
     asyncio.run(run_agent(layout, settings))

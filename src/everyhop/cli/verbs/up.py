@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from everyhop.cli.arguments import add_policy, add_state, layout_of
+from everyhop.cli.arguments import add_policy, add_settings, add_state, layout_of, settings_of
 from everyhop.cli.output import say
 
 _EPILOG = """\
@@ -30,6 +30,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     add_policy(parser, what="policy file or directory (default: ./everyhop.yaml)")
     add_state(parser)
+    add_settings(parser)
     parser.add_argument(
         "--ready-file", metavar="F", type=Path, help="write status as JSON here once it serves"
     )
@@ -39,18 +40,23 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def _run(args: argparse.Namespace) -> int:
     from everyhop.control.policy_in_force import check_candidate
     from everyhop.runtime.policy_files import PolicyFiles, PureRules
-    from everyhop.runtime.settings import load_settings
     from everyhop.runtime.up import Supervisor
 
     layout = layout_of(args)
     policy = (args.policy or Path("everyhop.yaml")).absolute()
-    load_settings(layout.settings_file)
+    settings_of(args)
     layout.check()
     if not layout.database.exists():
         # A first start has no older snapshot to fall back to: show the mistakes here and now.
         check_candidate(PureRules(), PolicyFiles(policy).read(), trust_domain=None)
     layout.create()
-    Supervisor(
-        layout, policy, lambda text: print(text, flush=True) if text.startswith("ready") else say(text)
-    ).run(args.ready_file)
+    Supervisor(layout, policy, _say, settings=args.settings).run(args.ready_file)
     return 0
+
+
+def _say(text: str) -> None:
+    """Print the ready line on standard output, everything else on standard error."""
+    if text.startswith("ready "):
+        print(text, flush=True)
+    else:
+        say(text)
