@@ -80,7 +80,10 @@ class Running:
 
     def start(self):
         self.process = subprocess.Popen(
-            self._argv, stdout=self._output, stderr=self._output, preexec_fn=_die_with_parent
+            self._argv,
+            stdout=self._output,
+            stderr=self._output,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509  # one system call, no locks
         )
         return self
 

@@ -10,7 +10,7 @@ import h2.events
 import h2.exceptions
 
 
-class StreamReset(Exception):
+class StreamReset(Exception):  # noqa: N818  # the name of what happened
     """The other side reset the stream or ended the connection."""
 
 

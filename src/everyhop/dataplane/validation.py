@@ -34,11 +34,11 @@ def _with_endpoints(cluster: Json, files: Mapping[str, bytes]) -> Json:
 
 
 def _inlined(listener: Json, files: Mapping[str, bytes]) -> Json:
+    _nowhere(listener.get("access_log", []))
     for chain in listener["filter_chains"]:
         for network_filter in chain["filters"]:
             config = network_filter["typed_config"]
-            for log in config["access_log"]:
-                log["typed_config"]["path"] = "/dev/null"
+            _nowhere(config["access_log"])
             if "rds" in config:
                 name = config.pop("rds")["route_config_name"]
                 config["route_config"] = _plain(_resources(files[f"rds/{name}.json"])[0])
@@ -47,6 +47,12 @@ def _inlined(listener: Json, files: Mapping[str, bytes]) -> Json:
                     delivered = _resources(files[f"ecds/{http_filter['name']}.json"])[0]
                     http_filter["typed_config"] = delivered["typed_config"]
     return listener
+
+
+def _nowhere(logs: list[Json]) -> None:
+    """Let logs go nowhere: Envoy would open their files even to check them."""
+    for log in logs:
+        log["typed_config"]["path"] = "/dev/null"
 
 
 def _resources(content: bytes) -> list[dict[str, Any]]:

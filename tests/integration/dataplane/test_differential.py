@@ -54,11 +54,11 @@ class Callers:
         """Return (status, headers), or None when Envoy refused without an answer."""
         alpn = "h2" if http2 else "http/1.1"
         key = (request.caller, alpn)
-        for fresh in (False, True):
+        for attempt in range(2):
+            fresh = attempt == 1 or key not in self.connections
             if key not in self.connections:
                 raw = self.mesh.connect(TARGET, self.context(request.caller, alpn))
                 self.connections[key] = Http2Client(raw) if http2 else raw
-                fresh = True
             try:
                 return self._send(self.connections[key], request, http2=http2)
             except (StreamReset, OSError, http.client.HTTPException) as error:
