@@ -21,6 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from everyhop.authority import AuthorityKind, AuthorityStatus
 from everyhop.authority.lifecycle import purpose_of
 from everyhop.core.errors import Unavailable
+from everyhop.core.secret import Secret
 from everyhop.providers.keystores import FileKeyStore
 from everyhop.runtime.mtls import client_context
 from everyhop.storage import open_storage
@@ -53,6 +54,11 @@ class Signer:
 
     certificate: bytes
     key: PrivateKey
+
+
+def private_number(der: bytes) -> bytes:
+    """Return the secret number of a P-256 key (PKCS#8 DER): the 32 bytes that every encoding of it holds."""
+    return decode_private_key(Secret(der)).private_numbers().private_value.to_bytes(32, "big")
 
 
 def decode_identity(message: Mapping[str, Any]) -> Identity:

@@ -31,6 +31,13 @@ def credentials() -> bytes:
     return b"Basic " + base64.b64encode(f"{proxy.username}:{unquote(proxy.password or '')}".encode())
 
 
+def workload_secret(pid: int) -> bytes:
+    """Return the egress secret of a workload, as its own user can read it from the environment of the process."""
+    environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    proxy = next(entry for entry in environment if entry.startswith(b"HTTP_PROXY="))
+    return proxy.rpartition(b"@")[0].rpartition(b":")[2]
+
+
 def place_of(via: str) -> tuple[str, int] | str:
     """Return where to connect: ``proxy``, ``egress``, ``port:N``, or the name of a tcp service."""
     if via == "proxy":

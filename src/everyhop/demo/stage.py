@@ -35,6 +35,7 @@ READY_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 6.0
 _POLL_SECONDS: Final = 0.1
 _TAIL_BYTES: Final = 2000
+_INTERRUPTIONS: Final = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 class Puppet:
@@ -220,13 +221,17 @@ class Stage:
 
     def close(self) -> None:
         """End every process that was started here, workloads first, and remove the directory."""
-        workloads = [name for name in self._processes if name != "up"]
-        for name in workloads:
-            with suppress(OSError):
-                self._processes[name].terminate()
-        for name in [*workloads, "up"]:
-            self.stop(name)
-        shutil.rmtree(self.base, ignore_errors=True)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTIONS)
+        try:
+            workloads = [name for name in self._processes if name != "up"]
+            for name in workloads:
+                with suppress(OSError):
+                    self._processes[name].terminate()
+            for name in [*workloads, "up"]:
+                self.stop(name)
+        finally:
+            shutil.rmtree(self.base, ignore_errors=True)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _is_ready(status: dict[str, Any], service: str) -> bool:

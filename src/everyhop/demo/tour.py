@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from everyhop.core.errors import EveryhopError, Unavailable
@@ -55,11 +55,15 @@ def run_demo(*, keep: bool, verbose: bool, as_json: bool) -> int:
             if as_json:
                 print(json.dumps(report.document(legitimate, attacks, records, seconds), indent=2))
             else:
-                print(report.render([*legitimate, *attacks], verbose=verbose))
+                print(report.render(legitimate, verbose=verbose))
+                print(report.render(attacks, verbose=verbose))
                 print(f"\n{report.summary(legitimate, attacks, records, seconds)}", flush=True)
                 _show_why(field, attacks)
             if keep:
-                _wait(stage)
+                with suppress(KeyboardInterrupt):
+                    _wait(
+                        stage, say if not as_json else lambda text: print(text, file=sys.stderr, flush=True)
+                    )
             return report.exit_code([*legitimate, *attacks])
     except EveryhopError as error:
         print(f"everyhop demo: {error.message}", file=sys.stderr)
@@ -146,9 +150,9 @@ def _show_why(field: Range, attacks: list[Result]) -> None:
     print(field.stage.everyhop("why", refused.decision).stdout.rstrip(), flush=True)
 
 
-def _wait(stage: Stage) -> None:
+def _wait(stage: Stage, say: Callable[[str], None]) -> None:
     """Leave everything running until a signal arrives."""
-    print(
+    say(
         f"""
 everything keeps running until Ctrl-C; in another terminal:
   export EVERYHOP_STATE={stage.layout.root}
@@ -157,8 +161,7 @@ everything keeps running until Ctrl-C; in another terminal:
   everyhop call orders GET /admin/export --as storefront
   everyhop log tail --denied
   everyhop envoy show orders
-  the policy to edit: {stage.policy}""",
-        flush=True,
+  the policy to edit: {stage.policy}"""
     )
     while True:
         signal.pause()

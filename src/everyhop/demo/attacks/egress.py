@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from everyhop.demo.model import Attempt, Seen
 from everyhop.demo.otheruser import try_file, try_socket
-from everyhop.demo.puppet import AUTHORIZATION
+from everyhop.demo.puppet import AUTHORIZATION, workload_secret
 
 if TYPE_CHECKING:
     from everyhop.demo.range import Range
@@ -65,9 +65,7 @@ def _environment(field: Range) -> Seen:
 
 def _command_lines(field: Range) -> Seen:
     """Look for any launch's secret where every user of the machine can look: in the list of processes."""
-    environ = Path(f"/proc/{field.stage.puppets['shopper'].pid}/environ").read_bytes()
-    proxy = next(part for part in environ.split(b"\0") if part.startswith(b"HTTP_PROXY="))
-    secret = proxy.rpartition(b"@")[0].rpartition(b":")[2]
+    secret = workload_secret(field.stage.puppets["shopper"].pid)
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             found = secret in path.read_bytes()

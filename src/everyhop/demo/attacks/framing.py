@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _THEME: Final = "framing"
 _INNER: Final = "GET /admin/export HTTP/1.1\r\nhost: orders\r\nx-demo-mark: @inner@\r\n\r\n"
 
-_ONE: Final = "200, one request, nothing smuggled"
+_ONE: Final = "200, nothing smuggled"
 
 # What stands between the request's own headers and its end; @inner@ becomes the mark of what is smuggled.
 _SHAPES: Final[tuple[tuple[str, str, str], ...]] = (
@@ -42,7 +42,7 @@ _SHAPES: Final[tuple[tuple[str, str, str], ...]] = (
     ),
     ("space before the colon", f"transfer-encoding : chunked\r\n\r\n0\r\n\r\n{_INNER}", "400"),
     (
-        "obs-fold (made one line before anyone reads it)",
+        "obs-fold (unfolded)",
         f"transfer-encoding:\r\n chunked\r\n\r\n0\r\n\r\n{_INNER}",
         _ONE,
     ),
@@ -73,7 +73,7 @@ def _told(reply: Reply) -> Seen:
     if reply.status != OK:
         return Seen(text=reply.text)
     smuggled = any("smuggled" in str(name) for name, _ in reply.json.get("saw", []))
-    return Seen(text=f"200, one request, {'a smuggled header' if smuggled else 'nothing smuggled'}")
+    return Seen(text=f"200, {'a smuggled header' if smuggled else 'nothing smuggled'}")
 
 
 def _exactly(data: str) -> Callable[[Range], Seen]:
@@ -120,7 +120,7 @@ def attacks() -> list[Attempt]:
     """Return the attacks of this theme."""
     named: list[tuple[str, str, Callable[[Range], Seen]]] = [
         (
-            "bare LF as line end (RFC 9112 section 2.2 allows it)",
+            "bare LF as line end (RFC 9112, 2.2)",
             _ONE,
             _exactly("GET /orders HTTP/1.1\nhost: orders\nx-demo-mark: @mark@\n\n"),
         ),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _THEME: Final = "header"
 _FORGED: Final = "forged"
-_CLEAN: Final = "200, app saw storefront, nothing forged"
+_CLEAN: Final = "saw storefront, nothing forged"
 _ADMIN: Final = f"spiffe://shop.example/service/{_FORGED}"
 
 _SPOOFS: Final[tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = (
@@ -60,7 +60,7 @@ def judge(reply: Reply) -> Seen:
     caller = str(told.get("caller")).rpartition("/")[2]
     arrived = sorted({str(name) for name, value in told.get("saw", []) if _FORGED in str(value)})
     rest = f"forged {', '.join(arrived)}" if arrived else "nothing forged"
-    return Seen(text=f"200, app saw {caller}, {rest}")
+    return Seen(text=f"saw {caller}, {rest}")
 
 
 def _spoof(headers: Sequence[tuple[str, str]]) -> Callable[[Range], Seen]:
@@ -100,13 +100,13 @@ def attacks() -> list[Attempt]:
         Attempt(
             theme=_THEME,
             name="forged identity from inside, through the own egress",
-            expected="200, app saw shopper, nothing forged",
+            expected="saw shopper, nothing forged",
             run=_through_egress,
             reaches=True,
         ),
         Attempt(
             theme=_THEME,
-            name="underscore twin x_everyhop_caller (WSGI folds _ and -)",
+            name="underscore twin x_everyhop_caller (WSGI folds _)",
             expected="400",
             run=_refused(("x_everyhop_caller", _ADMIN)),
         ),

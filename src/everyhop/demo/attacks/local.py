@@ -6,9 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from everyhop.demo.identities import private_number
 from everyhop.demo.model import Attempt, Seen
 from everyhop.demo.otheruser import as_nobody, can_change_user, try_file, try_socket
+from everyhop.demo.puppet import workload_secret
 from everyhop.demo.workload_client import SECURITY_HEADER, ask_for_secret, fetch_identity
+from everyhop.x509.keys import encode_private_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,10 +62,14 @@ def _of(service: str, name: str) -> Callable[[Range], Seen]:
 
 
 def _key_on_disk(field: Range) -> Seen:
-    """Look for any private key in clear under the whole state directory, as its owner."""
-    files = (path for path in field.stage.layout.root.rglob("*") if path.is_file())
-    found = [path.name for path in files if b"PRIVATE KEY" in path.read_bytes()]
-    return Seen(text=", ".join(found) or "not found")
+    """Search every file of the state, as its owner, for private keys of services and CA and for egress secrets."""
+    keys = [field.identity(name).key for name in ("storefront", "orders", "payments")]
+    keys.append(encode_private_key(field.forger.real.key).reveal())
+    needles = [b"PRIVATE KEY", *(private_number(der) for der in keys)]
+    needles += [workload_secret(puppet.pid) for puppet in field.stage.puppets.values()]
+    files = [path for path in field.stage.layout.root.rglob("*") if path.is_file()]
+    found = [path.name for path in files if any(needle in path.read_bytes() for needle in needles)]
+    return Seen(text=", ".join(found) or "not found", note=f"{len(files)} files, {len(needles)} needles")
 
 
 def attacks() -> list[Attempt]:
@@ -86,6 +93,6 @@ def attacks() -> list[Attempt]:
         ("agents' door of the server, another user", "EACCES", _socket(lambda s: s.server_socket)),
         ("database, another user", "EACCES", _file(lambda s: s.database)),
         ("key-encryption key, another user", "EACCES", _file(lambda s: s.keys / "kek")),
-        ("private keys in clear anywhere in the state", "not found", _key_on_disk),
+        ("keys and secrets in clear, in any file of the state", "not found", _key_on_disk),
     ]
     return [Attempt(theme=_THEME, name=name, expected=expected, run=run) for name, expected, run in rows]

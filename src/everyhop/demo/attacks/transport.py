@@ -90,22 +90,22 @@ def _impostor(kind: str) -> Callable[[Range], Seen]:
         # Without TLS there is no certificate to distrust: the log knows a connection that failed, no more.
         decision = None if kind == "plain" else last[-1].decision
         leaked = [word for word in told if word != "nothing"]
-        return Seen(text=f"the rogue got {leaked or 'no byte'}, {last[-1].text}", decision=decision)
+        return Seen(text=f"{leaked or 'no byte'}, {last[-1].text}", decision=decision)
 
     return run
 
 
 def attacks() -> list[Attempt]:
     """Return the attacks of this theme."""
-    refused = "the rogue got no byte, 503 untrusted-server"
+    refused = "no byte, 503 untrusted-server"
     rows: list[tuple[str, str, Callable[[Range], Seen]]] = [
         ("plain HTTP to the TLS port", "closed", _plain_http),
         ("h2c preface to the TLS port", "closed", _plain_preface),
         ("HTTP/2 preface inside an HTTP/1.1 session", "400", _preface_in_http1),
         ("h2c upgrade inside TLS", "403 no-rule", _h2c_upgrade),
         ("TLS 1.2 at most", "TLS alert: protocol version", _old_tls),
-        ("server impersonated with a self-made CA", refused, _impostor("stranger")),
-        ("server impersonated with another service's SVID", refused, _impostor("intruder")),
-        ("server impersonated without TLS", "the rogue got no byte, 503", _impostor("plain")),
+        ("a rogue server with a self-made CA", refused, _impostor("stranger")),
+        ("a rogue server with another service's SVID", refused, _impostor("intruder")),
+        ("a rogue server without TLS", "no byte, 503", _impostor("plain")),
     ]
     return [Attempt(theme=_THEME, name=name, expected=expected, run=run) for name, expected, run in rows]
