@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_LOG_BYTES: Final = 16 * 1024 * 1024
+_TAIL_BYTES: Final = 16 * 1024
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -50,3 +51,13 @@ def open_log(path: Path) -> BinaryIO:
         path.replace(path.with_name(path.name + ".1"))
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     return os.fdopen(descriptor, "ab")
+
+
+def last_lines(path: Path, count: int = 15) -> str:
+    """Return the end of a log, to show with a failure; empty when there is none."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            return b"\n".join(stream.read().splitlines()[-count:]).decode("utf-8", "replace")
+    except OSError:
+        return ""

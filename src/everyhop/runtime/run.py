@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.core.errors import EveryhopError, NotFound, Unavailable
 from everyhop.runtime.listening import Listening, find_listening
-from everyhop.runtime.logs import open_log
+from everyhop.runtime.logs import last_lines, open_log
 from everyhop.runtime.prctl import adopt_orphans, die_with_parent
 
 if TYPE_CHECKING:
@@ -164,8 +164,11 @@ class WorkloadRun:
         deadline = time.monotonic() + SIDECAR_READY_SECONDS
         while not envoy_is_ready(self._launch["admin_socket"]):
             if time.monotonic() > deadline:
+                log_file = Path(self._launch["log_file"])
                 raise Unavailable(
-                    "the sidecar does not become ready", hint=f"see {self._launch['log_file']}", retry=False
+                    f"the sidecar does not become ready:\n{last_lines(log_file)}",
+                    hint=f"see {log_file}",
+                    retry=False,
                 )
             info = signal.sigtimedwait(_WATCHED, 0.03)
             if info is not None and info.si_signo in {signal.SIGTERM, signal.SIGINT}:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from everyhop.control.local_link import LocalLink
 from everyhop.core.errors import EveryhopError, Unavailable
 from everyhop.runtime.locks import StateLock
-from everyhop.runtime.logs import open_log
+from everyhop.runtime.logs import last_lines, open_log
 from everyhop.runtime.prctl import die_with_parent
 
 if TYPE_CHECKING:
@@ -83,15 +83,6 @@ class Child:
             self.process.wait()
         self.process = None
 
-    def last_lines(self, count: int = 15) -> str:
-        """Return the end of the log, for a failure at start."""
-        try:
-            with self.log.open("rb") as stream:
-                stream.seek(max(0, self.log.stat().st_size - 16_384))
-                return b"\n".join(stream.read().splitlines()[-count:]).decode("utf-8", "replace")
-        except OSError:
-            return ""
-
 
 class Supervisor:
     """Runs server and agent for one state directory until a signal arrives."""
@@ -154,7 +145,7 @@ class Supervisor:
             for child in (self._server, self._agent):
                 if (code := child.note_end()) is not None:
                     raise Unavailable(
-                        f"the {child.name} ended at start with code {code}:\n{child.last_lines()}",
+                        f"the {child.name} ended at start with code {code}:\n{last_lines(child.log)}",
                         retry=False,
                     )
             try:
