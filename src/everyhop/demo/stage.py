@@ -41,8 +41,9 @@ _INTERRUPTIONS: Final = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 class Puppet:
     """The demo's hand inside a workload (:mod:`everyhop.demo.puppet`)."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], last_words: Callable[[], str]) -> None:
         self._process = process
+        self._last_words = last_words
         self._buffer = b""
         self.pid = 0
         self.proxy: tuple[str, int] = ("", 0)
@@ -79,10 +80,10 @@ class Puppet:
         while b"\n" not in self._buffer:
             left = max(0.0, deadline - time.monotonic())
             if not select.select([self._process.stdout], [], [], left)[0]:
-                raise Unavailable("a workload of the demo does not answer")
+                raise Unavailable(f"a workload of the demo does not answer:\n{self._last_words()}")
             part = os.read(self._process.stdout.fileno(), 65536)
             if not part:
-                raise Unavailable("a workload of the demo ended")
+                raise Unavailable(f"a workload of the demo ended:\n{self._last_words()}")
             self._buffer += part
         line, _, self._buffer = self._buffer.partition(b"\n")
         answer: dict[str, Any] = json.loads(line)
@@ -157,7 +158,8 @@ class Stage:
     def run_puppet(self, service: str) -> Puppet:
         """Start a puppet as a workload."""
         argv = self.command("run", service, "--", sys.executable, "-m", "everyhop.demo.puppet")
-        self.puppets[service] = Puppet(self.spawn(service, argv, piped=True))
+        process = self.spawn(service, argv, piped=True)
+        self.puppets[service] = Puppet(process, lambda: self.last_words(service))
         return self.puppets[service]
 
     def wait_ready(self, services: Sequence[str]) -> dict[str, Any]:
