@@ -30,6 +30,7 @@ from tests.support.workloads import AuthorityForTests, FakeControlPlane, FixedEn
 from everyhop.agent import Changes, IdentityCache
 from everyhop.core.errors import AttestationError
 from everyhop.core.secret import Secret
+from everyhop.dataplane.configuration import load_configuration
 from everyhop.dataplane.envoy import envoy_argv, locate_envoy
 from everyhop.dataplane.files import write_files
 from everyhop.dataplane.log_lines import record_of
@@ -114,7 +115,10 @@ class Running:
         """Put a policy in force in this sidecar; return the names of the files written."""
         self.sidecar = replace(self.sidecar, **changed)
         files = render_sidecar(snapshot, self.sidecar, self.mesh.endpoints, index=AccessIndex(snapshot))
-        return write_files(self.sidecar.directory, files)
+        written = write_files(self.sidecar.directory, files)
+        configs = self.mesh.secrets.configs
+        self.mesh.call(configs.publish, self.sidecar.instance, load_configuration(self.sidecar.directory))
+        return written
 
     def lines(self, count=0, *, since=0, seconds=3.0):
         """Return the records of its access log (from byte ``since`` on) once there are at least ``count``."""

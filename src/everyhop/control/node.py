@@ -21,6 +21,7 @@ from everyhop.control.launching import egress_secret, environment_of, plan_launc
 from everyhop.control.messages import AgentReport, InstanceReport, LaunchReply
 from everyhop.core.errors import EveryhopError, NotFound, Unavailable
 from everyhop.dataplane.closing import closing_files
+from everyhop.dataplane.configuration import Configuration, load_configuration
 from everyhop.dataplane.envoy import envoy_argv
 from everyhop.dataplane.files import replace_files, write_files
 from everyhop.dataplane.model import LOOPBACK, AppPort, AppSocket, Limits, Sidecar
@@ -77,7 +78,6 @@ class Node:
         self._p = ports
         self._snapshot: Snapshot | None = None
         self._bundle_sequence = 0
-        self._enforced: dict[str, str] = {}
         self._spools: dict[str, SpoolReader] = {}
         self._render = asyncio.Lock()
         self._waiting = 0
@@ -158,8 +158,12 @@ class Node:
             launches = self._p.registry.live()
             endpoints = _endpoints(launches)
             sidecars = [self._sidecar(launch) for launch in launches]
-            await asyncio.to_thread(_write_all, snapshot, sidecars, endpoints)
-            self._enforced = {sidecar.instance: snapshot.hash for sidecar in sidecars}
+            configs = self._p.secrets.configs
+            held = {sidecar.instance: configs.published(sidecar.instance) for sidecar in sidecars}
+            for instance, configuration in (
+                await asyncio.to_thread(_write_all, snapshot, sidecars, endpoints, held)
+            ).items():
+                configs.publish(instance, configuration)
             for launch in launches:
                 self._spool_of(launch.instance)
         # Asked anew: a launch may have been registered while the files were written, and its directories are in use.
@@ -195,7 +199,7 @@ class Node:
             for path in parent.iterdir():
                 if path.name not in live:
                     shutil.rmtree(path, ignore_errors=True)
-        self._enforced = {k: v for k, v in self._enforced.items() if k in live}
+        self._p.secrets.configs.keep_only(live)
 
     # -- launches
 
@@ -282,7 +286,7 @@ class Node:
             envoy_pid=None if launch.envoy is None else launch.envoy.pid,
             svid_expires_at=None if identity is None else identity.expires_at,
             envoy_restarts=int(launch.facts.get("envoy_restarts") or 0),
-            snapshot=self._enforced.get(launch.instance),
+            snapshot=self._p.secrets.configs.enforced(launch.instance),
         )
 
     def _held_sequence(self) -> int:
@@ -375,11 +379,16 @@ def _endpoints(launches: tuple[Launch, ...]) -> dict[str, tuple[tuple[str, int],
 
 
 def _write_all(
-    snapshot: Snapshot, sidecars: list[Sidecar], endpoints: dict[str, tuple[tuple[str, int], ...]]
-) -> None:
+    snapshot: Snapshot,
+    sidecars: list[Sidecar],
+    endpoints: dict[str, tuple[tuple[str, int], ...]],
+    held: dict[str, Configuration | None],
+) -> dict[str, Configuration]:
+    """Write the files of every sidecar; return what its Envoy is to be given."""
     index = AccessIndex(snapshot)
     for sidecar in sidecars:
         if sidecar.service in snapshot.services:
             write_files(sidecar.directory, render_sidecar(snapshot, sidecar, endpoints, index=index))
         else:
             replace_files(sidecar.directory, closing_files(snapshot, sidecar))
+    return {s.instance: load_configuration(s.directory, held[s.instance]) for s in sidecars}

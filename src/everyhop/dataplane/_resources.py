@@ -34,21 +34,17 @@ def duration(seconds: float) -> str:
     return f"{seconds:g}s"
 
 
-def watched_file(path: Path) -> Json:
-    """Return a configuration source: a file that is replaced by rename; its directory is watched.
+def from_agent() -> Json:
+    """Return the configuration source of everything that may change: the agent's stream (:mod:`.ads`).
 
-    Nothing starts before the first content is there, however long that takes: an absent file must not mean an
-    absent check.
+    Nothing starts before the first content is there, however long that takes: an absent resource must not
+    mean an absent check.
     """
-    return {
-        "path_config_source": {"path": str(path), "watched_directory": {"path": str(path.parent)}},
-        "resource_api_version": "V3",
-        "initial_fetch_timeout": "0s",
-    }
+    return {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
 
 
 def discovery_response(version: str, resources: list[Json]) -> Json:
-    """Return the content of a watched file."""
+    """Return the content of a file: resources of one type."""
     return {"version_info": version, "resources": resources}
 
 

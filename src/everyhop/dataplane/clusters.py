@@ -10,11 +10,11 @@ from everyhop.dataplane._resources import (
     Json,
     discovery_response,
     duration,
+    from_agent,
     load_assignment,
     pipe,
     socket_address,
     typed,
-    watched_file,
 )
 from everyhop.dataplane.model import LOOPBACK, AppPort, AppSocket
 from everyhop.dataplane.transport import client_tls
@@ -29,15 +29,19 @@ _CLUSTER: Final = "envoy.config.cluster.v3.Cluster"
 _HTTP: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _ASSIGNMENT: Final = "envoy.config.endpoint.v3.ClusterLoadAssignment"
 _MAX_CONCURRENT: Final = 4096
+_LARGE_WINDOWS: Final = {
+    "initial_stream_window_size": 4 * 1024 * 1024,
+    "initial_connection_window_size": 8 * 1024 * 1024,
+}
 
 
 def sds_cluster(sidecar: Sidecar) -> Json:
-    """Return the agent's socket for secrets."""
+    """Return the agent's socket, for configuration and secrets."""
     return {
         "name": names.SDS_CLUSTER,
         "type": "STATIC",
         "connect_timeout": "1s",
-        "typed_extension_protocol_options": _speaks({"http2_protocol_options": {}}),
+        "typed_extension_protocol_options": _speaks({"http2_protocol_options": _LARGE_WINDOWS}),
         "load_assignment": load_assignment(names.SDS_CLUSTER, [pipe(sidecar.sds_socket)]),
     }
 
@@ -79,13 +83,12 @@ def service_endpoints(target: str, endpoints: Sequence[Endpoint]) -> Json:
 
 
 def _cluster(sidecar: Sidecar, name: str, endpoints: str, protocol: Json, **more: Any) -> Json:
-    source = watched_file(sidecar.directory / "eds" / f"{endpoints}.json")
     limit = {"max_connections": _MAX_CONCURRENT, "max_pending_requests": _MAX_CONCURRENT}
     return typed(
         _CLUSTER,
         name=name,
         type="EDS",
-        eds_cluster_config={"eds_config": source, "service_name": endpoints},
+        eds_cluster_config={"eds_config": from_agent(), "service_name": endpoints},
         connect_timeout=duration(sidecar.limits.connect_timeout),
         per_connection_buffer_limit_bytes=sidecar.limits.buffer_bytes,
         circuit_breakers={"thresholds": [{**limit, "max_requests": _MAX_CONCURRENT, "max_retries": 64}]},

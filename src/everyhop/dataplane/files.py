@@ -1,24 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rendered files onto disk, so that a running Envoy sees each of them whole and never out of order."""
+"""Rendered files onto disk, each of them whole: the readable truth about a sidecar, and what the agent serves."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import secrets
-from typing import TYPE_CHECKING, Any, Final
-
-import msgspec
-
-from everyhop.dataplane._resources import encode
-from everyhop.dataplane.render import BOOTSTRAP, CLUSTERS, LISTENERS
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
 DIRECTORIES: Final = ("xds", "ecds", "eds", "rds")
-"""Watched by Envoy: nothing but finished files is ever in them."""
+"""Resources by kind of discovery service; the files in them are given to Envoy (:mod:`.configuration`)."""
 
 _SCRATCH: Final = ".new"
 
@@ -26,18 +21,13 @@ _SCRATCH: Final = ".new"
 def write_files(directory: Path, files: Mapping[str, bytes]) -> tuple[str, ...]:
     """Make ``directory`` hold exactly ``files``; return what was written or removed, in that order.
 
-    Files whose content is there already are left alone.  Each one is written beside the watched directories and
-    renamed into place, mode 0600.  What others refer to comes first: endpoints, clusters (the old ones as well),
-    filters, routes, listeners; then what is no longer used goes.  Raises OSError when the disk refuses.
+    Files whose content is there already are left alone.  Each one is written elsewhere and renamed into place, mode
+    0600.  Raises OSError when the disk refuses.
     """
     for name in (_SCRATCH, *DIRECTORIES):
         (directory / name).mkdir(mode=0o700, parents=True, exist_ok=True)
     _clear_scratch(directory)
-    changed = []
-    for name, content in _in_order(directory, files):
-        if _read(directory / name) != content:
-            _replace(directory, name, content)
-            changed.append(name)
+    changed = list(replace_files(directory, files))
     for name in _stale(directory, files):
         (directory / name).unlink()
         changed.append(name)
@@ -50,32 +40,6 @@ def replace_files(directory: Path, files: Mapping[str, bytes]) -> tuple[str, ...
     for name in changed:
         _replace(directory, name, files[name])
     return tuple(changed)
-
-
-def _in_order(directory: Path, files: Mapping[str, bytes]) -> list[tuple[str, bytes]]:
-    rank = {"eds": 1, "ecds": 3, "rds": 4}
-    special = {BOOTSTRAP: 0, CLUSTERS: 6, LISTENERS: 5}
-    ordered = sorted(
-        files.items(), key=lambda item: special.get(item[0], rank.get(item[0].partition("/")[0], 0))
-    )
-    both = _old_and_new_clusters(_read(directory / CLUSTERS), files[CLUSTERS])
-    at = next((i for i, (name, _) in enumerate(ordered) if not name.startswith(("eds/", BOOTSTRAP))), 0)
-    return [*ordered[:at], (CLUSTERS, both), *ordered[at:]]
-
-
-def _old_and_new_clusters(old: bytes | None, new: bytes) -> bytes:
-    """Return the new clusters with those of the old file that they lack: routes still refer to them."""
-    document = msgspec.json.decode(new)
-    try:
-        previous: list[dict[str, Any]] = [] if old is None else msgspec.json.decode(old)["resources"]
-        names = {cluster["name"] for cluster in document["resources"]}
-        kept = [cluster for cluster in previous if cluster["name"] not in names]
-    except (msgspec.DecodeError, KeyError, TypeError):
-        return new  # somebody damaged the old file; the new one stands alone
-    if not kept:
-        return new
-    document["resources"] += kept
-    return encode(document)
 
 
 def _stale(directory: Path, files: Mapping[str, bytes]) -> list[str]:

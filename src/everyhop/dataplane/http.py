@@ -6,11 +6,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.dataplane import _names as names
-from everyhop.dataplane._resources import Json, duration, extension, set_header, watched_file
+from everyhop.dataplane._resources import Json, duration, extension, from_agent, set_header
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from everyhop.dataplane.model import Limits
 
 _MANAGER: Final = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -49,13 +47,13 @@ def connection_manager(
     name: str,
     filters: list[Json],
     *,
-    routes: Path,
+    routes: str,
     access_log: list[Json],
     replies: Json,
     limits: Limits,
     **more: Any,
 ) -> Json:
-    """Return the HTTP connection manager ``name``, whose routes are the watched file ``routes`` (named like it).
+    """Return the HTTP connection manager ``name``, whose routes are the route configuration ``routes``.
 
     Paths pass exactly as they came: the bytes that were decided on are the bytes that are forwarded.
     """
@@ -64,7 +62,7 @@ def connection_manager(
         _MANAGER,
         stat_prefix=name,
         codec_type="AUTO",
-        rds={"route_config_name": routes.stem, "config_source": watched_file(routes)},
+        rds={"route_config_name": routes, "config_source": from_agent()},
         http_filters=[*filters, ROUTER],
         access_log=access_log,
         access_log_options={"flush_log_on_tunnel_successfully_established": True},

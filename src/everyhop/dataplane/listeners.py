@@ -14,11 +14,11 @@ from everyhop.dataplane._resources import (
     Json,
     duration,
     extension,
+    from_agent,
     pipe,
     socket_address,
     type_url,
     typed,
-    watched_file,
 )
 from everyhop.dataplane.access_log import egress_http_log, egress_tcp_log, handshake_log, ingress_log
 from everyhop.dataplane.enforcement import HTTP_FILTER, KEY_OBJECT, deny_all
@@ -30,7 +30,6 @@ from everyhop.policy.model import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from everyhop.authz.table import ServiceTable
     from everyhop.dataplane.model import Limits, Sidecar
@@ -92,16 +91,6 @@ def egress_listeners(sidecar: Sidecar, caller: SpiffeId, tcp_targets: Iterable[S
     return [proxy, local, *(_egress_tcp(sidecar, caller, target) for target in tcp_targets)]
 
 
-def ecds_path(sidecar: Sidecar, name: str) -> Path:
-    """Return the watched file of a filter's configuration."""
-    return sidecar.directory / "ecds" / f"{name}.json"
-
-
-def rds_path(sidecar: Sidecar, name: str) -> Path:
-    """Return the watched file of a listener's routes."""
-    return sidecar.directory / "rds" / f"{name}.json"
-
-
 def _listener(name: str, address: Json, chain: Json, limits: Limits, **more: Any) -> Json:
     return typed(
         _LISTENER,
@@ -113,12 +102,12 @@ def _listener(name: str, address: Json, chain: Json, limits: Limits, **more: Any
     )
 
 
-def _delivered(sidecar: Sidecar, name: str) -> Json:
-    """Return a filter whose configuration is a watched file; without a good one, everything is refused."""
+def _delivered(name: str) -> Json:
+    """Return a filter whose configuration comes by itself (ECDS); without a good one, everything is refused."""
     return {
         "name": name,
         "config_discovery": {
-            "config_source": watched_file(ecds_path(sidecar, name)),
+            "config_source": from_agent(),
             "type_urls": [type_url(HTTP_FILTER)],
             "default_config": deny_all(),
         },
@@ -131,11 +120,11 @@ def _ingress(sidecar: Sidecar, *, is_tcp: bool) -> Json:
     A network filter would not do: Envoy connects the application before it asks such a filter, so a refused
     caller that stays silent still reads whatever the application says first.
     """
-    filters = [_delivered(sidecar, names.CALLERS), _delivered(sidecar, names.AUTHZ)]
+    filters = [_delivered(names.CALLERS), _delivered(names.AUTHZ)]
     return connection_manager(
         names.INGRESS,
         filters if is_tcp else [_KEY_FILTER, *filters],
-        routes=rds_path(sidecar, names.INGRESS),
+        routes=names.INGRESS,
         access_log=ingress_log(sidecar),
         replies=ingress_replies(),
         limits=sidecar.limits,
@@ -149,7 +138,7 @@ def _egress_http(sidecar: Sidecar, caller: SpiffeId, name: str, filters: list[Js
     return connection_manager(
         name,
         filters,
-        routes=rds_path(sidecar, names.EGRESS),
+        routes=names.EGRESS,
         access_log=egress_http_log(sidecar, str(caller)),
         replies=egress_replies(),
         limits=sidecar.limits,

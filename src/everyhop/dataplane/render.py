@@ -13,8 +13,8 @@ from everyhop.dataplane._resources import (
     discovery_response,
     encode,
     extension,
+    from_agent,
     pipe,
-    watched_file,
 )
 from everyhop.dataplane.clusters import (
     app_clusters,
@@ -26,6 +26,7 @@ from everyhop.dataplane.clusters import (
 from everyhop.dataplane.enforcement import filter_file, http_authorization, known_callers, tcp_authorization
 from everyhop.dataplane.listeners import egress_listeners, ingress_listener
 from everyhop.dataplane.routes import egress_routes, ingress_routes
+from everyhop.dataplane.transport import agent_service
 from everyhop.policy.access import AccessIndex
 
 if TYPE_CHECKING:
@@ -96,7 +97,6 @@ def _listeners(sidecar: Sidecar, table: ServiceTable, targets: list[Service]) ->
 
 
 def _bootstrap(sidecar: Sidecar) -> Json:
-    xds = sidecar.directory / "xds"
     connections = sidecar.limits.connections
     monitor = extension(
         "envoy.resource_monitors.global_downstream_max_connections",
@@ -108,8 +108,14 @@ def _bootstrap(sidecar: Sidecar) -> Json:
         "node": {"id": sidecar.instance, "cluster": sidecar.service, "metadata": {"node": sidecar.node}},
         "admin": {"address": pipe(sidecar.admin_socket, mode=OWNER_ONLY)},
         "dynamic_resources": {
-            "lds_config": watched_file(xds / "lds.json"),
-            "cds_config": watched_file(xds / "cds.json"),
+            "ads_config": {
+                "api_type": "DELTA_GRPC",
+                "transport_api_version": "V3",
+                "set_node_on_first_message_only": True,
+                "grpc_services": [agent_service()],
+            },
+            "lds_config": from_agent(),
+            "cds_config": from_agent(),
         },
         "static_resources": {"clusters": [sds_cluster(sidecar)]},
         "overload_manager": {"resource_monitors": [monitor]},

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from everyhop.core.errors import AttestationError, InputError, NotFound
 from everyhop.dataplane import _names as names
+from everyhop.dataplane.ads import ConfigDiscovery
 from everyhop.wire.envoy import (
     SECRET_TYPE_URL,
     SPIFFE_VALIDATOR_NAME,
@@ -28,8 +29,9 @@ from everyhop.wire.envoy import (
     Secret,
     SPIFFECertValidatorConfig,
 )
+from everyhop.wire.envoy_config import DELTA_RESOURCES, DeltaDiscoveryRequest, DeltaDiscoveryResponse
 from everyhop.wire.rpc import Call, Cardinality, Method, Service
-from everyhop.wire.transport import PeerServer
+from everyhop.wire.transport import Limits, PeerServer
 from everyhop.x509.certificates import certificates_to_pem
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ log = logging.getLogger(__name__)
 _FIRST_REQUEST_SECONDS: Final = 10.0
 _KNOWN: Final = frozenset({names.SDS_SVID, names.SDS_BUNDLE})
 _MAX_SHOWN: Final = 300
+_MAX_UNSENT_BYTES: Final = 64 * 1024 * 1024  # a policy of 10,000 operations takes several MiB
 
 
 @dataclass(slots=True)
@@ -74,6 +77,7 @@ class SecretDiscovery:
         self._workloads = workloads
         self._changes = changes
         self._acknowledged: dict[str, tuple[_Stream, int]] = {}
+        self.configs = ConfigDiscovery(launches, changes)
 
     def acknowledged_bundle(self, instance: str) -> int:
         """Return the sequence of the bundle that a sidecar has confirmed; 0 while it has none or is not connected."""
@@ -206,15 +210,24 @@ async def _before(
 
 
 def secrets_server(discovery: SecretDiscovery) -> PeerServer:
-    """Return the gRPC server of the SDS socket; start it inside the event loop that made it."""
-    method = Method(
-        path=STREAM_SECRETS,
-        cardinality=Cardinality.STREAM_STREAM,
-        request=DiscoveryRequest,
-        reply=DiscoveryResponse,
-        handler=discovery.stream,
-    )
-    return PeerServer([Service([method])])
+    """Return the gRPC server for sidecars: secrets and configuration.  Start it in the event loop that made it."""
+    methods = [
+        Method(
+            path=STREAM_SECRETS,
+            cardinality=Cardinality.STREAM_STREAM,
+            request=DiscoveryRequest,
+            reply=DiscoveryResponse,
+            handler=discovery.stream,
+        ),
+        Method(
+            path=DELTA_RESOURCES,
+            cardinality=Cardinality.STREAM_STREAM,
+            request=DeltaDiscoveryRequest,
+            reply=DeltaDiscoveryResponse,
+            handler=discovery.configs.stream,
+        ),
+    ]
+    return PeerServer([Service(methods)], limits=Limits(max_unsent_bytes=_MAX_UNSENT_BYTES))
 
 
 def svid_secret(identity: X509Identity) -> Secret:

@@ -22,14 +22,18 @@ _ONLY_1_3: Final = {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_prot
 _RETRY: Final = {"retry_back_off": {"base_interval": "0.1s", "max_interval": "1s"}}
 
 
+def agent_service() -> Json:
+    """Return the agent as a gRPC service, reconnected to within a second."""
+    return {"envoy_grpc": {"cluster_name": names.SDS_CLUSTER, "retry_policy": _RETRY}}
+
+
 def secret(name: str) -> Json:
     """Return a reference to a secret that the agent serves; nothing starts before it has arrived."""
-    service = {"envoy_grpc": {"cluster_name": names.SDS_CLUSTER, "retry_policy": _RETRY}}
     source = {
         "api_type": "GRPC",
         "transport_api_version": "V3",
         "set_node_on_first_message_only": True,
-        "grpc_services": [service],
+        "grpc_services": [agent_service()],
     }
     config = {"resource_api_version": "V3", "initial_fetch_timeout": "0s", "api_config_source": source}
     return {"name": name, "sds_config": config}
