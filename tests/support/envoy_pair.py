@@ -203,18 +203,26 @@ class Mesh:
         self.secrets = SecretDiscovery(
             identities=self.identities, launches=self, workloads=self, changes=self.changes
         )
-        server = secrets_server(self.secrets)
-        listener = UnixListener.bind(self.root / "sds.sock", mode=0o600)
-        await server.start(listener)
+        await self.serve()
         renewing = asyncio.create_task(self.identities.run())
         self._ready.set()
         await self._stop.wait()
-        await server.close()
-        listener.close()
+        await self.stop_serving()
         renewing.cancel()
         for app in self.apps.values():
             app.close()
         await asyncio.gather(renewing, return_exceptions=True)
+
+    async def serve(self):
+        """Serve configuration and secrets to sidecars."""
+        self._server = secrets_server(self.secrets)
+        self._listener = UnixListener.bind(self.root / "sds.sock", mode=0o600)
+        await self._server.start(self._listener)
+
+    async def stop_serving(self):
+        """Be away, as an agent that was killed."""
+        await self._server.close()
+        self._listener.close()
 
     def check_sidecar(self, peer, instance):
         """Stand in for the launch registry: the process must be the Envoy that was started under this name."""

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One trust domain of real sidecars for the tests of this shelf."""
 
+import io
+import logging
+
 import pytest
 from tests.support.envoy_pair import Mesh
 
@@ -42,3 +45,30 @@ def mesh():
         for service in ("orders", "ledger", "storefront"):
             mesh.sidecar(service)
         yield mesh
+
+
+class Log(logging.Handler):
+    """What the data plane logged since a test began."""
+
+    def __init__(self):
+        super().__init__()
+        self._stream = io.StringIO()
+
+    def emit(self, record):
+        self._stream.write(record.getMessage() + "\n")
+
+    @property
+    def text(self):
+        return self._stream.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def watched_log(request):
+    """Give the domain of this shelf a ``log``."""
+    handler = Log()
+    logger = logging.getLogger("everyhop.dataplane")
+    logger.addHandler(handler)
+    if "mesh" in request.fixturenames:
+        request.getfixturevalue("mesh").log = handler
+    yield
+    logger.removeHandler(handler)

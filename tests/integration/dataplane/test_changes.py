@@ -10,9 +10,18 @@ import pytest
 from tests.integration.dataplane.conftest import POLICY
 from tests.support.envoy_pair import Mesh, exchange, foreign_ca, request_bytes, wait_for
 
+from everyhop.dataplane._protobuf import encode_message
+from everyhop.dataplane.configuration import FILTER, LISTENER, Configuration, Resource, load_configuration
 from everyhop.dataplane.files import write_files
 from everyhop.dataplane.render import render_sidecar
 
+RBAC = b"type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
+# An RBAC filter with field 15, which no version has.
+UNKNOWN_FIELD = (
+    b"\x0a\x05authz\x12" + bytes([len(RBAC) + 6]) + b"\x0a" + bytes([len(RBAC)]) + RBAC + b"\x12\x02\x78\x01"
+)
+FILTER_MESSAGE = "envoy.config.core.v3.TypedExtensionConfig"
+ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
 NO_LIST = POLICY.replace("operations: [list, read,", "operations: [read,")
 NO_LEDGER = POLICY.replace("  - {from: storefront, to: ledger}\n", "")
 UPGRADE = [
@@ -103,33 +112,69 @@ def test_100_changes_fail_no_legitimate_request_and_permit_no_other(restored):
     assert len(allowed.answers) > 200
 
 
+def swapped(mesh, kind, name, content):
+    """Publish the configuration of orders with other bytes for one resource; return the one before."""
+    configs = mesh.secrets.configs
+    good = configs.published("orders")
+    resources = {k: dict(v) for k, v in good.resources.items()}
+    resources[kind][name] = Resource(f"bad-{len(content)}", content)
+    mesh.call(configs.publish, "orders", Configuration(label="b" * 64, resources=resources))
+    return good
+
+
 @pytest.mark.parametrize(
-    "bad", [b"", b"{", b"{}", b'{"version_info": "x", "resources": []}', b"\0" * 100, b"[1]"], ids=repr
+    "content",
+    [
+        pytest.param(b"\xff" * 20, id="no protobuf"),
+        pytest.param(b"", id="empty"),
+        pytest.param(encode_message(FILTER_MESSAGE, {"name": "other"}), id="other name"),
+        pytest.param(encode_message(FILTER_MESSAGE, {"name": "authz"}), id="no configuration"),
+        pytest.param(
+            encode_message(FILTER_MESSAGE, {"name": "authz", "typed_config": {"@type": ROUTER}}),
+            id="other filter",
+        ),
+        pytest.param(
+            UNKNOWN_FIELD,
+            id="unknown field",
+        ),
+    ],
 )
-def test_a_damaged_filter_file_changes_nothing(mesh, bad):
-    directory = mesh.sidecars["orders"].sidecar.directory
-    good = (directory / "ecds/authz.json").read_bytes()
-    scratch = directory / "scratch"
-    scratch.write_bytes(bad)
-    scratch.replace(directory / "ecds/authz.json")
-    time.sleep(0.1)
-    assert status_of(mesh, "/orders") == 200
-    assert status_of(mesh, "/admin") == 403
-    scratch.write_bytes(good)
-    scratch.replace(directory / "ecds/authz.json")
+def test_a_damaged_filter_changes_nothing_and_is_not_counted_as_enforced(mesh, content):
+    """Envoy would take an RBAC filter whose only field it does not know for one without rules."""
+    good = swapped(mesh, FILTER, "authz", content)
+    wait_for(lambda: "rejects" in mesh.log.text)
+    try:
+        assert status_of(mesh, "/orders") == 200
+        assert status_of(mesh, "/admin") == 403
+        assert mesh.secrets.configs.enforced("orders") == good.label
+    finally:
+        mesh.call(mesh.secrets.configs.publish, "orders", good)
 
 
-def test_an_unknown_field_is_refused_and_not_skipped(mesh):
-    """Skipped, it would leave a filter without rules, and that lets everybody pass."""
-    directory = mesh.sidecars["orders"].sidecar.directory
-    good = (directory / "ecds/authz.json").read_bytes()
-    scratch = directory / "scratch"
-    scratch.write_bytes(good.replace(b'"matcher":', b'"matcherx":', 1))
-    scratch.replace(directory / "ecds/authz.json")
-    time.sleep(0.1)
-    assert status_of(mesh, "/admin") == 403
-    scratch.write_bytes(good)
-    scratch.replace(directory / "ecds/authz.json")
+def test_a_damaged_listener_keeps_the_old_one(mesh):
+    good = swapped(
+        mesh, LISTENER, "ingress", encode_message("envoy.config.listener.v3.Listener", {"name": "ingress"})
+    )
+    wait_for(lambda: "rejects" in mesh.log.text)
+    try:
+        assert status_of(mesh, "/orders") == 200
+    finally:
+        mesh.call(mesh.secrets.configs.publish, "orders", good)
+
+
+def test_sidecars_go_on_without_the_agent_and_catch_up(restored):
+    """The stream ends, calls do not; what changed meanwhile arrives when it is back."""
+    mesh = restored
+    with Load(mesh) as load:
+        mesh.call(mesh.stop_serving)
+        assert status_of(mesh, "/orders") == 200
+        mesh.apply(NO_LIST)
+        time.sleep(0.3)
+        assert status_of(mesh, "/orders") == 200
+        mesh.call(mesh.serve)
+        wait_for(lambda: status_of(mesh, "/orders") == 403, seconds=5)
+    assert set(load.answers) == {200}
+    assert not load.errors
 
 
 def test_a_withdrawn_tcp_connection_is_cut_and_others_are_not(restored):
@@ -268,6 +313,7 @@ def test_secrets_are_for_the_sidecar_of_the_launch_alone(mesh):
         running.stop()
         files["bootstrap.json"] = files["bootstrap.json"].replace(b'"id": "thief"', b'"id": "orders"')
         write_files(running.sidecar.directory, files)
+        mesh.call(mesh.secrets.configs.publish, "thief", load_configuration(running.sidecar.directory))
         running.__init__(mesh, running.sidecar)
         running.start()
         time.sleep(1.0)

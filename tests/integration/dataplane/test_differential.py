@@ -3,7 +3,6 @@
 
 import dataclasses
 import http.client
-import json
 import time
 from collections import Counter
 
@@ -102,14 +101,6 @@ def on_the_wire(request):
     )
 
 
-def in_force(running, snapshot):
-    """Tell whether Envoy has taken over a snapshot everywhere."""
-    filters = json.loads(running.admin("/config_dump?resource=ecds_filters")[1]).get("configs", [])
-    versions = {f["ecds_filter"]["name"]: f.get("version_info") for f in filters}
-    routes = running.admin("/config_dump?resource=dynamic_route_configs")[1]
-    return set(versions.values()) == {snapshot.hash} and len(versions) == 2 and snapshot.hash in routes
-
-
 @st.composite
 def cases(draw):
     document = draw(
@@ -134,7 +125,7 @@ def test_envoy_decides_like_the_engine(mesh, case):
     snapshot, requests = case
     running = mesh.sidecars[TARGET]
     running.apply(snapshot)
-    wait_for(lambda: in_force(running, snapshot), what="the snapshot in Envoy")
+    wait_for(lambda: mesh.secrets.configs.enforced(TARGET) == snapshot.hash, what="the snapshot in Envoy")
     start = running.log_size()
     engine = Engine(snapshot)
     callers = Callers(mesh)
