@@ -10,7 +10,6 @@ import msgspec
 
 from everyhop.auditlog import Record  # msgspec resolves annotations at run time
 
-
 UNCHANGED: Final = msgspec.Raw()
 
 

@@ -20,15 +20,9 @@ from everyhop.agent import Launch, LaunchState
 from everyhop.control.launching import egress_secret, environment_of, plan_launch
 from everyhop.control.messages import AgentReport, InstanceReport, LaunchReply
 from everyhop.core.errors import EveryhopError, NotFound, Unavailable
-from everyhop.dataplane.closing import closing_files
-from everyhop.dataplane.configuration import Configuration, load_configuration
 from everyhop.dataplane.envoy import envoy_argv
-from everyhop.dataplane.files import replace_files, write_files
-from everyhop.dataplane.model import LOOPBACK, AppPort, AppSocket, Limits, Sidecar
-from everyhop.dataplane.render import render_sidecar
 from everyhop.dataplane.spool import SpoolReader
 from everyhop.policy import decode_snapshot
-from everyhop.policy.access import AccessIndex
 from everyhop.spiffe.bundle import decode_bundle
 from everyhop.wire.processes import read_stat
 
@@ -38,6 +32,7 @@ if TYPE_CHECKING:
     from everyhop.control.client import ControlClient
     from everyhop.control.launching import Places
     from everyhop.control.messages import LaunchRequest, LaunchState as LaunchNews, Update
+    from everyhop.control.sidecars import Sidecars
     from everyhop.core.clock import Clock, Entropy
     from everyhop.core.secret import Secret
     from everyhop.dataplane.sds import SecretDiscovery
@@ -60,13 +55,13 @@ class NodePorts:
     identities: IdentityCache
     workloads: WorkloadService
     secrets: SecretDiscovery
+    sidecars: Sidecars
     changes: Changes
     places: Places
     key: Secret
     envoy: Path
     envoy_concurrency: int
     record_flush_ms: int
-    max_connections: int
     clock: Clock
     entropy: Entropy
 
@@ -79,7 +74,6 @@ class Node:
         self._snapshot: Snapshot | None = None
         self._bundle_sequence = 0
         self._spools: dict[str, SpoolReader] = {}
-        self._render = asyncio.Lock()
         self._waiting = 0
 
     @property
@@ -143,55 +137,21 @@ class Node:
         while True:
             version = self._p.changes.version
             try:
-                await self.apply()
+                await self._apply()
             except OSError as error:
                 _log.error("sidecar files cannot be written", extra={"reason": str(error)})
             await self._report()
             await self._p.changes.beyond(version)
 
-    async def apply(self) -> None:
-        """Make the files of every sidecar agree with policy, launches and endpoints."""
+    async def _apply(self, *, only: str | None = None) -> None:
         if self._snapshot is None:
             return
-        async with self._render:
-            snapshot = self._snapshot
-            launches = self._p.registry.live()
-            endpoints = _endpoints(launches)
-            sidecars = [self._sidecar(launch) for launch in launches]
-            configs = self._p.secrets.configs
-            held = {sidecar.instance: configs.published(sidecar.instance) for sidecar in sidecars}
-            for instance, configuration in (
-                await asyncio.to_thread(_write_all, snapshot, sidecars, endpoints, held)
-            ).items():
-                configs.publish(instance, configuration)
-            for launch in launches:
-                self._spool_of(launch.instance)
+        launches = self._p.registry.live()
+        await self._p.sidecars.apply(self._snapshot, launches, only=only)
+        for launch in launches:
+            self._spool_of(launch.instance)
         # Asked anew: a launch may have been registered while the files were written, and its directories are in use.
         self._clean_up({launch.instance for launch in self._p.registry.live()})
-
-    def _sidecar(self, launch: Launch) -> Sidecar:
-        sockets = Path(launch.directories["sockets"])
-        app: AppSocket | AppPort | None = None
-        if launch.facts.get("app") == "unix":
-            app = AppSocket(sockets / "app.sock")
-        elif launch.facts.get("app") == "port":
-            app = AppPort(launch.ports["app"])
-        return Sidecar(
-            instance=launch.instance,
-            service=launch.service,
-            node=self._p.client.agent,
-            directory=Path(launch.directories["envoy"]),
-            ingress=(LOOPBACK, launch.ports["ingress"]),
-            egress_port=launch.ports["egress"],
-            egress_socket=sockets / "egress.sock",
-            egress_secret=egress_secret(self._p.key, launch.instance),
-            app=app,
-            sds_socket=self._p.places.sds_socket,
-            admin_socket=sockets / "admin.sock",
-            access_log=Path(launch.directories["spool"]) / "access.log",
-            uid=launch.uid,
-            limits=Limits(connections=self._p.max_connections),
-        )
 
     def _clean_up(self, live: set[str]) -> None:
         """Remove what ended launches left, except decisions that the server does not have yet."""
@@ -199,7 +159,7 @@ class Node:
             for path in parent.iterdir():
                 if path.name not in live:
                     shutil.rmtree(path, ignore_errors=True)
-        self._p.secrets.configs.keep_only(live)
+        self._p.sidecars.keep_only(live)
 
     # -- launches
 
@@ -217,7 +177,7 @@ class Node:
             port=request.port,
         )
         self._p.registry.register(launch)
-        await self.apply()
+        await self._apply(only=launch.instance)
         service = self.snapshot.services[request.service]
         with suppress(EveryhopError):  # Envoy waits for its secrets anyhow; this makes the first call fast
             await self._p.identities.x509(service.spiffe_id, wait_seconds=5.0)
@@ -228,7 +188,7 @@ class Node:
             spiffe_id=str(service.spiffe_id),
             envoy_argv=envoy_argv(
                 self._p.envoy,
-                self._sidecar(launch),
+                self._p.sidecars.sidecar_of(launch),
                 concurrency=self._p.envoy_concurrency,
                 flush_ms=self._p.record_flush_ms,
             ),
@@ -286,7 +246,7 @@ class Node:
             envoy_pid=None if launch.envoy is None else launch.envoy.pid,
             svid_expires_at=None if identity is None else identity.expires_at,
             envoy_restarts=int(launch.facts.get("envoy_restarts") or 0),
-            snapshot=self._p.secrets.configs.enforced(launch.instance),
+            snapshot=self._p.sidecars.enforced(launch.instance),
         )
 
     def _held_sequence(self) -> int:
@@ -367,28 +327,3 @@ class Node:
                 for path in sorted(root.rglob("*.json"))
             }
         return answer
-
-
-def _endpoints(launches: tuple[Launch, ...]) -> dict[str, tuple[tuple[str, int], ...]]:
-    """Return where each service can be called: instances whose application listens and that do not drain."""
-    found: dict[str, list[tuple[str, int]]] = {}
-    for launch in launches:
-        if launch.state is LaunchState.RUNNING and launch.facts.get("app"):
-            found.setdefault(launch.service, []).append(("127.0.0.1", launch.ports["ingress"]))
-    return {service: tuple(sorted(places)) for service, places in sorted(found.items())}
-
-
-def _write_all(
-    snapshot: Snapshot,
-    sidecars: list[Sidecar],
-    endpoints: dict[str, tuple[tuple[str, int], ...]],
-    held: dict[str, Configuration | None],
-) -> dict[str, Configuration]:
-    """Write the files of every sidecar; return what its Envoy is to be given."""
-    index = AccessIndex(snapshot)
-    for sidecar in sidecars:
-        if sidecar.service in snapshot.services:
-            write_files(sidecar.directory, render_sidecar(snapshot, sidecar, endpoints, index=index))
-        else:
-            replace_files(sidecar.directory, closing_files(snapshot, sidecar))
-    return {s.instance: load_configuration(s.directory, held[s.instance]) for s in sidecars}

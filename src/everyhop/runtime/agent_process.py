@@ -19,6 +19,7 @@ from everyhop.api.workload_api import workload_server
 from everyhop.control.client import ControlClient
 from everyhop.control.launching import Places, load_key
 from everyhop.control.node import Node, NodePorts
+from everyhop.control.sidecars import Sidecars
 from everyhop.dataplane.envoy import locate_envoy
 from everyhop.dataplane.sds import SecretDiscovery, secrets_server
 from everyhop.providers.attestors import ProcInspector
@@ -70,6 +71,14 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
         secrets = SecretDiscovery(
             identities=identities, launches=registry, workloads=workloads, changes=changes
         )
+        places, key = _places(layout), load_key(layout.agent_state / "key", entropy)
+        sidecars = Sidecars(
+            configs=secrets.configs,
+            key=key,
+            node=client.agent,
+            sds_socket=layout.sds_socket,
+            max_connections=settings.max_connections,
+        )
         node = Node(
             NodePorts(
                 client=client,
@@ -77,13 +86,13 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
                 identities=identities,
                 workloads=workloads,
                 secrets=secrets,
+                sidecars=sidecars,
                 changes=changes,
-                places=_places(layout),
-                key=load_key(layout.agent_state / "key", entropy),
+                places=places,
+                key=key,
                 envoy=locate_envoy(settings.envoy),
                 envoy_concurrency=settings.envoy_concurrency,
                 record_flush_ms=int(settings.record_flush.total_seconds() * 1000),
-                max_connections=settings.max_connections,
                 clock=clock,
                 entropy=entropy,
             )

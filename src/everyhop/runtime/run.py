@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 SIDECAR_READY_SECONDS: Final = 15.0
 DRAIN_SECONDS: Final = 0.2
 ENVOY_STOP_SECONDS: Final = 2.0
-LOOK_SECONDS: Final = 0.1
-CHECK_AGENT_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 0.1  # while the application does not listen yet
+REST_SECONDS: Final = 0.5
+CHECK_AGENT_SECONDS: Final = 2.0
 LARGEST_BACKOFF_SECONDS: Final = 5.0
 STABLE_SECONDS: Final = 20.0
 
@@ -192,7 +193,7 @@ class WorkloadRun:
     def _watch(self) -> None:
         next_check = 0.0
         while self._exit_code is None:
-            info = signal.sigtimedwait(_WATCHED, LOOK_SECONDS)
+            info = signal.sigtimedwait(_WATCHED, REST_SECONDS if self._listening.app else LOOK_SECONDS)
             if info is not None:
                 self._on_signal(info)
             self._reap()
