@@ -9,9 +9,15 @@ from __future__ import annotations
 
 import struct
 from decimal import Decimal
-from typing import Any, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from everyhop.dataplane._schema import MESSAGES, Field
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _TYPE: Final = "type.googleapis.com/"
 _TYPED_STRUCT: Final = _TYPE + "xds.type.v3.TypedStruct"
@@ -45,8 +51,8 @@ def encode_message(name: str, value: dict[str, Any]) -> bytes:
         field = message[key]
         if field.kind == "map":
             parts += [
-                _bytes(field.number, _text(1, name) + _bytes(2, _map_value(field, entry)))
-                for name, entry in inner.items()
+                _bytes(field.number, _text(1, name) + _bytes(2, encoded))
+                for name, encoded in _map_values(field, inner)
             ]
         elif isinstance(inner, list):
             parts += [_field(field, entry) for entry in inner]
@@ -55,8 +61,22 @@ def encode_message(name: str, value: dict[str, Any]) -> bytes:
     return b"".join(parts)
 
 
-def _map_value(field: Field, value: dict[str, Any]) -> bytes:
-    return encode_any(value) if field.of == "any" else encode_message(str(field.of), value)
+def _map_values(field: Field, entries: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
+    """Yield a map's keys with their encoded values.
+
+    A map may come half decoded, its values still text (``msgspec.Raw``): the thousands of operations of a large
+    policy have few different sets of callers, and what is the same text need be encoded only once.
+    """
+    known: dict[bytes, bytes] = {}
+    for name, entry in entries.items():
+        if not isinstance(entry, msgspec.Raw):
+            yield name, encode_any(entry) if field.of == "any" else encode_message(str(field.of), entry)
+            continue
+        text = bytes(entry)
+        encoded = known.get(text)
+        if encoded is None:
+            encoded = known[text] = encode_message(str(field.of), msgspec.json.decode(text))
+        yield name, encoded
 
 
 def _field(field: Field, value: Any) -> bytes:
@@ -104,7 +124,12 @@ def _value(value: Any) -> bytes:
     return _bytes(6, b"".join(_bytes(1, _value(inner)) for inner in value))
 
 
+_BYTES: Final = tuple(bytes([n]) for n in range(128))
+
+
 def _varint(value: int) -> bytes:
+    if value < 128:  # noqa: PLR2004  # one byte; by far the most common
+        return _BYTES[value]
     out = bytearray()
     while value > 0x7F:  # noqa: PLR2004  # seven bits a byte
         out.append(value & 0x7F | 0x80)
@@ -113,6 +138,7 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
+@lru_cache(maxsize=256)
 def _key(number: int, wire_type: int) -> bytes:
     return _varint(number << 3 | wire_type)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -62,12 +62,68 @@ def load_configuration(directory: Path, previous: Configuration | None = None) -
     label = ""
     for name in DIRECTORIES:
         for path in sorted((directory / name).glob("*.json")):
-            document = msgspec.json.decode(path.read_bytes())
+            document = _file.decode(path.read_bytes())
             if name == "ecds":
-                label = document["version_info"]
-            for resource in document["resources"]:
-                version = hashlib.sha256(msgspec.json.encode(resource)).hexdigest()[:16]
-                kind = resource["@type"]
-                encoded = known.get(version) or Resource(version, encode_resource(resource)[1])
-                found.setdefault(kind, {})[resource.get("name") or resource["cluster_name"]] = encoded
+                label = document.version_info
+            for raw in document.resources:
+                version = hashlib.sha256(raw).hexdigest()[:16]
+                about = _about.decode(raw)
+                encoded = known.get(version) or Resource(
+                    version, encode_resource(_decode(about.kind, raw))[1]
+                )
+                found.setdefault(about.kind, {})[about.name or about.cluster_name] = encoded
     return Configuration(label=label, resources=found)
+
+
+class _File(msgspec.Struct):
+    version_info: str
+    resources: list[msgspec.Raw]
+
+
+class _About(msgspec.Struct):
+    kind: str = msgspec.field(name="@type")
+    name: str = ""
+    cluster_name: str = ""
+
+
+class _Map(msgspec.Struct, forbid_unknown_fields=True):
+    map: dict[str, msgspec.Raw]
+
+
+class _Tree(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    input: Any
+    exact_match_map: _Map | None = None
+    prefix_match_map: _Map | None = None
+
+
+class _Matcher(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    matcher_tree: _Tree | None = None
+    matcher_list: Any = None
+    on_no_match: Any = None
+
+
+class _Filter(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    kind: str = msgspec.field(name="@type")
+    matcher: _Matcher | None = None
+    shadow_matcher: _Matcher | None = None
+    shadow_rules_stat_prefix: str = ""
+
+
+class _NamedFilter(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    typed_config: _Filter
+    kind: str = msgspec.field(name="@type")
+
+
+_file: Final = msgspec.json.Decoder(_File)
+_about: Final = msgspec.json.Decoder(_About)
+_filter: Final = msgspec.json.Decoder(_NamedFilter)
+
+
+def _decode(kind: str, raw: msgspec.Raw) -> dict[str, Any]:
+    """Return a resource as JSON values; the large maps of a policy keep their values as text."""
+    if kind != FILTER:
+        resource: dict[str, Any] = msgspec.json.decode(raw)
+        return resource
+    plain: dict[str, Any] = msgspec.to_builtins(_filter.decode(raw), builtin_types=(msgspec.Raw,))
+    return plain
