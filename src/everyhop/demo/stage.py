@@ -215,6 +215,9 @@ class Stage:
         if process is None:
             return
         process.terminate()
+        self._wait_for_end(process)
+
+    def _wait_for_end(self, process: subprocess.Popen[bytes]) -> None:
         try:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -229,8 +232,9 @@ class Stage:
             for name in workloads:
                 with suppress(OSError):
                     self._processes[name].terminate()
-            for name in [*workloads, "up"]:
-                self.stop(name)
+            for name in workloads:  # asked once each, and all at the same time
+                self._wait_for_end(self._processes.pop(name))
+            self.stop("up")
         finally:
             shutil.rmtree(self.base, ignore_errors=True)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
