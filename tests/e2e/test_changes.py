@@ -235,7 +235,7 @@ def test_fifty_workloads_started_and_stopped(own: TrustDomainUnderTest) -> None:
     for process in started:
         process.wait(60)
     wait_until(lambda: len(own.ready("orders")) == 1, what="all are gone")
-    assert len(list((own.state / "envoy").iterdir())) == 1
+    wait_until(lambda: len(list((own.state / "envoy").iterdir())) == 1, what="their files are gone")
     wait_until(lambda: len(list((own.state / "spool").iterdir())) == 1, what="spools are handed over")
     assert _call(own) == 200
     assert Path(own.state / "run" / "workload.sock").exists()

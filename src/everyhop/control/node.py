@@ -151,15 +151,17 @@ class Node:
         for launch in launches:
             self._spool_of(launch.instance)
         # Asked anew: a launch may have been registered while the files were written, and its directories are in use.
-        self._clean_up({launch.instance for launch in self._p.registry.live()})
+        await self._clean_up({launch.instance for launch in self._p.registry.live()})
 
-    def _clean_up(self, live: set[str]) -> None:
-        """Remove what ended launches left, except decisions that the server does not have yet."""
-        for parent in (self._p.places.instances, self._p.places.envoy):
-            for path in parent.iterdir():
-                if path.name not in live:
-                    shutil.rmtree(path, ignore_errors=True)
+    async def _clean_up(self, live: set[str]) -> None:
+        """Remove what ended launches left, except decisions that the server does not have yet.
+
+        What to remove is decided here and now; a launch that is registered meanwhile has another name.
+        """
         self._p.sidecars.keep_only(live)
+        parents = (self._p.places.instances, self._p.places.envoy)
+        for path in [path for parent in parents for path in parent.iterdir() if path.name not in live]:
+            await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
 
     # -- launches
 
