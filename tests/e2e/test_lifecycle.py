@@ -6,8 +6,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -115,3 +117,62 @@ def test_a_settings_file_reaches_both_processes() -> None:
         assert "no settings file" in domain.cli("server", "--settings", "/nonexistent", code=2)
     finally:
         domain.close()
+
+
+def test_connections_beyond_the_limit_are_closed_and_those_within_serve() -> None:
+    with trust_domain(max_connections="20") as domain:
+        domain.serve()
+        host, _, port = domain.ready("orders")[0]["ingress"].rpartition(":")
+        held = [socket.create_connection((host, int(port)), timeout=5) for _ in range(60)]
+        try:
+
+            def still_open() -> int:
+                count = 0
+                for connection in held:
+                    connection.setblocking(False)
+                    try:
+                        count += connection.recv(1) != b""
+                    except BlockingIOError:
+                        count += 1
+                    except OSError:
+                        pass
+                return count
+
+            wait_until(lambda: still_open() <= 20, seconds=4, what="the excess is closed")
+            assert still_open() > 0
+        finally:
+            for connection in held:
+                connection.close()
+        wait_until(
+            lambda: (
+                domain.json("call", "orders", "GET", "/orders", "--as", "storefront", code=None)["status"]
+                == 200
+            ),
+            what="it serves",
+        )
+
+
+def test_a_refused_edit_is_said_in_the_terminal_of_up() -> None:
+    with trust_domain() as domain:
+        domain.edit_policy("[list, read]", "[list, reed]")
+        wait_until(lambda: "policy refused" in (domain.root / "up.err").read_text(), what="said")
+        assert "did you mean 'read'" in (domain.root / "up.err").read_text()
+        domain.edit_policy("[list, reed]", "[list, read]")
+        wait_until(lambda: "policy in force" in (domain.root / "up.err").read_text(), what="said")
+
+
+def test_a_second_signal_does_not_hang_run() -> None:
+    with trust_domain() as domain:
+        process = domain.run(
+            "storefront", "sh", "-c", "trap 'exit 5' TERM; echo up; while :; do sleep 0.02; done", wait=False
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        wait_until(
+            lambda: domain.status()["services"]["storefront"]["instances"][0]["state"] == "running",
+            what="runs",
+        )
+        for _ in range(5):
+            process.terminate()
+            time.sleep(0.05)
+        assert process.wait(15) == 5

@@ -238,6 +238,8 @@ class Node:
             state = "undeclared"
         elif launch.envoy is None:
             state = "sidecar down"
+        elif launch.state is LaunchState.STARTING and not service.operations and service.tcp is None:
+            state = "running"  # it has no doors, so nothing of it will ever listen
         return InstanceReport(
             id=launch.instance,
             service=launch.service,

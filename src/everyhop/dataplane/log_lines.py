@@ -122,7 +122,8 @@ def _record(line: LogLine, instance: str, seq: int) -> Record:
     outcome = _OUTCOMES.get(line.kind, _egress)(line)
     is_end = _ends_tunnel(line)
     is_tcp = line.kind == "tcp-out" or outcome.operation == TCP or line.method == "CONNECT"
-    own = line.id if line.route and line.id and not is_end and _UUID.fullmatch(line.id) else None
+    has_own = (line.route or line.verdict) and not is_end  # from here on the id is Envoy's
+    own = line.id if has_own and line.id and _UUID.fullmatch(line.id) else None
     common: dict[str, Any] = {
         "id": own or derived_id(instance, seq),
         "seq": seq,

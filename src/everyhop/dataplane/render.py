@@ -103,7 +103,7 @@ def _bootstrap(sidecar: Sidecar) -> Json:
         "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
         max_active_downstream_connections=connections + _OTHER_CONNECTIONS,
     )
-    layer = {"resource_limits": {"listener": {names.INGRESS: {"connection_limit": connections}}}}
+    layer = {"envoy": {"resource_limits": {"listener": {names.INGRESS: {"connection_limit": connections}}}}}
     return {
         "node": {"id": sidecar.instance, "cluster": sidecar.service, "metadata": {"node": sidecar.node}},
         "admin": {"address": pipe(sidecar.admin_socket, mode=OWNER_ONLY)},

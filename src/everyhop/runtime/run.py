@@ -212,8 +212,10 @@ class WorkloadRun:
             return  # the terminal has sent it to the command as well
         if number in {signal.SIGTERM, signal.SIGINT} and not self._draining:
             self._drain()
-        with suppress(ProcessLookupError):
-            self._child.send_signal(number)
+        # Not Popen.send_signal: it would reap a child that has just ended, and its exit code would be lost to us.
+        if self._exit_code is None:
+            with suppress(ProcessLookupError):
+                os.kill(self._child.pid, number)
 
     def _drain(self) -> None:
         """Leave every caller's endpoints before the application stops answering."""

@@ -92,6 +92,7 @@ class Supervisor:
     ) -> None:
         self._layout = layout
         self._say = say
+        self._rejected: dict[str, Any] | None = None
         base = [sys.executable, "-m", "everyhop"]
         state = ["--state", str(layout.root)]
         if settings is not None:
@@ -166,6 +167,7 @@ class Supervisor:
 
     def _supervise(self) -> None:
         while not self._asked_to_stop(0.5):
+            self._tell_policy()
             for child in (self._server, self._agent):
                 if (code := child.note_end()) is not None:
                     self._say(f"{child.name} ended with code {code}; restarting in {child.backoff:.1f} s")
@@ -175,6 +177,24 @@ class Supervisor:
                         return
                     if time.monotonic() >= child.not_before:
                         child.start()
+
+    def _tell_policy(self) -> None:
+        """Say when a newer policy text was refused, and when a text came into force after that."""
+        try:
+            status = LocalLink(self._layout.admin_socket, timeout=2.0).get("/v1/status")
+        except EveryhopError:
+            return
+        rejected = status["rejected_policy"]
+        if rejected == self._rejected:
+            return
+        self._rejected = rejected
+        if rejected is None:
+            self._say(f"policy in force: snapshot {status['snapshot'][:12]}")
+            return
+        self._say(f"policy refused; snapshot {status['snapshot'][:12]} stays in force")
+        for problem in rejected["problems"]:
+            hint = f" ({problem['suggestion']})" if problem["suggestion"] else ""
+            self._say(f"{problem['file']}:{problem['line']}:{problem['column']}: {problem['message']}{hint}")
 
 
 def _write_atomically(path: Path, text: str) -> None:

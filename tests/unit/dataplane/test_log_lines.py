@@ -124,7 +124,7 @@ def test_the_whole_hash_only_where_it_belongs_to_the_verdict():
 @pytest.mark.parametrize(
     "changed",
     [
-        {"route": None},  # refused before our header was set: whatever stands there is the caller's
+        {"route": None, "verdict": None},  # refused before our header was set: whatever stands there is the caller's
         {"id": None},
         {"id": ""},
         {"id": ID.upper()},
@@ -135,6 +135,10 @@ def test_the_whole_hash_only_where_it_belongs_to_the_verdict():
 )
 def test_an_id_that_is_not_ours_is_replaced(changed):
     assert record(**changed).id == derived_id("i1", 7) != ID
+
+
+def test_an_id_counts_once_the_policy_was_asked_also_without_a_route():
+    assert record(route=None).id == ID
 
 
 def test_derived_ids_are_the_same_each_time_and_differ_by_line():

@@ -304,4 +304,5 @@ def test_limits_arrive(snapshot, make_sidecar):
     assert config["common_http_protocol_options"]["max_headers_count"] == 9
     assert listener_of(files, "ingress")["per_connection_buffer_limit_bytes"] == 65536
     (layer,) = files["bootstrap.json"]["layered_runtime"]["layers"]
-    assert layer["static_layer"] == {"resource_limits": {"listener": {"ingress": {"connection_limit": 77}}}}
+    limit = {"listener": {"ingress": {"connection_limit": 77}}}
+    assert layer["static_layer"] == {"envoy": {"resource_limits": limit}}

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler
 
 
 class Orders(BaseHTTPRequestHandler):
-    """Answers every GET with the same orders, and with who asked."""
+    """Answers every GET and POST with the same orders, and with who asked."""
 
     def do_GET(self) -> None:
         """Answer one request; the sidecar has set x-everyhop-caller, whatever the caller sent."""
@@ -19,6 +19,10 @@ class Orders(BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        """Answer in the same way."""
+        self.do_GET()
 
     def address_string(self) -> str:
         """Name the peer in the log: a Unix socket has no address."""

@@ -34,14 +34,12 @@ def _run(args: argparse.Namespace) -> int:
     for name in _FILES:
         with (args.directory / name).open("x", encoding="utf-8") as stream:
             stream.write((starter / name).read_text(encoding="utf-8"))
-    where = "" if args.directory == Path() else f"cd {args.directory}\n  "
-    print(
-        f"""wrote {", ".join(_FILES)}
+    enter = "" if args.directory == Path() else f"  cd {args.directory}\n"
+    print(f"""wrote {", ".join(_FILES)}
 
 next, each in a terminal of its own:
-  {where}everyhop up
-  {where}everyhop run orders -- python3 orders.py
-  {where}everyhop run storefront -- curl -s http://orders/orders
-  {where}everyhop run storefront -- curl -s -X POST http://orders/orders     (refused: see everyhop log show --denied)"""
-    )
+{enter}  everyhop up
+  everyhop run orders -- python3 orders.py
+  everyhop run storefront -- curl -s http://orders/orders
+  everyhop run storefront -- curl -s -X POST http://orders/orders     (refused: see everyhop log show --denied)""")
     return OK

@@ -52,7 +52,9 @@ def _print(args: argparse.Namespace, record: dict[str, Any]) -> None:
         return
     decision = str(record.get("decision") or record.get("kind"))
     mark = paint(f"{decision:<5}", "green" if decision == "allow" else "red")
-    call = f"{record.get('method') or 'tcp'} {record.get('path') or ''}"
+    call = (
+        f"{record.get('method') or record.get('operation') or 'handshake'} {record.get('path') or ''}".strip()
+    )
     caller = (record.get("caller") or "-").rpartition("/")[2]
     why = " ".join(str(part) for part in (record.get("reason"), record.get("rule")) if part)
     rest = f"{caller} -> {record.get('target') or '-'} {call}  {why}  {record['id']}"
