@@ -227,6 +227,7 @@ def test_log_tail_and_filters(domain: TrustDomainUnderTest) -> None:
     lines = domain.cli("log", "show", "--denied", "--service", "orders", "-o", "json").splitlines()
     records = [json.loads(line) for line in lines]
     assert records
+    assert all(list(r)[:2] == ["id", "time"] and "rule" in r for r in records)
     assert all(r["decision"] == "deny" and r["target"] == "orders" for r in records)
     assert all(
         {"id", "time", "caller", "target", "method", "path", "decision", "reason", "snapshot", "status"}

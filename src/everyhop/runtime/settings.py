@@ -95,9 +95,10 @@ def load_settings(file: Path | None, environ: Mapping[str, str] | None = None) -
 def _check_bounds(settings: Settings) -> None:
     if settings.svid_ttl < timedelta(seconds=10):
         raise SettingsError("svid_ttl is at least 10s")
-    if settings.authority_ttl < 2 * settings.svid_ttl:
+    if settings.authority_ttl < 2 * max(settings.svid_ttl, settings.jwt_svid_ttl):
         raise SettingsError(
-            "authority_ttl is at least twice svid_ttl", hint="an SVID never outlives its authority"
+            "authority_ttl is at least twice svid_ttl and twice jwt_svid_ttl",
+            hint="an SVID never outlives its authority",
         )
     if not timedelta(seconds=10) <= settings.jwt_svid_ttl <= timedelta(hours=1):
         raise SettingsError("jwt_svid_ttl is between 10s and 1h")

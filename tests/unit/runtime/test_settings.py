@@ -27,6 +27,7 @@ def _file(tmp_path: Path, text: str) -> Path:
         ('envoy_concurrency = "many"', "must be"),
         ('svid_ttl = "1s"', "at least 10s"),
         ('svid_ttl = "1h"\nauthority_ttl = "90m"', "at least twice"),
+        ('svid_ttl = "10s"\nauthority_ttl = "60s"', "twice jwt_svid_ttl"),
         ('jwt_svid_ttl = "2h"', "between"),
         ('record_flush = "1m"', "between"),
         ('log_level = "loud"', "one of"),

@@ -12,6 +12,10 @@ from everyhop.cli.output import paint, print_json, printable, wants_json
 
 _POLL_SECONDS: Final = 0.25
 _PAGE: Final = 500
+_CONTRACT: Final = (  # members that every line has, null where there is nothing to say
+    *("id", "time", "caller", "target", "operation", "method", "path"),
+    *("decision", "rule", "reason", "snapshot", "status"),
+)
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -48,7 +52,7 @@ def _query(args: argparse.Namespace) -> dict[str, object]:
 
 def _print(args: argparse.Namespace, record: dict[str, Any]) -> None:
     if wants_json(args):
-        print_json(record, line=True)
+        print_json(dict.fromkeys(_CONTRACT) | record, line=True)
         return
     decision = str(record.get("decision") or record.get("kind"))
     mark = paint(f"{decision:<5}", "green" if decision == "allow" else "red")
