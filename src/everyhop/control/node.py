@@ -111,7 +111,9 @@ class Node:
                         wait = FIRST_RECONNECT_SECONDS
                         self._p.identities.retry_now()
             except Unavailable as error:
-                _log.warning("server out of reach; serving what is held", extra={"reason": error.message})
+                # Before the first update it is only the server that takes its time to start.
+                level = logging.WARNING if self.is_ready else logging.INFO
+                _log.log(level, "server out of reach; serving what is held", extra={"reason": error.message})
             except EveryhopError as error:
                 _log.error("an update was refused", extra={"reason": error.message})  # no fault of ours
             await asyncio.sleep(wait)
