@@ -61,17 +61,7 @@ async def on_everyhop_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, EveryhopError)  # noqa: S101  # registered for this class only
     problems = None
     if isinstance(error, PolicyError):
-        problems = [
-            {
-                "code": p.code,
-                "file": p.span.file,
-                "line": p.span.line,
-                "column": p.span.column,
-                "message": p.message,
-                "suggestion": p.suggestion,
-            }
-            for p in error.problems
-        ]
+        problems = [p.to_dict() for p in error.problems]
     retry = error.retry if isinstance(error, Unavailable) else None
     return problem(
         status_of(error),

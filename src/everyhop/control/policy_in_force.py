@@ -34,17 +34,7 @@ class Rejected:
         return {
             "at": rfc3339(self.at),
             "source": self.source,
-            "problems": [
-                {
-                    "code": p.code,
-                    "file": p.span.file,
-                    "line": p.span.line,
-                    "column": p.span.column,
-                    "message": p.message,
-                    "suggestion": p.suggestion,
-                }
-                for p in self.problems
-            ],
+            "problems": [p.to_dict() for p in self.problems],
         }
 
 

@@ -32,6 +32,17 @@ class Problem:
     suggestion: str | None = None
     is_warning: bool = False
 
+    def to_dict(self) -> dict[str, object]:
+        """Return a JSON object; part of the contract of ``status`` and ``policy check``."""
+        return {
+            "code": self.code,
+            "file": self.span.file,
+            "line": self.span.line,
+            "column": self.span.column,
+            "message": self.message,
+            "suggestion": self.suggestion,
+        }
+
     def render(self) -> str:
         """Return one line for people: position, message, suggestion."""
         tail = f" ({self.suggestion})" if self.suggestion else ""

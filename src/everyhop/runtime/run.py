@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.core.errors import EveryhopError, NotFound, Unavailable
 from everyhop.runtime.listening import Listening, find_listening
-from everyhop.runtime.logs import last_lines, open_log
+from everyhop.runtime.logs import last_lines
 from everyhop.runtime.prctl import adopt_orphans, die_with_parent
+from everyhop.runtime.supervised import SupervisedProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,8 +35,6 @@ ENVOY_STOP_SECONDS: Final = 2.0
 LOOK_SECONDS: Final = 0.1  # while the application does not listen yet
 REST_SECONDS: Final = 0.5
 CHECK_AGENT_SECONDS: Final = 2.0
-LARGEST_BACKOFF_SECONDS: Final = 5.0
-STABLE_SECONDS: Final = 20.0
 
 _FORWARDED: Final = {
     signal.SIGTERM,
@@ -63,67 +62,6 @@ def envoy_is_ready(admin_socket: str) -> bool:
             return False
 
 
-class Sidecar:
-    """The Envoy of one launch: started, watched, restarted with backoff."""
-
-    def __init__(self, argv: list[str], log_file: Path) -> None:
-        self._argv = argv
-        self._log_file = log_file
-        self._process: subprocess.Popen[bytes] | None = None
-        self._started = 0.0
-        self._not_before = 0.0
-        self._backoff = 0.1
-        self.restarts = 0
-
-    @property
-    def pid(self) -> int | None:
-        """Return Envoy's pid while it runs."""
-        return None if self._process is None else self._process.pid
-
-    def start(self) -> None:
-        """Start Envoy in a process group of its own; it dies with this process."""
-        with open_log(self._log_file) as log:
-            self._process = subprocess.Popen(
-                self._argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                preexec_fn=die_with_parent(signal.SIGKILL, own_group=True),  # noqa: PLW1509  # no threads here
-            )
-        self._started = time.monotonic()
-
-    def ended(self, pid: int) -> bool:
-        """Take note that the process ``pid`` was reaped; tell whether it was Envoy."""
-        if self._process is None or self._process.pid != pid:
-            return False
-        self._process.returncode = 0  # it was reaped by the caller
-        self._process = None
-        stable = time.monotonic() - self._started > STABLE_SECONDS
-        self._backoff = 0.1 if stable else min(self._backoff * 2, LARGEST_BACKOFF_SECONDS)
-        self._not_before = time.monotonic() + self._backoff
-        self.restarts += 1
-        return True
-
-    def restart_if_due(self) -> bool:
-        """Start Envoy again when it is down and its backoff is over; tell whether it was started."""
-        if self._process is not None or time.monotonic() < self._not_before:
-            return False
-        self.start()
-        return True
-
-    def stop(self) -> None:
-        """End Envoy, at last by force."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(ENVOY_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
-
-
 class WorkloadRun:
     """One run of a command as a workload of a service."""
 
@@ -131,7 +69,7 @@ class WorkloadRun:
         self._agent = agent
         self._say = say
         self._launch: dict[str, Any] = {}
-        self._sidecar = Sidecar([], Path())
+        self._sidecar = SupervisedProcess([], Path(), at_parents_death=signal.SIGKILL)
         self._child: subprocess.Popen[bytes] | None = None
         self._exit_code: int | None = None
         self._listening = Listening(app=None)
@@ -150,7 +88,9 @@ class WorkloadRun:
         signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         adopt_orphans()
         try:
-            self._sidecar = Sidecar(self._launch["envoy_argv"], Path(self._launch["log_file"]))
+            self._sidecar = SupervisedProcess(
+                self._launch["envoy_argv"], Path(self._launch["log_file"]), at_parents_death=signal.SIGKILL
+            )
             self._sidecar.start()
             self._tell()
             if not self._wait_for_sidecar():
@@ -232,7 +172,7 @@ class WorkloadRun:
                 return
             if pid == 0:
                 return
-            if self._sidecar.ended(pid):
+            if self._sidecar.reaped(pid):
                 self._say("the sidecar died; restarting it")
             elif self._child is not None and pid == self._child.pid:
                 code = os.waitstatus_to_exitcode(status)
@@ -271,6 +211,6 @@ class WorkloadRun:
         if not self._draining:
             self._draining = True
             self._tell()
-        self._sidecar.stop()
+        self._sidecar.stop(ENVOY_STOP_SECONDS)
         with suppress(EveryhopError):
             self._agent.delete(f"/v1/launches/{self._launch['id']}")

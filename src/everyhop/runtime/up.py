@@ -6,17 +6,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.control.local_link import LocalLink
 from everyhop.core.errors import EveryhopError, Unavailable
 from everyhop.runtime.locks import StateLock
-from everyhop.runtime.logs import last_lines, open_log
-from everyhop.runtime.prctl import die_with_parent
+from everyhop.runtime.logs import last_lines
+from everyhop.runtime.supervised import SupervisedProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,64 +22,9 @@ if TYPE_CHECKING:
 
     from everyhop.runtime.layout import StateLayout
 
-FIRST_BACKOFF_SECONDS: Final = 0.1
-LARGEST_BACKOFF_SECONDS: Final = 5.0
-STABLE_SECONDS: Final = 20.0
 READY_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 8.0
 _SIGNALS: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
-
-
-@dataclass(slots=True, kw_only=True)
-class Child:
-    """One supervised process with its restarts."""
-
-    name: str
-    argv: list[str]
-    log: Path
-    process: subprocess.Popen[bytes] | None = None
-    started: float = 0.0
-    restarts: int = 0
-    backoff: float = FIRST_BACKOFF_SECONDS
-    not_before: float = 0.0
-    environment: dict[str, str] = field(default_factory=dict)
-
-    def start(self) -> None:
-        """Start the process; its output goes to its log, which is turned over when it has grown large."""
-        with open_log(self.log) as log:
-            self.process = subprocess.Popen(
-                self.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self.environment,
-                preexec_fn=die_with_parent(signal.SIGTERM, own_group=True),  # noqa: PLW1509  # no threads here
-            )
-        self.started = time.monotonic()
-
-    def note_end(self) -> int | None:
-        """Return the exit code when the process has just ended, and set when it may start again."""
-        if self.process is None or (code := self.process.poll()) is None:
-            return None
-        self.process = None
-        now = time.monotonic()
-        stable = now - self.started > STABLE_SECONDS
-        self.backoff = FIRST_BACKOFF_SECONDS if stable else min(self.backoff * 2, LARGEST_BACKOFF_SECONDS)
-        self.not_before = now + self.backoff
-        self.restarts += 1
-        return code
-
-    def stop(self) -> None:
-        """Ask the process to end; kill it when it does not."""
-        if self.process is None:
-            return
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process = None
 
 
 class Supervisor:
@@ -97,18 +40,13 @@ class Supervisor:
         state = ["--state", str(layout.root)]
         if settings is not None:
             state += ["--settings", str(settings.absolute())]
-        environment = dict(os.environ)
-        self._server = Child(
-            name="server",
-            argv=[*base, "server", *state, "--policy", str(policy)],
-            log=layout.logs / "server.log",
-            environment=environment,
+        self._server = SupervisedProcess(
+            [*base, "server", *state, "--policy", str(policy)],
+            layout.logs / "server.log",
+            at_parents_death=signal.SIGTERM,
         )
-        self._agent = Child(
-            name="agent",
-            argv=[*base, "agent", *state],
-            log=layout.logs / "agent.log",
-            environment=environment,
+        self._agent = SupervisedProcess(
+            [*base, "agent", *state], layout.logs / "agent.log", at_parents_death=signal.SIGTERM
         )
 
     def run(self, ready_file: Path | None) -> None:
@@ -133,8 +71,8 @@ class Supervisor:
             )
             self._supervise()
         finally:
-            self._agent.stop()
-            self._server.stop()
+            self._agent.stop(STOP_SECONDS)
+            self._server.stop(STOP_SECONDS)
             if ready_file is not None:
                 ready_file.unlink(missing_ok=True)
             lock.release()
@@ -143,11 +81,10 @@ class Supervisor:
         """Return the status once both serve; None when a signal asks to stop."""
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
-            for child in (self._server, self._agent):
-                if (code := child.note_end()) is not None:
+            for name, child in self._children():
+                if (code := child.poll()) is not None:
                     raise Unavailable(
-                        f"the {child.name} ended at start with code {code}:\n{last_lines(child.log)}",
-                        retry=False,
+                        f"the {name} ended at start with code {code}:\n{last_lines(child.log)}", retry=False
                     )
             try:
                 status: dict[str, Any] = LocalLink(self._layout.admin_socket, timeout=2.0).get("/v1/status")
@@ -165,18 +102,20 @@ class Supervisor:
         info = signal.sigtimedwait(_SIGNALS, wait)
         return info is not None and info.si_signo in {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
+    def _children(self) -> tuple[tuple[str, SupervisedProcess], ...]:
+        return ("server", self._server), ("agent", self._agent)
+
     def _supervise(self) -> None:
         while not self._asked_to_stop(0.5):
             self._tell_policy()
-            for child in (self._server, self._agent):
-                if (code := child.note_end()) is not None:
-                    self._say(f"{child.name} ended with code {code}; restarting in {child.backoff:.1f} s")
-            for child in (self._server, self._agent):
-                while child.process is None:
-                    if self._asked_to_stop(max(0.0, min(0.1, child.not_before - time.monotonic()))):
-                        return
-                    if time.monotonic() >= child.not_before:
-                        child.start()
+            for name, child in self._children():
+                if (code := child.poll()) is not None:
+                    self._say(f"{name} ended with code {code}; restarting in {child.backoff:.1f} s")
+            while any(child.pid is None for _, child in self._children()):
+                for _, child in self._children():
+                    child.restart_if_due()
+                if self._asked_to_stop(0.02):
+                    return
 
     def _tell_policy(self) -> None:
         """Say when a newer policy text was refused, and when a text came into force after that."""

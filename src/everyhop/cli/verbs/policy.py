@@ -55,7 +55,7 @@ def _check(args: argparse.Namespace) -> int:
     except PolicyError as error:
         if not wants_json(args):
             raise
-        print_json({"ok": False, "problems": [_problem(p) for p in error.problems], "warnings": []})
+        print_json({"ok": False, "problems": [p.to_dict() for p in error.problems], "warnings": []})
         return INVALID
     failed = PureRules().failed_tests(snapshot)
     warnings = lint(snapshot)
@@ -64,8 +64,8 @@ def _check(args: argparse.Namespace) -> int:
             {
                 "ok": not failed,
                 "snapshot": snapshot.hash,
-                "problems": [_problem(p) for p in failed],
-                "warnings": [_problem(p) for p in warnings],
+                "problems": [p.to_dict() for p in failed],
+                "warnings": [p.to_dict() for p in warnings],
             }
         )
     else:
@@ -78,20 +78,6 @@ def _check(args: argparse.Namespace) -> int:
                 f"ok: {len(snapshot.services)} services, {len(snapshot.rules)} rules, snapshot {snapshot.hash[:16]}"
             )
     return FAILED if failed else OK
-
-
-def _problem(problem: object) -> dict[str, object]:
-    from everyhop.core.problems import Problem
-
-    assert isinstance(problem, Problem)  # noqa: S101  # narrows for the type checker
-    return {
-        "code": problem.code,
-        "file": problem.span.file,
-        "line": problem.span.line,
-        "column": problem.span.column,
-        "message": problem.message,
-        "suggestion": problem.suggestion,
-    }
 
 
 def _show(args: argparse.Namespace) -> int:
