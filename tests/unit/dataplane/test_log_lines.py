@@ -124,7 +124,10 @@ def test_the_whole_hash_only_where_it_belongs_to_the_verdict():
 @pytest.mark.parametrize(
     "changed",
     [
-        {"route": None, "verdict": None},  # refused before our header was set: whatever stands there is the caller's
+        {
+            "route": None,
+            "verdict": None,
+        },  # refused before our header was set: whatever stands there is the caller's
         {"id": None},
         {"id": ""},
         {"id": ID.upper()},
