@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from everyhop.agent import Launch, LaunchState
 from everyhop.control.ports_of_launch import chosen_port, free_port
-from everyhop.core.errors import AccessDenied, NotFound
+from everyhop.core.errors import AccessDenied, AttestationError, NotFound
 from everyhop.core.secret import Secret
 from everyhop.policy.model import Selector
 from everyhop.wire.processes import ProcessRef, read_stat
@@ -82,8 +82,8 @@ def plan_launch(
 ) -> Launch:
     """Decide everything about a new launch.
 
-    Raises NotFound for an unknown service, AccessDenied when its ``workload`` does not name ``run: true``,
-    Conflict when the chosen port is in use, AttestationError when the ``run`` process is gone.
+    Raises NotFound for an unknown service, AccessDenied when its ``workload`` does not name ``run: true`` or the
+    process is another user's, Conflict when the chosen port is in use, AttestationError when the ``run`` process is gone.
     """
     service = snapshot.services.get(service_name)
     if service is None:
@@ -95,6 +95,8 @@ def plan_launch(
             f"the policy does not let `everyhop run` start {service_name}",
             hint=f"add {{run: true}} to services.{service_name}.workload",
         )
+    if _uid_of(run_pid) != os.getuid():
+        raise AccessDenied(f"process {run_pid} belongs to another user")
     instance = entropy.token_bytes(5).hex()
     taken = {number for launch in live for number in launch.ports.values()}
     ports = {"app": chosen_port(port, taken) if port is not None else free_port(taken)}
@@ -118,6 +120,18 @@ def plan_launch(
         ports=ports,
         facts={"app": None, "envoy_restarts": 0},
     )
+
+
+def _uid_of(pid: int) -> int:
+    """Return the effective uid of a process, from its status: the owner of its directory may be root for other reasons.
+
+    Raises AttestationError when there is no such process.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text("utf-8", errors="replace").splitlines()
+        return next(int(line.split()[2]) for line in lines if line.startswith("Uid:"))
+    except (OSError, StopIteration) as error:
+        raise AttestationError(f"process {pid} is gone") from error
 
 
 def environment_of(launch: Launch, secret: Secret, places: Places) -> dict[str, str]:

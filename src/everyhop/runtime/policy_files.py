@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from typing import TYPE_CHECKING, Final
 
 from everyhop.authz import run_tests
@@ -64,6 +66,10 @@ class PolicyFiles:
         try:
             for path in self._files():
                 with path.open("rb") as stream:
+                    if os.fstat(stream.fileno()).st_mode & stat.S_IWOTH:
+                        raise InputError(
+                            f"every user of this machine may write {path}", hint=f"chmod o-w {path}"
+                        )
                     files[str(path)] = stream.read(MAX_FILE_BYTES + 1)
                 if len(files[str(path)]) > MAX_FILE_BYTES:
                     raise InputError(f"{path} is larger than {MAX_FILE_BYTES} bytes")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from everyhop.storage import Storage
 
 _log = logging.getLogger(__name__)
-WATCH_SECONDS: Final = 0.15
+WATCH_SECONDS: Final = 0.07
 WORKERS: Final = 4
 
 

@@ -123,3 +123,18 @@ def test_the_agents_key_is_private_kept_and_made_anew_when_cut_short(tmp_path: P
     assert egress_secret(first, "a").reveal() != egress_secret(first, "b").reveal()
     path.write_bytes(b"short")
     assert load_key(path, entropy).reveal() != first.reveal()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can start a process of another user")
+def test_a_run_process_of_another_user_is_refused(snapshot: Snapshot, places: Places) -> None:
+    import subprocess
+
+    other = subprocess.Popen(["sleep", "30"], user=65534)
+    try:
+        with pytest.raises(AccessDenied, match="another user"):
+            plan_launch(
+                snapshot, "orders", other.pid, places=places, live=[], entropy=FakeEntropy(), port=None
+            )
+    finally:
+        other.kill()
+        other.wait()
