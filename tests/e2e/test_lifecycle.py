@@ -176,3 +176,14 @@ def test_a_second_signal_does_not_hang_run() -> None:
             process.terminate()
             time.sleep(0.05)
         assert process.wait(15) == 5
+
+
+def test_a_failure_at_start_shows_this_starts_words_only() -> None:
+    with trust_domain() as domain:
+        assert domain.up_process is not None
+        domain.up_process.terminate()
+        domain.up_process.wait()
+        (domain.state / "keys" / "kek").chmod(0o644)
+        text = domain.cli("up", "--policy", str(domain.policy), code=4)
+        assert "chmod 600" in text
+        assert "policy applied" not in text

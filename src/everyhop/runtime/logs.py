@@ -53,11 +53,11 @@ def open_log(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "ab")
 
 
-def last_lines(path: Path, count: int = 15) -> str:
-    """Return the end of a log, to show with a failure; empty when there is none."""
+def last_lines(path: Path, count: int = 15, *, since: int = 0) -> str:
+    """Return the end of a log behind the byte ``since``, to show with a failure; empty when there is none."""
     try:
         with path.open("rb") as stream:
-            stream.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            stream.seek(max(since, path.stat().st_size - _TAIL_BYTES))
             return b"\n".join(stream.read().splitlines()[-count:]).decode("utf-8", "replace")
     except OSError:
         return ""

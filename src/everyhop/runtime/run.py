@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.core.errors import EveryhopError, NotFound, Unavailable
 from everyhop.runtime.listening import Listening, find_listening
-from everyhop.runtime.logs import last_lines
 from everyhop.runtime.prctl import adopt_orphans, die_with_parent
 from everyhop.runtime.supervised import SupervisedProcess
 
@@ -107,7 +106,7 @@ class WorkloadRun:
             if time.monotonic() > deadline:
                 log_file = Path(self._launch["log_file"])
                 raise Unavailable(
-                    f"the sidecar does not become ready:\n{last_lines(log_file)}",
+                    f"the sidecar does not become ready:\n{self._sidecar.last_words()}",
                     hint=f"see {log_file}",
                     retry=False,
                 )

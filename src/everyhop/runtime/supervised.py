@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
 from typing import TYPE_CHECKING, Final
 
-from everyhop.runtime.logs import open_log
+from everyhop.runtime.logs import last_lines, open_log
 from everyhop.runtime.prctl import die_with_parent
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class SupervisedProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._not_before = 0.0
+        self._log_start = 0
 
     @property
     def pid(self) -> int | None:
@@ -50,6 +52,7 @@ class SupervisedProcess:
     def start(self) -> None:
         """Start it in a process group of its own, with its output in its log."""
         with open_log(self.log) as log:
+            self._log_start = log.seek(0, os.SEEK_END)
             self._process = subprocess.Popen(
                 self._argv,
                 stdin=subprocess.DEVNULL,
@@ -59,6 +62,10 @@ class SupervisedProcess:
                 preexec_fn=die_with_parent(self._at_parents_death, own_group=True),  # noqa: PLW1509  # no threads
             )
         self._started = time.monotonic()
+
+    def last_words(self) -> str:
+        """Return the end of what the process has written since it was started last."""
+        return last_lines(self.log, since=self._log_start)
 
     def poll(self) -> int | None:
         """Return the exit code when the process has just ended, None otherwise."""

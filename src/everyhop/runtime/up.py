@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 from everyhop.control.local_link import LocalLink
 from everyhop.core.errors import EveryhopError, Unavailable
 from everyhop.runtime.locks import StateLock
-from everyhop.runtime.logs import last_lines
 from everyhop.runtime.supervised import SupervisedProcess
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ class Supervisor:
             for name, child in self._children():
                 if (code := child.poll()) is not None:
                     raise Unavailable(
-                        f"the {name} ended at start with code {code}:\n{last_lines(child.log)}", retry=False
+                        f"the {name} ended at start with code {code}:\n{child.last_words()}", retry=False
                     )
             try:
                 status: dict[str, Any] = LocalLink(self._layout.admin_socket, timeout=2.0).get("/v1/status")
