@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 BOOTSTRAP: Final = "bootstrap.json"
 LISTENERS: Final = "xds/lds.json"
 CLUSTERS: Final = "xds/cds.json"
+_MAX_EXPRESSION: Final = 100_000
 _OTHER_CONNECTIONS: Final = 1024  # of the egress; the ingress has its own limit
 
 
@@ -103,7 +104,11 @@ def _bootstrap(sidecar: Sidecar) -> Json:
         "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
         max_active_downstream_connections=connections + _OTHER_CONNECTIONS,
     )
-    layer = {"envoy": {"resource_limits": {"listener": {names.INGRESS: {"connection_limit": connections}}}}}
+    layer = {
+        "envoy": {"resource_limits": {"listener": {names.INGRESS: {"connection_limit": connections}}}},
+        # The expression of a WebSocket's template is as long as its path; Envoy would refuse the whole route table.
+        "re2": {"max_program_size": {"error_level": _MAX_EXPRESSION, "warn_level": _MAX_EXPRESSION}},
+    }
     return {
         "node": {"id": sidecar.instance, "cluster": sidecar.service, "metadata": {"node": sidecar.node}},
         "admin": {"address": pipe(sidecar.admin_socket, mode=OWNER_ONLY)},

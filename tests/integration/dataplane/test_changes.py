@@ -221,6 +221,18 @@ def test_a_withdrawn_websocket_is_cut(restored):
         assert time.monotonic() - started < mesh.limits.drain + 1.5
 
 
+def test_a_long_websocket_template_is_taken(restored):
+    """Its expression is larger than Envoy takes by default, and with it the whole route table would be refused."""
+    mesh = restored
+    long = "/".join(f"segment-number-{n}/{{p{n}}}" for n in range(8))
+    mesh.apply(POLICY.replace('"/live/{room}"', f'"/live/{long}"'))
+    wait_for(lambda: mesh.secrets.configs.enforced("orders") == mesh.snapshot.hash, what="the policy")
+    with mesh.connect("orders", mesh.client("storefront")) as connection:
+        path = "/live/" + "/".join(f"segment-number-{n}/x" for n in range(8))
+        connection.sendall(request_bytes("GET", path, headers=UPGRADE))
+        assert connection.recv(4096).startswith(b"HTTP/1.1 101")
+
+
 def test_a_new_destination_opens_without_a_restart(restored):
     mesh = restored
     path = mesh.sidecars["storefront"].sidecar.egress_socket
