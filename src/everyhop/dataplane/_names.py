@@ -12,13 +12,13 @@ from typing import Final
 
 SNAPSHOT_DIGITS: Final = 16
 NOTHING: Final = "-"
+STRANGER: Final = "?"  # before the name of an operation: its caller is not declared
 
 INGRESS: Final = "ingress"
 EGRESS: Final = "egress"
 EGRESS_SOCKET: Final = "egress-socket"
 
 AUTHZ: Final = "authz"
-CALLERS: Final = "callers"
 
 SDS_CLUSTER: Final = "sds"
 SDS_SVID: Final = "svid"
@@ -32,7 +32,6 @@ CALLER_HEADER: Final = "x-everyhop-caller"
 OPERATION_HEADER: Final = "x-everyhop-operation"
 
 HTTP_RBAC: Final = "envoy.filters.http.rbac"
-CALLERS_PREFIX: Final = "callers_"
 
 
 def verdict(snapshot: str, reason: str, rule: str | None) -> str:

@@ -169,7 +169,6 @@ MESSAGES: Final[dict[str, Message]] = {
     },
     # --- the policy
     "envoy.extensions.filters.http.rbac.v3.RBAC": {
-        "shadow_rules_stat_prefix": Field(3, STRING),
         "matcher": Field(4, MESSAGE, _MATCHER),
         "shadow_matcher": Field(5, MESSAGE, _MATCHER),
     },

@@ -11,11 +11,15 @@ from everyhop.dataplane._resources import Json, extension
 if TYPE_CHECKING:
     from everyhop.dataplane.model import Sidecar
 
+# Each field costs a call about a quarter of a microsecond, so there is none that no record needs.
 _COMMON: Final = {
     "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%6fZ)%",
     "ms": "%DURATION%",
-    "flags": "%RESPONSE_FLAGS%",
     "type": "%ACCESS_LOG_TYPE%",
+}
+_CONNECTION: Final = {
+    **_COMMON,
+    "flags": "%RESPONSE_FLAGS%",
     "in": "%BYTES_RECEIVED%",
     "out": "%BYTES_SENT%",
 }
@@ -25,7 +29,6 @@ _REQUEST: Final = {
     "path": "%PATH(NQ:PATH):4096%",
     "status": "%RESPONSE_CODE%",
     "detail": "%RESPONSE_CODE_DETAILS%",
-    "protocol": "%PROTOCOL%",
 }
 
 
@@ -38,7 +41,6 @@ def ingress_log(sidecar: Sidecar) -> list[Json]:
         "target": sidecar.service,
         "verdict": _metadata("enforced_effective_policy_id"),
         "operation": _metadata("shadow_effective_policy_id"),
-        "known": _metadata(f"{names.CALLERS_PREFIX}shadow_effective_policy_id"),
         **_REQUEST,
         **_COMMON,
     }
@@ -84,7 +86,7 @@ def egress_tcp_log(sidecar: Sidecar, caller: str, target: str) -> list[Json]:
         "target": target,
         "failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
         "detail": "%CONNECTION_TERMINATION_DETAILS%",
-        **_COMMON,
+        **_CONNECTION,
     }
     return _file(sidecar, fields)
 

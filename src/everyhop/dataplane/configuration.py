@@ -96,17 +96,30 @@ class _Tree(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     prefix_match_map: _Map | None = None
 
 
+class _OnMatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    matcher: _Matcher | None = None
+    action: Any = None
+
+
+class _Entry(msgspec.Struct, forbid_unknown_fields=True):
+    predicate: Any
+    on_match: _OnMatch
+
+
+class _List(msgspec.Struct, forbid_unknown_fields=True):
+    matchers: list[_Entry]
+
+
 class _Matcher(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     matcher_tree: _Tree | None = None
-    matcher_list: Any = None
-    on_no_match: Any = None
+    matcher_list: _List | None = None
+    on_no_match: _OnMatch | None = None
 
 
 class _Filter(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     kind: str = msgspec.field(name="@type")
     matcher: _Matcher | None = None
     shadow_matcher: _Matcher | None = None
-    shadow_rules_stat_prefix: str = ""
 
 
 class _NamedFilter(msgspec.Struct, forbid_unknown_fields=True):

@@ -7,6 +7,7 @@ not match, so Envoy never falls back to an outer one.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.core.decision import Effect, Reason
@@ -16,7 +17,7 @@ from everyhop.dataplane.paths import clean_key_expression, literal_key, template
 from everyhop.policy.access import TCP
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from everyhop.authz.table import ServiceTable, Verdict
     from everyhop.policy.model import Operation, Snapshot
@@ -32,8 +33,6 @@ _METHOD: Final = extension(
     "method", "envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=":method"
 )
 HTTP_FILTER: Final = "envoy.extensions.filters.http.rbac.v3.RBAC"
-KNOWN: Final = "known"
-UNKNOWN: Final = "unknown"
 
 
 class _Compiler:
@@ -97,8 +96,6 @@ def http_authorization(snapshot: Snapshot, table: ServiceTable) -> Json:
         entry.operation.name: _callers(snapshot, entry.verdicts, refused[Reason.NO_RULE])
         for entry in table.entries
     }
-    named = {o.name: _action(o.name, allow=True) for o in table.operations}
-    nothing = _action(names.NOTHING, allow=True)
     return typed(
         HTTP_FILTER,
         matcher=_Compiler(
@@ -107,23 +104,7 @@ def http_authorization(snapshot: Snapshot, table: ServiceTable) -> Json:
             unknown=refused[Reason.UNKNOWN_OPERATION],
             leaves=enforced,
         ).matcher(),
-        shadow_matcher=_Compiler(table, ambiguous=nothing, unknown=nothing, leaves=named).matcher(),
-    )
-
-
-def known_callers(snapshot: Snapshot) -> Json:
-    """Return a filter that refuses nobody, but notes whether the policy declares the caller.
-
-    It tells ``unknown-caller`` from ``no-rule`` without repeating every service at every operation, and it
-    carries the whole hash of the snapshot.
-    """
-    known = _action(f"{snapshot.hash}|{KNOWN}", allow=True)
-    unknown = _action(f"{snapshot.hash}|{UNKNOWN}", allow=True)
-    callers = {str(service.spiffe_id): known for service in snapshot.services.values()}
-    return typed(
-        HTTP_FILTER,
-        shadow_matcher=_by_value(_CALLER, callers, unknown)["matcher"],
-        shadow_rules_stat_prefix=names.CALLERS_PREFIX,
+        shadow_matcher=_named(snapshot, lambda mark: _operations(table, mark)),
     )
 
 
@@ -132,11 +113,15 @@ def tcp_authorization(snapshot: Snapshot, verdicts: Mapping[str, Verdict]) -> Js
     callers = {caller: _verdict_action(snapshot, verdict) for caller, verdict in verdicts.items()}
     unknown = _action(names.verdict(snapshot.hash, Reason.UNKNOWN_CALLER, None), allow=False)
     wrong = _action(names.verdict(snapshot.hash, Reason.WRONG_PROTOCOL, None), allow=False)
-    nothing = _action(names.NOTHING, allow=True)
     return typed(
         HTTP_FILTER,
         matcher=_by_value(_METHOD, {"CONNECT": _by_value(_CALLER, callers, unknown)}, wrong)["matcher"],
-        shadow_matcher=_by_value(_METHOD, {"CONNECT": _action(TCP, allow=True)}, nothing)["matcher"],
+        shadow_matcher=_named(
+            snapshot,
+            lambda mark: _by_value(_METHOD, {"CONNECT": _name(mark + TCP)}, _name(mark + names.NOTHING))[
+                "matcher"
+            ],
+        ),
     )
 
 
@@ -155,6 +140,29 @@ def filter_file(name: str, config: Json, version: str) -> Json:
     """Return the content of a watched file that delivers one filter's configuration (ECDS)."""
     resource = typed("envoy.config.core.v3.TypedExtensionConfig", name=name, typed_config=config)
     return discovery_response(version, [resource])
+
+
+def _named(snapshot: Snapshot, operations: Callable[[str], Json]) -> Json:
+    """Return the shadow matcher, which refuses nobody: it names the operation, and marks callers nobody declared.
+
+    The mark tells ``unknown-caller`` from ``no-rule`` without repeating every service at every operation.
+    """
+    declared = "|".join(re.escape(str(service.spiffe_id)) for service in snapshot.services.values())
+    known: Json = {"matcher": operations("")}
+    return {
+        "matcher_list": {"matchers": [_when(_CALLER, f"(?:{declared})", known)]},
+        "on_no_match": {"matcher": operations(names.STRANGER)},
+    }
+
+
+def _operations(table: ServiceTable, mark: str) -> Json:
+    nothing = _name(mark + names.NOTHING)
+    named = {o.name: _name(mark + o.name) for o in table.operations}
+    return _Compiler(table, ambiguous=nothing, unknown=nothing, leaves=named).matcher()
+
+
+def _name(name: str) -> Json:
+    return _action(name, allow=True)
 
 
 def _callers(snapshot: Snapshot, verdicts: Mapping[str, Verdict], no_rule: Json) -> Json:
@@ -185,16 +193,10 @@ def _by_value(
 
 
 def _first_of(expressions: list[tuple[str, Json]], otherwise: Json) -> Json:
-    matchers = [
-        {
-            "predicate": {
-                "single_predicate": {
-                    "input": _KEY,
-                    "value_match": {"safe_regex": {"google_re2": {}, "regex": expression}},
-                }
-            },
-            "on_match": outcome,
-        }
-        for expression, outcome in expressions
-    ]
+    matchers = [_when(_KEY, expression, outcome) for expression, outcome in expressions]
     return {"matcher": {"matcher_list": {"matchers": matchers}, "on_no_match": otherwise}}
+
+
+def _when(source: Json, expression: str, outcome: Json) -> Json:
+    regex = {"safe_regex": {"google_re2": {}, "regex": expression}}
+    return {"predicate": {"single_predicate": {"input": source, "value_match": regex}}, "on_match": outcome}

@@ -120,10 +120,10 @@ def _ingress(sidecar: Sidecar, *, is_tcp: bool) -> Json:
     A network filter would not do: Envoy connects the application before it asks such a filter, so a refused
     caller that stays silent still reads whatever the application says first.
     """
-    filters = [_delivered(names.CALLERS), _delivered(names.AUTHZ)]
+    policy = _delivered(names.AUTHZ)
     return connection_manager(
         names.INGRESS,
-        filters if is_tcp else [_KEY_FILTER, *filters],
+        [policy] if is_tcp else [_KEY_FILTER, policy],
         routes=names.INGRESS,
         access_log=ingress_log(sidecar),
         replies=ingress_replies(),

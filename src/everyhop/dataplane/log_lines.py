@@ -57,7 +57,6 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True, rename={"received": "in
     host: str | None = None
     verdict: str | None = None
     operation: str | None = None
-    known: str | None = None
     route: str | None = None
     id: str | None = None
     method: str | None = None
@@ -65,7 +64,6 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True, rename={"received": "in
     status: int | None = None
     detail: str | None = None
     failure: str | None = None
-    protocol: str | None = None
     flags: str | None = None
     ms: float | None = None
     received: int | None = None
@@ -156,14 +154,17 @@ def _record(line: LogLine, instance: str, seq: int) -> Record:
 
 
 def _ingress(line: LogLine) -> _Outcome:
-    known = _HASHED.fullmatch(line.known or "")
+    route = _HASHED.fullmatch(line.route or "")
     match = _VERDICT.fullmatch(line.verdict or "")
     if match is None:
-        snapshot = known[1] if known else None
+        snapshot = route[1] if route else None
         return _Outcome(allowed=False, reason=_early_reason(line), target=line.target, snapshot=snapshot)
     short, reason, rule = match.groups()
-    if reason == Reason.NO_RULE and known is not None and known[2] == "unknown":
-        reason = Reason.UNKNOWN_CALLER
+    operation = line.operation or names.NOTHING
+    if operation.startswith(names.STRANGER):
+        operation = operation.removeprefix(names.STRANGER)
+        if reason == Reason.NO_RULE:
+            reason = Reason.UNKNOWN_CALLER
     allowed = reason in _ALLOWING
     if allowed and line.detail == "direct_response":
         allowed, reason = False, AMBIGUOUS_HOST
@@ -172,8 +173,8 @@ def _ingress(line: LogLine) -> _Outcome:
         reason=str(reason),
         target=line.target,
         rule=None if rule == names.NOTHING else rule,
-        snapshot=known[1] if known is not None and known[1].startswith(short) else short,
-        operation=None if line.operation in {None, names.NOTHING} else line.operation,
+        snapshot=route[1] if route is not None and route[1].startswith(short) else short,
+        operation=None if operation == names.NOTHING else operation,
     )
 
 
@@ -232,7 +233,6 @@ def _detail(line: LogLine) -> dict[str, Scalar]:
         "flags": line.flags if line.flags != "-" else None,
         "failure": line.failure,
         "host": line.host,
-        "protocol": line.protocol,
         "bytes_received": line.received,
         "bytes_sent": line.sent,
     }

@@ -91,7 +91,6 @@ def test_a_withdrawn_operation_ends_on_the_open_connection(restored):
         status, headers, _ = exchange(connection, request_bytes("GET", "/orders"))
         assert status == 403
     assert set(changed["orders"]) == {
-        "ecds/callers.json",
         "ecds/authz.json",
         "rds/ingress.json",
         "rds/egress.json",

@@ -77,7 +77,7 @@ def test_envoy_runs_what_the_files_say(mesh, service):
     }
     assert routes == in_files(running, "rds/ingress.json", "rds/egress.json")
     filters = {e["ecds_filter"]["name"]: plain(e["ecds_filter"]) for e in dumped(running, "ecds_filters")}
-    assert filters == in_files(running, "ecds/authz.json", "ecds/callers.json")
+    assert filters == in_files(running, "ecds/authz.json")
 
 
 def test_endpoints_too(mesh):

@@ -11,7 +11,6 @@ from everyhop.authz import Engine, service_table
 from everyhop.dataplane.enforcement import (
     deny_all,
     http_authorization,
-    known_callers,
     tcp_authorization,
     template_buckets,
     undeclared_service,
@@ -21,7 +20,7 @@ from everyhop.policy import parse_policy
 
 
 def ask(snapshot, service, caller, method, path):
-    """Return (action, reason, rule, operation) as the two filters together give them."""
+    """Return (action, reason, rule, operation) as the log line gives them."""
     table = service_table(snapshot, service)
     config = http_authorization(snapshot, table)
     inputs = {"key": f"{method} {path.partition('?')[0]}", "caller": caller, "method": method}
@@ -29,10 +28,10 @@ def ask(snapshot, service, caller, method, path):
     short, reason, rule = name.split("|")
     assert snapshot.hash.startswith(short)
     assert len(short) == 16
-    known, _ = decide(known_callers(snapshot), inputs, "shadow_matcher")
-    if reason == "no-rule" and known == f"{snapshot.hash}|unknown":
-        reason = "unknown-caller"
     operation, _ = decide(config, inputs, "shadow_matcher")
+    if operation.startswith("?"):
+        operation = operation.removeprefix("?")
+        reason = "unknown-caller" if reason == "no-rule" else reason
     return action, reason, None if rule == "-" else rule, None if operation == "-" else operation
 
 
@@ -144,8 +143,9 @@ def test_every_matcher_names_what_happens_otherwise(snapshot):
 def test_a_literal_hit_meets_no_expression(snapshot):
     """The outermost matcher is the hash of literal keys; expressions stand behind its miss."""
     config = http_authorization(snapshot, service_table(snapshot, "orders"))
-    for kind in ("matcher", "shadow_matcher"):
-        table = config[kind]["matcher_tree"]["exact_match_map"]["map"]
+    shadow = config["shadow_matcher"]["matcher_list"]["matchers"][0]["on_match"]["matcher"]
+    for matcher in (config["matcher"], shadow):
+        table = matcher["matcher_tree"]["exact_match_map"]["map"]
         assert {
             "GET /orders",
             "POST /orders",
@@ -195,6 +195,6 @@ def test_buckets_hold_every_template_that_could_match():
 
 def test_callers_without_a_rule_are_not_repeated(snapshot):
     """The size follows the permissions, not services times operations."""
-    config = json.dumps(http_authorization(snapshot, service_table(snapshot, "orders")))
+    config = json.dumps(http_authorization(snapshot, service_table(snapshot, "orders"))["matcher"])
     assert config.count("service/idle") == 1  # the probe, open to all
     assert config.count("service/storefront") == 10  # nine operations and the probe

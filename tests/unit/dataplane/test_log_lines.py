@@ -23,13 +23,11 @@ IN = {
     "target": "orders",
     "verdict": f"{HASH[:16]}|allowed|allow[0]",
     "operation": "list",
-    "known": f"{HASH}|known",
     "id": ID,
     "method": "GET",
     "path": "/orders",
     "status": 200,
     "detail": "via_upstream",
-    "protocol": "HTTP/2",
     "flags": "-",
     "ms": 3,
     "in": 0,
@@ -48,7 +46,6 @@ OUT = {
     "path": "/orders",
     "status": 200,
     "detail": "via_upstream",
-    "protocol": "HTTP/1.1",
     "flags": "-",
     "ms": 1,
     "in": 0,
@@ -92,7 +89,9 @@ def test_an_allowed_request():
     [
         ({"verdict": f"{HASH[:16]}|probe|services.orders.probes[0]"}, "allow", "probe"),
         ({"verdict": f"{HASH[:16]}|no-rule|-"}, "deny", "no-rule"),
-        ({"verdict": f"{HASH[:16]}|no-rule|-", "known": f"{HASH}|unknown"}, "deny", "unknown-caller"),
+        ({"verdict": f"{HASH[:16]}|no-rule|-", "operation": "?list"}, "deny", "unknown-caller"),
+        ({"verdict": f"{HASH[:16]}|unknown-operation|-", "operation": "?-"}, "deny", "unknown-operation"),
+        ({"verdict": f"{HASH[:16]}|ambiguous-path|-", "operation": "?-"}, "deny", "ambiguous-path"),
         ({"verdict": f"{HASH[:16]}|denied-by-rule|deny[1]"}, "deny", "denied-by-rule"),
         ({"verdict": f"{HASH[:16]}|ambiguous-path|-"}, "deny", "ambiguous-path"),
         ({"verdict": f"{HASH[:16]}|anything-else|-"}, "deny", "anything-else"),
@@ -116,9 +115,15 @@ def test_what_was_decided_and_why(changed, decision, reason):
 
 
 def test_the_whole_hash_only_where_it_belongs_to_the_verdict():
-    """The two filters are replaced one after the other; for a moment they may be of two policies."""
-    assert record(known="cd" * 32 + "|known").snapshot == HASH[:16]
-    assert record(known=None).snapshot == HASH[:16]
+    """Filter and routes are replaced one after the other; for a moment they may be of two policies."""
+    assert record(route="cd" * 32 + "|orders").snapshot == HASH[:16]
+    assert record(route=None).snapshot == HASH[:16]
+
+
+def test_the_mark_of_a_stranger_is_no_part_of_the_name():
+    found = record(verdict=f"{HASH[:16]}|no-rule|-", operation="?list")
+    assert (found.operation, found.reason) == ("list", "unknown-caller")
+    assert record(verdict=f"{HASH[:16]}|unknown-operation|-", operation="?-").operation is None
 
 
 @pytest.mark.parametrize(

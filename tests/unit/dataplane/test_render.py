@@ -174,8 +174,8 @@ def test_paths_pass_as_they_are_and_headers_do_not(snapshot, make_sidecar):
 def test_the_policy_stands_before_the_application(snapshot, make_sidecar):
     for service in ("orders", "ledger", "idle"):
         filters = manager(rendered(snapshot, make_sidecar(service)), "ingress")["http_filters"]
-        assert [f["name"] for f in filters][-3:] == ["callers", "authz", "router"]
-        for delivered in filters[-3:-1]:
+        assert [f["name"] for f in filters][-2:] == ["authz", "router"]
+        for delivered in filters[-2:-1]:
             discovery = delivered["config_discovery"]
             assert discovery["default_config"]["rules"] == {"action": "ALLOW", "policies": {}}
             assert discovery["config_source"]["initial_fetch_timeout"] == "0s"
@@ -187,7 +187,6 @@ def test_an_edit_of_rules_leaves_listeners_and_clusters_alone(snapshot, make_sid
     after = render_sidecar(other, make_sidecar("orders"), ENDPOINTS)
     assert {name for name in after if after[name] != before[name]} == {
         "ecds/authz.json",
-        "ecds/callers.json",
         "rds/ingress.json",
         "rds/egress.json",
     }
@@ -305,4 +304,4 @@ def test_limits_arrive(snapshot, make_sidecar):
     assert listener_of(files, "ingress")["per_connection_buffer_limit_bytes"] == 65536
     (layer,) = files["bootstrap.json"]["layered_runtime"]["layers"]
     limit = {"listener": {"ingress": {"connection_limit": 77}}}
-    assert layer["static_layer"] == {"envoy": {"resource_limits": limit}}
+    assert layer["static_layer"]["envoy"] == {"resource_limits": limit}
