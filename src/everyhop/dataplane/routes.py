@@ -94,26 +94,17 @@ def _virtual_host(snapshot: Snapshot, sidecar: Sidecar, target: Service) -> Json
         routes = [{"match": _CONNECT, "route": tunnel}, _refuse(_EVERYTHING, 403)]
     else:
         forward = _action(cluster, retry_policy=_RETRY)
-        if _stays_open(target):
+        if any(operation.protocol is Protocol.WEBSOCKET for operation in target.operations):
             forward["upgrade_configs"] = [{"upgrade_type": "websocket"}]
         routes = [_refuse(_CONNECT, 403), {"match": _EVERYTHING, "route": forward}]
     return {
         "name": target.name,
         "domains": [target.name, f"{target.name}.{target.spiffe_id.trust_domain}"],
         "routes": [{"name": f"{snapshot.hash}|{target.name}", **route} for route in routes],
-        # The next sidecar gives a decision id of its own.  Ours travels only where a later log line needs it (what
-        # stays open); elsewhere a value that is never the same twice would spoil HTTP/2's table of headers.
-        "request_headers_to_remove": [
-            "proxy-authorization",
-            "x-forwarded-proto",
-            "x-envoy-internal",
-            *([] if _stays_open(target) else [names.DECISION_HEADER]),
-        ],
+        # Our decision id travels on: the answer to a failed connection and the log line still need it here.  The
+        # next sidecar strips it and gives one of its own.
+        "request_headers_to_remove": ["proxy-authorization", "x-forwarded-proto", "x-envoy-internal"],
     }
-
-
-def _stays_open(target: Service) -> bool:
-    return target.tcp is not None or any(o.protocol is Protocol.WEBSOCKET for o in target.operations)
 
 
 def _upgrade_routes(operations: Sequence[Operation]) -> list[tuple[Route, bool]]:

@@ -244,6 +244,13 @@ def test_egress_knows_only_what_may_be_reached(snapshot, make_sidecar):
         assert '{"connect_matcher": {}}' in matches  # without one, CONNECT would be answered 404
 
 
+def test_the_decision_id_stays_with_the_request(snapshot, make_sidecar):
+    """Without it, the answer to a connection that failed, and its log line, would have none."""
+    config = rendered(snapshot, make_sidecar("storefront"))["rds/egress.json"]["resources"][0]
+    for host in config["virtual_hosts"]:
+        assert "x-everyhop-decision" not in host.get("request_headers_to_remove", [])
+
+
 def test_upgrades_are_possible_only_where_declared(snapshot, make_sidecar):
     (host,) = rendered(snapshot, make_sidecar())["rds/ingress.json"]["resources"][0]["virtual_hosts"]
     opened = [r["match"] for r in host["routes"] if "upgrade_configs" in r.get("route", {})]
