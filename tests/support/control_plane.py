@@ -98,7 +98,6 @@ class ControlUnderTest:
                 rules=PureRules(),
                 feed=self.feed,
                 clock=self.clock,
-                entropy=RealEntropy(),
                 pool=self.pool,
                 records_keep=timedelta(days=30),
             )

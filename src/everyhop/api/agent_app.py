@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from starlette.routing import Route
@@ -12,7 +11,7 @@ from everyhop.api.http import make_app, read_message, reply
 from everyhop.control.messages import LaunchRequest, LaunchState, SvidReply, SvidRequest
 from everyhop.core.errors import AttestationError, InputError, NotFound, Unavailable
 from everyhop.wire.peers import PeerInfo
-from everyhop.wire.processes import ProcessHandle
+from everyhop.wire.processes import ProcessHandle, read_ids
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -102,7 +101,7 @@ class OwnerDoor:
         except AttestationError as error:
             raise NotFound(f"no process {pid}") from error
         try:
-            uid, gid = _effective_ids(pid)
+            uid, gid = read_ids(pid).effective
             attested = await self._workloads.attest(PeerInfo(pid=pid, uid=uid, gid=gid, process=process))
         finally:
             process.close()
@@ -111,19 +110,6 @@ class OwnerDoor:
 
     async def _envoy(self, request: Request) -> Response:
         return reply(self._node.describe_sidecars(request.path_params["service"]))
-
-
-def _effective_ids(pid: int) -> tuple[int, int]:
-    """Return the effective uid and gid of a process, as a connection of it would show them."""
-    found: dict[str, int] = {}
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text("utf-8", errors="replace").splitlines():
-            name, _, numbers = line.partition(":")
-            if name in {"Uid", "Gid"}:
-                found[name] = int(numbers.split()[1])
-        return found["Uid"], found["Gid"]
-    except (OSError, KeyError, ValueError, IndexError) as error:
-        raise NotFound(f"no process {pid}") from error
 
 
 def _render(attested: Attested) -> str:

@@ -28,7 +28,6 @@ from everyhop.control.messages import (
 )
 from everyhop.core.clock import parse_rfc3339
 from everyhop.core.errors import InputError
-from everyhop.policy import encode_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -177,6 +176,7 @@ class AdminDoor:
                 Route("/v1/records/{id}", self._record),
                 Route("/v1/authorities", self._authorities),
                 Route("/v1/rotate", self._rotate, methods=["POST"]),
+                Route("/v1/policy", self._policy_status, methods=["GET"]),
                 Route("/v1/policy", self._policy, methods=["POST"]),
             ]
         )
@@ -185,6 +185,10 @@ class AdminDoor:
         del request
         return reply(self._control.status())
 
+    async def _policy_status(self, request: Request) -> Response:
+        del request
+        return reply(self._control.policy_status())
+
     async def _bundle(self, request: Request) -> Response:
         del request
         truth = self._control.feed.truth
@@ -192,7 +196,7 @@ class AdminDoor:
 
     async def _snapshot(self, request: Request) -> Response:
         wanted = request.query_params.get("hash", self._control.snapshot.hash)
-        return reply(msgspec.Raw(encode_snapshot(await self._control.snapshot_of(wanted))))
+        return reply(msgspec.Raw(await self._control.document_of(wanted)))
 
     async def _records(self, request: Request) -> Response:
         q = request.query_params

@@ -7,7 +7,6 @@ and no launch's secret is ever written down in clear.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import os
@@ -17,10 +16,10 @@ from typing import TYPE_CHECKING, Final
 
 from everyhop.agent import Launch, LaunchState
 from everyhop.control.ports_of_launch import chosen_port, free_port
-from everyhop.core.errors import AccessDenied, AttestationError, NotFound
+from everyhop.core.errors import AccessDenied, NotFound
 from everyhop.core.secret import Secret
 from everyhop.policy.model import Selector
-from everyhop.wire.processes import ProcessRef, read_stat
+from everyhop.wire.processes import ProcessRef, read_ids, read_stat
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -95,7 +94,7 @@ def plan_launch(
             f"the policy does not let `everyhop run` start {service_name}",
             hint=f"add {{run: true}} to services.{service_name}.workload",
         )
-    if _uid_of(run_pid) != os.getuid():
+    if read_ids(run_pid).effective[0] != os.getuid():
         raise AccessDenied(f"process {run_pid} belongs to another user")
     instance = entropy.token_bytes(5).hex()
     taken = {number for launch in live for number in launch.ports.values()}
@@ -122,18 +121,6 @@ def plan_launch(
     )
 
 
-def _uid_of(pid: int) -> int:
-    """Return the effective uid of a process, from its status: the owner of its directory may be root for other reasons.
-
-    Raises AttestationError when there is no such process.
-    """
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text("utf-8", errors="replace").splitlines()
-        return next(int(line.split()[2]) for line in lines if line.startswith("Uid:"))
-    except (OSError, StopIteration) as error:
-        raise AttestationError(f"process {pid} is gone") from error
-
-
 def environment_of(launch: Launch, secret: Secret, places: Places) -> dict[str, str]:
     """Return the variables that the workload gets (DESIGN section 7)."""
     sockets = Path(launch.directories["sockets"])
@@ -149,8 +136,3 @@ def environment_of(launch: Launch, secret: Secret, places: Places) -> dict[str, 
         "http_proxy": proxy,
         "EVERYHOP_EGRESS": str(sockets / "egress.sock"),
     }
-
-
-def basic_credentials(service: str, secret: Secret) -> bytes:
-    """Return what the ``proxy-authorization`` header carries after ``Basic``."""
-    return base64.b64encode(service.encode() + b":" + secret.reveal())

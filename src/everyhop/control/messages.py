@@ -123,7 +123,6 @@ class AgentReport(Message, frozen=True):
     bundle_sequence: int
     instances: list[InstanceReport] = []
     spooled: int = 0
-    authority: str | None = None
 
 
 class LaunchRequest(Message, frozen=True):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from everyhop.control.launching import Places
     from everyhop.control.messages import LaunchRequest, LaunchState as LaunchNews, Update
     from everyhop.control.sidecars import Sidecars
-    from everyhop.core.clock import Clock, Entropy
+    from everyhop.core.clock import Entropy
     from everyhop.core.secret import Secret
     from everyhop.dataplane.sds import SecretDiscovery
     from everyhop.policy.model import Snapshot
@@ -62,7 +62,6 @@ class NodePorts:
     envoy: Path
     envoy_concurrency: int
     record_flush_ms: int
-    clock: Clock
     entropy: Entropy
 
 
@@ -303,9 +302,9 @@ class Node:
         while True:
             moved = 0
             try:
-                for instance, spool in list(self._spools.items()):
+                for spool in list(self._spools.values()):
                     moved += await spool.forward(self._p.client.send_records)
-                    self._finish(instance, spool)
+                self._drop_finished()
                 wait = SPOOL_IDLE_SECONDS
             except Unavailable:
                 wait = min(wait * 2, LAST_RECONNECT_SECONDS)
@@ -316,12 +315,13 @@ class Node:
             if not moved:
                 await asyncio.sleep(wait)
 
-    def _finish(self, instance: str, spool: SpoolReader) -> None:
-        """Drop the spool of an ended launch once the server has all of it."""
-        if any(launch.instance == instance for launch in self._p.registry.live()) or spool.pending():
-            return
-        del self._spools[instance]
-        shutil.rmtree(self._p.places.spool / instance, ignore_errors=True)
+    def _drop_finished(self) -> None:
+        """Drop the spools of ended launches of which the server has everything."""
+        live = {launch.instance for launch in self._p.registry.live()}
+        for instance in self._spools.keys() - live:
+            if not self._spools[instance].pending():
+                del self._spools[instance]
+                shutil.rmtree(self._p.places.spool / instance, ignore_errors=True)
 
     def describe_sidecars(self, service: str) -> dict[str, Any]:
         """Return the configuration files of a service's sidecars as parsed JSON, secrets left out."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from everyhop.control.feed import Feed
     from everyhop.control.messages import AgentReport, SignX509Item
     from everyhop.control.ports import PolicyRules, PolicySource, SnapshotStore
-    from everyhop.core.clock import Clock, Entropy
+    from everyhop.core.clock import Clock
     from everyhop.policy.model import Snapshot
 
 T = TypeVar("T")
@@ -62,7 +62,6 @@ class ControlPorts:
     rules: PolicyRules
     feed: Feed
     clock: Clock
-    entropy: Entropy
     pool: Executor
     records_keep: timedelta
 
@@ -163,11 +162,17 @@ class ControlPlane:
             )
         )
 
+    async def document_of(self, content_hash: str) -> bytes:
+        """Return a snapshot as it is stored and sent; raises NotFound."""
+        if content_hash == self.snapshot.hash:
+            return self._document
+        return await self._work(self._p.snapshots.load, content_hash)
+
     async def snapshot_of(self, content_hash: str) -> Snapshot:
         """Return the snapshot under which a recorded decision was made; raises NotFound."""
         if content_hash == self.snapshot.hash:
             return self.snapshot
-        return decode_snapshot(await self._work(self._p.snapshots.load, content_hash))
+        return decode_snapshot(await self.document_of(content_hash))
 
     # -- identities
 
@@ -293,6 +298,11 @@ class ControlPlane:
 
     # -- status
 
+    def policy_status(self) -> dict[str, object]:
+        """Return what is in force, and the newer text that was refused, as plain values."""
+        rejected = None if self._rejected is None else self._rejected.to_dict()
+        return {"snapshot": self.snapshot.hash, "rejected_policy": rejected}
+
     def status(self, reports: list[AgentReport] | None = None) -> dict[str, object]:
         """Return what ``everyhop status -o json`` prints (DESIGN section 7), as plain values."""
         reports = self._p.feed.reports() if reports is None else reports
@@ -320,8 +330,7 @@ class ControlPlane:
         truth = self._p.feed.truth
         return {
             "trust_domain": str(self.snapshot.trust_domain),
-            "snapshot": self.snapshot.hash,
-            "rejected_policy": None if self._rejected is None else self._rejected.to_dict(),
+            **self.policy_status(),
             "bundle_sequence": None if truth is None else truth.bundle_sequence,
             "agents": [
                 {

@@ -102,7 +102,7 @@ class ConfigDiscovery:
         try:
             while request is not None:
                 self._take(stream, request)
-                request = await _before(pushing, call)
+                request = await call.receive_unless(pushing)
         finally:
             pushing.cancel()
             with suppress(asyncio.CancelledError, Exception):
@@ -211,18 +211,3 @@ class ConfigDiscovery:
         stream.unconfirmed.add(response.nonce)
         await stream.call.send(response)
         return True
-
-
-async def _before(
-    pushing: asyncio.Task[None], call: Call[DeltaDiscoveryRequest, DeltaDiscoveryResponse]
-) -> DeltaDiscoveryRequest | None:
-    """Return the next request; raise what ended the task that answers, if that comes first."""
-    receiving = asyncio.ensure_future(call.receive())
-    try:
-        await asyncio.wait((receiving, pushing), return_when=asyncio.FIRST_COMPLETED)
-        if receiving.done():
-            return receiving.result()
-        await pushing
-        return None
-    finally:
-        receiving.cancel()

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from everyhop.core.errors import InputError
+from everyhop.core.limits import MAX_SOCKET_PATH_BYTES
 from everyhop.core.secret import Secret
-
-MAX_SOCKET_PATH_BYTES: Final = 107
-"""Longest path of a Unix socket on Linux."""
 
 LOOPBACK: Final = "127.0.0.1"
 _MAX_PORT: Final = 65535

@@ -98,7 +98,7 @@ class SecretDiscovery:
         try:
             while request is not None:
                 self._take(stream, request)
-                request = await _before(pushing, call)
+                request = await call.receive_unless(pushing)
         finally:
             pushing.cancel()
             with suppress(asyncio.CancelledError, Exception):
@@ -192,21 +192,6 @@ class SecretDiscovery:
         held = self._acknowledged.get(stream.instance)
         if held is not None and held[0] is stream:
             del self._acknowledged[stream.instance]
-
-
-async def _before(
-    pushing: asyncio.Task[None], call: Call[DiscoveryRequest, DiscoveryResponse]
-) -> DiscoveryRequest | None:
-    """Return the next request; raise what ended the task that answers, if that comes first."""
-    receiving = asyncio.ensure_future(call.receive())
-    try:
-        await asyncio.wait((receiving, pushing), return_when=asyncio.FIRST_COMPLETED)
-        if receiving.done():
-            return receiving.result()
-        await pushing
-        return None
-    finally:
-        receiving.cancel()
 
 
 def secrets_server(discovery: SecretDiscovery) -> PeerServer:

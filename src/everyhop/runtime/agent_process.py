@@ -93,7 +93,6 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
                 envoy=locate_envoy(settings.envoy),
                 envoy_concurrency=settings.envoy_concurrency,
                 record_flush_ms=int(settings.record_flush.total_seconds() * 1000),
-                clock=clock,
                 entropy=entropy,
             )
         )

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from everyhop.core.errors import SettingsError
+from everyhop.core.limits import MAX_SOCKET_PATH_BYTES
 
-MAX_SOCKET_PATH_BYTES: Final = 107
 _LONGEST_BELOW_STATE: Final = len("/run/i/0123456789ab/.s.PGSQL.65535")
 
 

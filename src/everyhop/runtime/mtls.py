@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from everyhop.core.errors import TrustError, Unavailable
+from everyhop.core.secret import Secret
+from everyhop.x509.certificates import certificates_to_pem
+from everyhop.x509.keys import private_key_to_pem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,14 +39,9 @@ def client_context(chain: Sequence[bytes], key: bytes, bundle: Sequence[bytes]) 
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(cadata="".join(ssl.DER_cert_to_PEM_cert(der) for der in bundle))
+    context.load_verify_locations(cadata=certificates_to_pem(bundle).decode())
     if chain:
-        from cryptography.hazmat.primitives import serialization
-
-        pem_key = serialization.load_der_private_key(key, None).private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        pem = "".join(ssl.DER_cert_to_PEM_cert(der) for der in chain).encode() + pem_key
+        pem = certificates_to_pem(chain) + private_key_to_pem(Secret(key)).reveal()
         memory = os.memfd_create("svid", os.MFD_CLOEXEC)
         try:
             os.write(memory, pem)

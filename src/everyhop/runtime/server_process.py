@@ -98,7 +98,6 @@ def _control_plane(
             rules=PureRules(),
             feed=Feed(clock),
             clock=clock,
-            entropy=entropy,
             pool=pool,
             records_keep=settings.records_keep,
         )

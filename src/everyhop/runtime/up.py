@@ -119,7 +119,7 @@ class Supervisor:
     def _tell_policy(self) -> None:
         """Say when a newer policy text was refused, and when a text came into force after that."""
         try:
-            status = LocalLink(self._layout.admin_socket, timeout=2.0).get("/v1/status")
+            status = LocalLink(self._layout.admin_socket, timeout=2.0).get("/v1/policy")
         except EveryhopError:
             return
         rejected = status["rejected_policy"]

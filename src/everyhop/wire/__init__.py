@@ -7,10 +7,9 @@ being, and which process is at its other end.  What to answer is for ``agent``, 
 
 from everyhop.wire.peers import PeerInfo, peer_of
 from everyhop.wire.processes import ProcessHandle, ProcessRef, ProcessStat, boot_id, parse_stat, read_stat
-from everyhop.wire.sockets import MAX_SOCKET_PATH_BYTES, UnixListener
+from everyhop.wire.sockets import UnixListener
 
 __all__ = [
-    "MAX_SOCKET_PATH_BYTES",
     "PeerInfo",
     "ProcessHandle",
     "ProcessRef",

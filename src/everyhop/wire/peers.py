@@ -8,11 +8,10 @@ import os
 import socket
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from everyhop.core.errors import AttestationError
-from everyhop.wire.processes import ProcessHandle
+from everyhop.wire.processes import ProcessHandle, read_ids
 
 _SO_PEERPIDFD: Final = 77  # Linux 6.5; not yet named by every supported Python
 _UCRED: Final = struct.Struct("3i")
@@ -52,7 +51,7 @@ def peer_of(connection: socket.socket, *, kernel_pidfd: bool = True) -> PeerInfo
     if fd is not None:
         return PeerInfo(pid=pid, uid=uid, gid=gid, process=ProcessHandle.adopt(pid, fd))
     process = ProcessHandle.open(pid)
-    if uid not in _uids_of(pid) or not process.is_alive():
+    if uid not in read_ids(pid).uids or not process.is_alive():
         process.close()
         raise AttestationError(f"process {pid} is not the one that connected")
     return PeerInfo(pid=pid, uid=uid, gid=gid, process=process)
@@ -78,15 +77,3 @@ def _peer_pidfd(connection: socket.socket) -> int | None:
         raise AttestationError("the process that connected is gone") from error
     os.set_inheritable(fd, False)
     return fd
-
-
-def _uids_of(pid: int) -> frozenset[int]:
-    """Return the real, effective, saved and file-system uid of whoever has this pid now."""
-    try:
-        text = Path(f"/proc/{pid}/status").read_text("utf-8", errors="replace")
-    except OSError as error:
-        raise AttestationError(f"process {pid} is gone") from error
-    for line in text.splitlines():
-        if line.startswith("Uid:"):
-            return frozenset(int(word) for word in line.split()[1:5])
-    return frozenset()

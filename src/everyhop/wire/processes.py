@@ -18,6 +18,7 @@ from everyhop.core.errors import AttestationError
 
 _PROC: Final = Path("/proc")
 _MAX_STAT_BYTES: Final = 4096
+_IDS: Final = 4  # real, effective, saved, file-system
 _DEAD_STATES: Final = frozenset("ZXx")
 
 
@@ -63,6 +64,37 @@ def read_stat(pid: int) -> ProcessStat:
             return parse_stat(file.read(_MAX_STAT_BYTES))
     except OSError as error:
         raise AttestationError(f"process {pid} is gone") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessIds:
+    """The ids of a process: real, effective, saved and file-system, in this order."""
+
+    uids: tuple[int, ...]
+    gids: tuple[int, ...]
+
+    @property
+    def effective(self) -> tuple[int, int]:
+        """Return the effective uid and gid, which are what a connection of the process shows."""
+        return self.uids[1], self.gids[1]
+
+
+def read_ids(pid: int) -> ProcessIds:
+    """Return the ids of whoever has this pid now; raises AttestationError when there is nobody."""
+    found: dict[str, tuple[int, ...]] = {}
+    try:
+        for line in (_PROC / str(pid) / "status").read_text("utf-8", errors="replace").splitlines():
+            name, _, words = line.partition(":")
+            if name in {"Uid", "Gid"}:
+                found[name] = tuple(int(word) for word in words.split())
+    except OSError as error:
+        raise AttestationError(f"process {pid} is gone") from error
+    except ValueError as error:
+        raise AttestationError(f"the ids of process {pid} could not be read") from error
+    uids, gids = found.get("Uid", ()), found.get("Gid", ())
+    if len(uids) != _IDS or len(gids) != _IDS:
+        raise AttestationError(f"the ids of process {pid} are not told")
+    return ProcessIds(uids=uids, gids=gids)
 
 
 def boot_id() -> str:

@@ -108,6 +108,21 @@ class Call(Generic[Request, Reply]):
         except NotImplementedError as error:
             raise InputError("compressed messages are not supported") from error
 
+    async def receive_unless(self, ended: asyncio.Future[None]) -> Request | None:
+        """Return the next message, or None once the caller has finished or ``ended`` is done; raise what ended it.
+
+        For streams on which another task answers: its failure must not wait for the caller's next message.
+        """
+        receiving = asyncio.ensure_future(self.receive())
+        try:
+            await asyncio.wait((receiving, ended), return_when=asyncio.FIRST_COMPLETED)
+            if receiving.done():
+                return receiving.result()
+            await ended
+            return None
+        finally:
+            receiving.cancel()
+
     async def receive_only(self) -> Request:
         """Return the one message of a call whose request is not a stream.
 

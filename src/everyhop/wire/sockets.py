@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Final, Self, final
 
 from everyhop.core.errors import Conflict, InputError, Unavailable
-
-MAX_SOCKET_PATH_BYTES: Final = 107
-"""Longest path of a Unix socket on Linux (``sun_path`` less its NUL)."""
+from everyhop.core.limits import MAX_SOCKET_PATH_BYTES
 
 _PROBE_SECONDS: Final = 1.0
 

@@ -206,7 +206,7 @@ def test_svid_files_are_private(tmp_path: Path) -> None:
 
     before = os.umask(0)
     try:
-        _write(tmp_path / "key.pem", "key", 0o600)
+        _write(tmp_path / "key.pem", b"key", 0o600)
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "key.pem").stat().st_mode) == 0o600

@@ -7,7 +7,6 @@ import struct
 import pytest
 
 from everyhop.core.errors import AttestationError
-from everyhop.wire import peers
 from everyhop.wire.peers import peer_of
 
 
@@ -64,13 +63,3 @@ def test_a_socket_without_credentials():
         sock.close()
         with pytest.raises(AttestationError, match="no credentials"):
             peer_of(sock)
-
-
-def test_the_uids_of_a_process_that_is_gone():
-    with pytest.raises(AttestationError, match="gone"):
-        peers._uids_of(2**22 + 1)
-
-
-def test_a_process_whose_uids_are_not_told_has_none(monkeypatch):
-    monkeypatch.setattr(peers.Path, "read_text", lambda self, *args, **named: "Name: x\n")
-    assert peers._uids_of(1) == frozenset()

@@ -7,7 +7,7 @@ import pytest
 
 from everyhop.core.errors import AttestationError
 from everyhop.wire import processes
-from everyhop.wire.processes import ProcessHandle, ProcessRef, boot_id, parse_stat, read_stat
+from everyhop.wire.processes import ProcessHandle, ProcessRef, boot_id, parse_stat, read_ids, read_stat
 
 TAIL = b"S 17 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 998877 1 2"
 
@@ -88,3 +88,24 @@ def test_a_refused_descriptor_is_closed():
         with pytest.raises(AttestationError):
             ProcessHandle.reopen(ProcessRef(pid=os.getpid(), start_time=1))
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_the_ids_of_this_process():
+    ids = read_ids(os.getpid())
+    assert ids.effective == (os.geteuid(), os.getegid())
+    assert ids.uids == (*os.getresuid(), os.geteuid())
+    assert len(ids.gids) == 4
+
+
+def test_the_ids_of_a_process_that_is_gone():
+    with pytest.raises(AttestationError, match="gone"):
+        read_ids(2**22 + 1)
+
+
+@pytest.mark.parametrize(
+    "text", ["Name: x\n", "Uid: 0 0 0 0\n", "Uid: 0 0\nGid: 0 0 0 0\n", "Uid: 0 x 0 0\nGid: 0 0 0 0\n"]
+)
+def test_a_process_whose_ids_are_not_told_has_none(monkeypatch, text):
+    monkeypatch.setattr(processes.Path, "read_text", lambda self, *args, **named: text)
+    with pytest.raises(AttestationError):
+        read_ids(1)

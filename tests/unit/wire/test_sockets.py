@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from everyhop.core.errors import Conflict, InputError, Unavailable
-from everyhop.wire.sockets import MAX_SOCKET_PATH_BYTES, UnixListener
+from everyhop.core.limits import MAX_SOCKET_PATH_BYTES
+from everyhop.wire.sockets import UnixListener
 
 
 @pytest.fixture

@@ -33,12 +33,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     fetch.add_argument("--audience", action="append", help="fetch a JWT-SVID for this audience instead")
 
 
-def _pem(label: str, der: bytes) -> str:
-    body = base64.encodebytes(der).decode().replace("\n", "")
-    lines = [body[i : i + 64] for i in range(0, len(body), 64)]
-    return "\n".join([f"-----BEGIN {label}-----", *lines, f"-----END {label}-----", ""])
-
-
 def fetch_svid(args: argparse.Namespace, service: str) -> dict[str, Any]:
     """Ask the agent for an X509-SVID of a service; binary members are decoded."""
     answer: dict[str, Any] = agent(args).post("/v1/svid", {"service": service})
@@ -70,6 +64,9 @@ def _show(args: argparse.Namespace) -> int:
 
 def _fetch(args: argparse.Namespace) -> int:
     from everyhop.core.errors import InputError
+    from everyhop.core.secret import Secret
+    from everyhop.x509.certificates import certificates_to_pem
+    from everyhop.x509.keys import private_key_to_pem
 
     if args.audience:
         answer = agent(args).post("/v1/svid", {"service": args.service, "audience": args.audience})
@@ -81,9 +78,9 @@ def _fetch(args: argparse.Namespace) -> int:
         raise InputError("name a directory with --write, or an audience with --audience")
     answer = fetch_svid(args, args.service)
     args.write.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _write(args.write / "svid.pem", "".join(_pem("CERTIFICATE", der) for der in answer["chain"]), 0o644)
-    _write(args.write / "key.pem", _pem("PRIVATE KEY", answer["key"]), 0o600)
-    _write(args.write / "bundle.pem", "".join(_pem("CERTIFICATE", der) for der in answer["bundle"]), 0o644)
+    _write(args.write / "svid.pem", certificates_to_pem(answer["chain"]), 0o644)
+    _write(args.write / "key.pem", private_key_to_pem(Secret(answer["key"])).reveal(), 0o600)
+    _write(args.write / "bundle.pem", certificates_to_pem(answer["bundle"]), 0o644)
     if wants_json(args):
         print_json(
             {
@@ -97,10 +94,10 @@ def _fetch(args: argparse.Namespace) -> int:
     return OK
 
 
-def _write(path: Path, text: str, mode: int) -> None:
+def _write(path: Path, content: bytes, mode: int) -> None:
     """Write through a new file of the right mode, so that a key is never readable, not even for a moment."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-        stream.write(text)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(content)
     partial.replace(path)
