@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Access tokens and transaction tokens: minted, exchanged, revoked; the keys that sign them."""
