@@ -21,12 +21,106 @@ class Update(Message, frozen=True, omit_defaults=True):
     """One line of the stream from server to agent; what has not changed is absent, and a heartbeat is empty.
 
     ``snapshot`` is an encoded snapshot document, ``bundle`` an encoded bundle document (both raw JSON),
-    ``authority`` the id of the active X.509 authority: when it changes, SVIDs are renewed at once.
+    ``authority`` the id of the active X.509 authority: when it changes, SVIDs are renewed at once.  ``tokens``
+    is a :class:`TokenTruthDocument`.
     """
 
     snapshot: msgspec.Raw = UNCHANGED
     bundle: msgspec.Raw = UNCHANGED
     authority: str | None = None
+    tokens: msgspec.Raw = UNCHANGED
+
+
+class RevokedDocument(Message, frozen=True):
+    """What is believed no more: signing keys, and tokens and transactions until the given end (epoch seconds)."""
+
+    kids: list[str] = []
+    jtis: dict[str, int] = {}
+    txns: dict[str, int] = {}
+
+
+class TokenTruthDocument(Message, frozen=True):
+    """By what tokens are judged: who issues them, with which keys, and which are revoked.
+
+    ``sequence`` grows with every published key set; a new key signs once every agent has acknowledged it.
+    """
+
+    issuer: str
+    trust_domain: str
+    sequence: int
+    jwks: msgspec.Raw
+    revoked: RevokedDocument
+
+
+class MintItem(Message, frozen=True):
+    """One or more access tokens for calls of ``spiffe_id`` to a service.
+
+    ``operation`` set makes the audience ``target#operation``.  ``scope`` of None is everything that the policy
+    grants there.  ``x5t`` is the thumbprint of the certificate that the tokens are bound to.
+    """
+
+    spiffe_id: str
+    target: str
+    x5t: str
+    operation: str | None = None
+    scope: list[str] | None = None
+    count: int = 1
+
+
+class MintTokensRequest(Message, frozen=True):
+    """A batch of requests by one agent."""
+
+    agent: str
+    items: list[MintItem]
+
+
+class MintedToken(Message, frozen=True):
+    """One token; ``expires_at`` in epoch seconds."""
+
+    token: str
+    expires_at: int
+    jti: str
+
+
+class MintResult(Message, frozen=True):
+    """The tokens of one item, or why it was refused."""
+
+    tokens: list[MintedToken] = []
+    error: str | None = None
+    code: str | None = None
+
+
+class MintTokensResponse(Message, frozen=True):
+    """Results in the order of the items."""
+
+    results: list[MintResult]
+
+
+class ExchangeTokenRequest(Message, frozen=True):
+    """A token that was received, for a narrower one (RFC 8693): types are the URIs of its section 3.
+
+    ``spiffe_id`` is the workload that asks, as attested.  ``source`` is the address of the outside client,
+    where the subject token is an API key or a user's token that came in at the edge.
+    """
+
+    agent: str
+    spiffe_id: str
+    subject_token: str
+    subject_token_type: str
+    requested_token_type: str
+    target: str | None = None
+    operation: str | None = None
+    scope: list[str] | None = None
+    x5t: str | None = None
+    source: str | None = None
+
+
+class ExchangeTokenResponse(Message, frozen=True):
+    """The token of an exchange; ``expires_at`` in epoch seconds."""
+
+    token: str
+    issued_token_type: str
+    expires_at: int
 
 
 class SignX509Item(Message, frozen=True):
@@ -116,13 +210,14 @@ class InstanceReport(Message, frozen=True):
 
 
 class AgentReport(Message, frozen=True):
-    """What an agent has applied: enforced snapshot, bundle sequence held by every sidecar, its instances."""
+    """What an agent has applied: snapshot, bundle sequence of every sidecar, token keys, its instances."""
 
     agent: str
     snapshot: str | None
     bundle_sequence: int
     instances: list[InstanceReport] = []
     spooled: int = 0
+    token_sequence: int = 0
 
 
 class LaunchRequest(Message, frozen=True):
@@ -181,3 +276,25 @@ class SvidReply(Message, frozen=True):
     bundle: list[bytes] = []
     expires_at: datetime | None = None
     token: str | None = None
+
+
+class TokenRequest(Message, frozen=True):
+    """The owner of the state directory asks for an access token of a service (``token mint``, ``call --token``).
+
+    ``x5t`` of None binds it to the SVID that the agent holds for the caller, which is what ``svid fetch`` gives.
+    """
+
+    caller: str
+    target: str
+    operation: str | None = None
+    scope: list[str] | None = None
+    x5t: str | None = None
+
+
+class TokenReply(Message, frozen=True):
+    """An access token with the thumbprint of the certificate that must carry it; ``expires_at`` in epoch seconds."""
+
+    token: str
+    jti: str
+    expires_at: int
+    x5t: str
