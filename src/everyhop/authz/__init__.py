@@ -9,6 +9,7 @@ from everyhop.authz.checks import TestResult, resolve_caller, run_tests
 from everyhop.authz.engine import Engine
 from everyhop.authz.explanation import Cited, Difference, Edit, Explanation, Suggestion
 from everyhop.authz.paths import AmbiguousPath, CleanPath, PathFlaw, classify_path
+from everyhop.authz.requirements import Grants, Requirement
 from everyhop.authz.table import OperationEntry, ServiceTable, Verdict, reachable_targets, service_table
 
 __all__ = [
@@ -19,8 +20,10 @@ __all__ = [
     "Edit",
     "Engine",
     "Explanation",
+    "Grants",
     "OperationEntry",
     "PathFlaw",
+    "Requirement",
     "ServiceTable",
     "Suggestion",
     "TestResult",

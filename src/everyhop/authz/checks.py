@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from everyhop.authz.engine import Engine
 from everyhop.core.errors import NotFound
 from everyhop.core.problems import Problem
+from everyhop.policy.model import OUTSIDE
 from everyhop.policy.names import nearest
 from everyhop.spiffe.ids import SpiffeId
 
@@ -65,10 +66,12 @@ def run_tests(snapshot: Snapshot, engine: Engine | None = None) -> list[TestResu
 
 
 def resolve_caller(snapshot: Snapshot, text: str) -> str:
-    """Return the SPIFFE ID (text, normal form) that a service name or a SPIFFE ID stands for.
+    """Return the SPIFFE ID (text, normal form) that a service name or a SPIFFE ID stands for; ``outside`` is itself.
 
     Raises NotFound for a name that is not declared, with a suggestion; InputError for a malformed SPIFFE ID.
     """
+    if text == OUTSIDE:
+        return OUTSIDE
     if "/" in text:
         return str(SpiffeId.parse(text))
     service = snapshot.services.get(text)

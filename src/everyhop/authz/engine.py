@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Final
 
 from everyhop.authz.explain import explain_http, explain_tcp
 from everyhop.authz.paths import clean_pattern
+from everyhop.authz.requirements import Requirement, requirement_of
 from everyhop.authz.routing import RouteTrie
 from everyhop.core.decision import Decision, Effect, Reason
+from everyhop.core.errors import NotFound
 from everyhop.policy.access import TCP, AccessIndex
+from everyhop.policy.model import OUTSIDE, UserMode
 from everyhop.policy.routes import guarded_characters
 
 if TYPE_CHECKING:
     from everyhop.authz.explanation import Explanation
     from everyhop.policy.access import Access
-    from everyhop.policy.model import Service, Snapshot
+    from everyhop.policy.model import Operation, Service, Snapshot
 
 
 class Door:
@@ -29,11 +32,14 @@ class Door:
     A decision names no path, so it is made once per declared caller and door and then only looked up.
     """
 
-    __slots__ = ("access", "decisions", "is_probe", "name", "target")
+    __slots__ = ("access", "decisions", "is_probe", "name", "operation", "target")
 
-    def __init__(self, target: str, name: str, access: Access, *, is_probe: bool) -> None:
+    def __init__(
+        self, target: str, name: str, access: Access, *, is_probe: bool, operation: Operation | None = None
+    ) -> None:
         self.target = target
         self.name = name
+        self.operation = operation
         self.access = access
         self.is_probe = is_probe
         self.decisions: dict[str, Decision] = {}
@@ -58,7 +64,7 @@ class _Target:
             for operation in operations:
                 access = index.of(service.name, operation.name)
                 door = self.doors[operation.name] = Door(
-                    service.name, operation.name, access, is_probe=is_probe
+                    service.name, operation.name, access, is_probe=is_probe, operation=operation
                 )
                 self.trie.add(operation.route, door)
         methods = sorted({route.method for route in routes})
@@ -79,7 +85,8 @@ class Engine:
     def decide(self, *, caller: str, target: str, method: str, path: str) -> Decision:
         """Decide an HTTP, gRPC or WebSocket request.
 
-        ``caller`` is a verified SPIFFE ID in normal form, ``target`` a service name, ``method`` and ``path``
+        ``caller`` is a verified SPIFFE ID in normal form (or ``outside``, which is none), ``target`` a service
+        name, ``method`` and ``path``
         are as on the wire (``path`` up to or with its query).  Never raises on any text.
         """
         compiled = self._targets.get(target)
@@ -133,6 +140,23 @@ class Engine:
         """Decide a connection, and say why."""
         return explain_tcp(self.snapshot, self.decide_tcp(caller=caller, target=target))
 
+    def requirement(self, *, caller: str, target: str, operation: str) -> Requirement:
+        """Return what a permitted call carries; ``caller`` as for :meth:`decide`, the others are declared names.
+
+        Raises NotFound for a service or an operation that is not declared.
+        """
+        compiled = self._targets.get(target)
+        door = None if compiled is None else compiled.doors.get(operation)
+        if door is None:
+            raise NotFound(f"the policy declares no operation {target[:80]}.{operation[:80]}")
+        name = OUTSIDE if caller == OUTSIDE else self._name_of(caller)
+        user = UserMode.NONE if name is None else door.access.user_mode(name)
+        return requirement_of(target, door.operation, user)
+
+    def _name_of(self, spiffe_id: str) -> str | None:
+        owner = self.snapshot.service_of(spiffe_id)
+        return None if owner is None else owner.name
+
     def _deny(self, reason: Reason, caller: str, target: str) -> Decision:
         return Decision(
             effect=Effect.DENY,
@@ -153,11 +177,11 @@ class Engine:
 
     def _at(self, door: Door, caller: str) -> Decision:
         """Decide at a door, and keep the answer as :meth:`_refuse` does."""
-        owner = self.snapshot.service_of(caller)
+        owner = OUTSIDE if caller == OUTSIDE else self._name_of(caller)
         if owner is None:
             effect, reason, rule = Effect.DENY, Reason.UNKNOWN_CALLER, None
         else:
-            effect, reason, rule = judge(door, owner.name)
+            effect, reason, rule = judge(door, owner)
         decision = Decision(
             effect=effect,
             reason=reason,
@@ -173,11 +197,11 @@ class Engine:
 
 
 def judge(door: Door, caller: str) -> tuple[Effect, Reason, str | None]:
-    """Return effect, reason and rule id for a declared caller (a service name) at a door: deny beats allow."""
+    """Return effect, reason and rule id for a declared caller (or ``outside``) at a door: deny beats allow."""
     denying = door.access.deny.rule_for(caller)
     if denying is not None:
         return Effect.DENY, Reason.DENIED_BY_RULE, denying.id
-    if door.is_probe:
+    if door.is_probe and caller != OUTSIDE:
         return Effect.ALLOW, Reason.PROBE, f"services.{door.target}.{door.name}"
     allowing = door.access.allow.rule_for(caller)
     if allowing is not None:

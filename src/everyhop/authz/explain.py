@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, assert_never
 from everyhop.authz._suggest import suggest_door, suggest_rule
 from everyhop.authz.explanation import Cited, Difference, Explanation
 from everyhop.authz.paths import CleanPath, classify_path
+from everyhop.authz.requirements import requirement_of
 from everyhop.core.decision import Reason
 from everyhop.core.errors import InputError
-from everyhop.policy.access import TCP
-from everyhop.policy.model import RuleEffect, SegmentKind
+from everyhop.policy.access import TCP, AccessIndex
+from everyhop.policy.model import OUTSIDE, RuleEffect, SegmentKind, UserMode
 from everyhop.policy.names import nearest
 from everyhop.policy.routes import guarded_characters
 from everyhop.spiffe.ids import SpiffeId
@@ -85,11 +86,30 @@ def _by_rule(snapshot: Snapshot, decision: Decision, call: str) -> Explanation:
     verb = "may" if decision.is_allowed else "may not"
     summary = f"{who} {verb} {_door(decision, call)}"
     notes = (
-        ()
+        _carries(snapshot, decision)
         if decision.is_allowed
         else ("deny beats allow: no further rule can open this; only changing this one can",)
     )
     return Explanation(decision=decision, summary=summary, rule=_cite(rule), notes=notes)
+
+
+def _carries(snapshot: Snapshot, decision: Decision) -> tuple[str, ...]:
+    """Say what a permitted call has to carry besides the certificate."""
+    service = snapshot.services[decision.target]
+    operation = next((o for o in service.operations if o.name == decision.operation), None)
+    if operation is None:
+        return ()
+    access = AccessIndex(snapshot).of(decision.target, operation.name)
+    needs = requirement_of(decision.target, operation, access.user_mode(_who(snapshot, decision.caller)))
+    notes = []
+    if needs.audience is not None and decision.caller != OUTSIDE:
+        once = ", good for one call" if needs.once else ""
+        notes.append(f"the call carries a token for {needs.audience}{once}")
+    if needs.user is UserMode.REQUIRED:
+        notes.append("the call carries a verified user")
+    elif needs.user is UserMode.OPTIONAL:
+        notes.append("the call may carry a verified user")
+    return tuple(notes)
 
 
 def _no_rule(snapshot: Snapshot, decision: Decision, call: str) -> Explanation:
@@ -113,6 +133,8 @@ def _no_rule(snapshot: Snapshot, decision: Decision, call: str) -> Explanation:
 
 def _differences(rule: Rule, caller: str, target: str, operation: str) -> tuple[Difference, ...]:
     found = []
+    if rule.callers is None and caller == OUTSIDE:
+        found.append(Difference(what="caller", asked=caller, declared="any declared service"))
     if rule.callers is not None and caller not in rule.callers:
         found.append(Difference(what="caller", asked=caller, declared=_list(rule.callers)))
     if rule.targets is not None and target not in rule.targets:

@@ -8,37 +8,50 @@ from typing import TYPE_CHECKING
 
 from everyhop.authz.engine import Door, judge
 from everyhop.authz.routing import RouteTrie
+from everyhop.core.decision import Effect
 from everyhop.core.errors import NotFound
 from everyhop.policy.access import TCP, AccessIndex
-from everyhop.policy.model import Operation
+from everyhop.policy.model import OUTSIDE, Operation, TokenMode, UserMode
 from everyhop.policy.routes import guarded_characters, specificity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from everyhop.core.decision import Effect, Reason
+    from everyhop.core.decision import Reason
     from everyhop.policy.model import Service, Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The answer for one caller at one door; ``rule`` is the id of the deciding rule, if there is one."""
+    """The answer for one caller at one door; ``rule`` is the id of the deciding rule, if there is one.
+
+    ``user`` says whether a call that is allowed is made for a user.
+    """
 
     effect: Effect
     reason: Reason
     rule: str | None
+    user: UserMode = UserMode.NONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationEntry:
     """One operation or probe, and the verdict for every declared service by its SPIFFE ID (text).
 
-    A caller that is not in ``verdicts`` is unknown and denied.
+    A caller that is not in ``verdicts`` is unknown and denied.  ``outside`` is the verdict for callers at the edge.
     """
 
     operation: Operation
     is_probe: bool
     verdicts: Mapping[str, Verdict]
+    outside: Verdict
+
+    @property
+    def needs_context(self) -> bool:
+        """Tell whether a call may carry more than a certificate that counts: a token, or a user."""
+        return self.operation.token is not TokenMode.NONE or any(
+            verdict.user is not UserMode.NONE for verdict in self.verdicts.values()
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +72,16 @@ class ServiceTable:
     tcp_verdicts: Mapping[str, Verdict] | None
     literal_index: Mapping[str, Mapping[str, Operation]]
     templates: tuple[Operation, ...]
+
+    @property
+    def needs_context(self) -> bool:
+        """Tell whether some call of this service may carry a token or a user that counts."""
+        return any(entry.needs_context for entry in self.entries)
+
+    @property
+    def has_edge(self) -> bool:
+        """Tell whether callers from outside may call something here."""
+        return any(entry.outside.effect is Effect.ALLOW for entry in self.entries)
 
     @property
     def operations(self) -> tuple[Operation, ...]:
@@ -83,12 +106,8 @@ def service_table(snapshot: Snapshot, name: str, *, index: AccessIndex | None = 
         raise NotFound(f"the policy declares no service {name!r}")
     index = index or AccessIndex(snapshot)
     entries = tuple(
-        OperationEntry(
-            operation=operation,
-            is_probe=is_probe,
-            verdicts=_verdicts(
-                snapshot, Door(name, operation.name, index.of(name, operation.name), is_probe=is_probe)
-            ),
+        _entry(
+            snapshot, Door(name, operation.name, index.of(name, operation.name), is_probe=is_probe), operation
         )
         for operations, is_probe in ((service.operations, False), (service.probes, True))
         for operation in operations
@@ -136,12 +155,23 @@ def _reaches(service: Service, caller: str, index: AccessIndex) -> bool:
     )
 
 
+def _entry(snapshot: Snapshot, door: Door, operation: Operation) -> OperationEntry:
+    return OperationEntry(
+        operation=operation,
+        is_probe=door.is_probe,
+        verdicts=_verdicts(snapshot, door),
+        outside=_verdict(door, OUTSIDE),
+    )
+
+
 def _verdicts(snapshot: Snapshot, door: Door) -> dict[str, Verdict]:
-    verdicts = {}
-    for service in snapshot.services.values():
-        effect, reason, rule = judge(door, service.name)
-        verdicts[str(service.spiffe_id)] = Verdict(effect=effect, reason=reason, rule=rule)
-    return verdicts
+    return {str(service.spiffe_id): _verdict(door, service.name) for service in snapshot.services.values()}
+
+
+def _verdict(door: Door, caller: str) -> Verdict:
+    effect, reason, rule = judge(door, caller)
+    user = door.access.user_mode(caller) if effect is Effect.ALLOW else UserMode.NONE
+    return Verdict(effect=effect, reason=reason, rule=rule, user=user)
 
 
 def _literal_index(operations: tuple[Operation, ...]) -> dict[str, dict[str, Operation]]:

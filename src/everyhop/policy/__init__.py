@@ -8,6 +8,8 @@ declared, and refuses every text that could be read in two ways.
 from everyhop.policy.codec import decode_snapshot, encode_snapshot
 from everyhop.policy.model import (
     ANY,
+    OUTSIDE,
+    BodySchema,
     Operation,
     PolicyTest,
     Protocol,
@@ -19,11 +21,16 @@ from everyhop.policy.model import (
     Selector,
     Service,
     Snapshot,
+    TokenMode,
+    UserIssuer,
+    UserMode,
 )
 from everyhop.policy.parse import parse_policy
 
 __all__ = [
     "ANY",
+    "OUTSIDE",
+    "BodySchema",
     "Operation",
     "PolicyTest",
     "Protocol",
@@ -35,6 +42,9 @@ __all__ = [
     "Selector",
     "Service",
     "Snapshot",
+    "TokenMode",
+    "UserIssuer",
+    "UserMode",
     "decode_snapshot",
     "encode_snapshot",
     "parse_policy",

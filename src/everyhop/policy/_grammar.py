@@ -9,18 +9,21 @@ VERSION: Final = "1"
 DEFAULT_IDENTITY: Final = "/service/{service}"
 ALL: Final = "all"
 
-TOP_KEYS: Final = ("version", "trust_domain", "identity", "services", "allow", "deny", "tests")
+TOP_KEYS: Final = ("version", "trust_domain", "identity", "services", "users", "allow", "deny", "tests")
 SERVICE_KEYS: Final = ("workload", "operations", "probes", "tcp", "identity")
 WORKLOAD_KEYS: Final = ("unix", "run")
 UNIX_KEYS: Final = ("uid", "user", "gid", "group", "path", "sha256")
-OPERATION_KEYS: Final = ("route", "grpc", "websocket")
-RULE_KEYS: Final = ("from", "to", "operations", "id", "reason")
+ROUTE_KEYS: Final = ("route", "grpc", "websocket")
+OPERATION_KEYS: Final = (*ROUTE_KEYS, "token", "once", "body")
+USERS_KEYS: Final = ("issuers",)
+ISSUER_KEYS: Final = ("issuer", "audience", "jwks", "roles", "algorithms")
+RULE_KEYS: Final = ("from", "to", "operations", "user", "id", "reason")
 TEST_KEYS: Final = ("from", "call", "tcp", "to", "expect")
 
 LATER_KEYS: Final = frozenset(
     {
-        "allow_encoded_slash", "at", "attributes", "body", "detect", "federation", "gateway", "kubernetes", "mode",
-        "once", "role", "roles", "secrets", "targets", "token", "user", "when",
+        "allow_encoded_slash", "at", "attributes", "detect", "federation", "gateway", "kubernetes", "mode",
+        "role", "roles", "secrets", "targets", "user", "when",
     }
 )  # fmt: skip
 """Keys that later versions of the language define: refused by name, never silently ignored."""
@@ -45,8 +48,26 @@ ABSOLUTE_PATH: Final = r"/(?:[^/\s]+(?: [^/\s]+)*/)*[^/\s]+(?: [^/\s]+)*"
 SHA256: Final = r"[0-9a-f]{64}"
 METHOD_NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}"
 
-RESERVED_SERVICE_NAMES: Final = frozenset({"any", "all"})
+RESERVED_SERVICE_NAMES: Final = frozenset({"any", "all", "outside"})
 RESERVED_IDENTITY: Final = "/everyhop/"  # identities of everyhop's own processes
+
+AUDIENCE: Final = r"[!#-\[\]-~]{1,255}"  # what a scope-token of RFC 6749 may hold, so no space and no quotes
+CLAIM_NAME: Final = r"[A-Za-z0-9_:/-]{1,128}"
+USER_ALGORITHMS: Final = (
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+)
+DEFAULT_USER_ALGORITHMS: Final = ("RS256", "ES256")
+MAX_URL: Final = 512
+MAX_SCHEMA_BYTES: Final = 64 * 1024
 
 MAX_ID_NUMBER: Final = 2**32 - 2  # 2**32 - 1 is "no user" in the kernel's interface
 MAX_PORT: Final = 65535

@@ -10,7 +10,7 @@ from everyhop.core.errors import InputError
 from everyhop.policy import _grammar as g
 from everyhop.policy._fields import is_written, read_fields, read_match, read_text
 from everyhop.policy._nodes import Items, Node, Text, kind_of
-from everyhop.policy.model import ANY, PolicyTest, Rule, RuleEffect
+from everyhop.policy.model import ANY, OUTSIDE, PolicyTest, Rule, RuleEffect, UserMode
 from everyhop.spiffe.ids import SpiffeId
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class RuleReader:
         fields = dict(read_fields(node, g.RULE_KEYS, position, self._problems))
         if not self._has(fields, ("from", "to"), node, position):
             return None
-        callers = self._names(fields["from"][1], f"{position}: from")
+        callers = self._names(fields["from"][1], f"{position}: from", is_caller=True)
         targets = self._names(fields["to"][1], f"{position}: to")
         return Rule(
             id=self._id(fields, position),
@@ -47,6 +47,7 @@ class RuleReader:
             targets=targets,
             operations=self._operations(fields, node, effect, targets, position),
             reason=self._reason(fields, position),
+            user=self._user(fields, effect, targets, position),
             span=node.span,
         )
 
@@ -129,13 +130,31 @@ class RuleReader:
             return None
         return name
 
-    def _names(self, node: Node, where: str) -> frozenset[str] | None:
+    def _user(
+        self, fields: _Fields, effect: RuleEffect, targets: frozenset[str] | None, position: str
+    ) -> UserMode:
+        if "user" not in fields:
+            return UserMode.NONE
+        key, node = fields["user"]
+        expected = "one of none, optional and required"
+        text = read_match(node, "none|optional|required", f"{position}: user", expected, self._problems)
+        if effect is RuleEffect.DENY:
+            hint = "say it at the rule that allows the call"
+            self._problems.add("conflict", key.span, f"{position}: a deny rule has no 'user'", hint)
+        elif any(self._services[name].is_tcp for name in targets or ()):
+            message = f"{position}: bytes of a tcp service carry no user"
+            self._problems.add("conflict", key.span, message)
+        return UserMode.NONE if text is None else UserMode(text)
+
+    def _names(self, node: Node, where: str, *, is_caller: bool = False) -> frozenset[str] | None:
         """Return the services named (the known ones of them), or None for ``any``."""
         if isinstance(node, Text):
             if node.value == ANY:
                 return None
-            name = self._name(node, where)
-            return frozenset() if name is None else frozenset({name})
+            if is_caller and node.value == OUTSIDE:
+                return frozenset({OUTSIDE})
+            alone = self._name(node, where)
+            return frozenset() if alone is None else frozenset({alone})
         if not isinstance(node, Items) or not node.items:
             found = "an empty list" if isinstance(node, Items) else kind_of(node)
             self._problems.add(
@@ -149,7 +168,8 @@ class RuleReader:
                     "value", item.span, f"{where}: 'any' stands alone", "write it without a list"
                 )
                 continue
-            name = self._name(item, where)
+            is_outside = is_caller and isinstance(item, Text) and item.value == OUTSIDE
+            name = OUTSIDE if is_outside else self._name(item, where)
             if name in names:
                 self._problems.add("duplicate", item.span, f"{where}: {name!r} is here twice")
             elif name is not None:
@@ -242,7 +262,9 @@ class RuleReader:
         return method, path
 
     def _test_caller(self, node: Node, position: str) -> str | None:
-        """Return a declared service, or the text of a SPIFFE ID (a stranger, to show that it is refused)."""
+        """Return a declared service, ``outside``, or the text of a SPIFFE ID (to show that it is refused)."""
+        if isinstance(node, Text) and node.value == OUTSIDE:
+            return OUTSIDE
         if isinstance(node, Text) and node.value.startswith("spiffe://"):
             try:
                 return str(SpiffeId.parse(node.value))

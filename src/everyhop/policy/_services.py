@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from everyhop.core.errors import InputError
 from everyhop.policy import _grammar as g
-from everyhop.policy._fields import read_fields, read_items, read_match, read_number, read_text
+from everyhop.policy._body import read_body
+from everyhop.policy._fields import is_written, read_fields, read_items, read_match, read_number, read_text
 from everyhop.policy._nodes import Node, Table, Text, kind_of
-from everyhop.policy.model import Operation, Protocol, Selector, Service
+from everyhop.policy.model import Operation, Protocol, Selector, Service, TokenMode
 from everyhop.policy.routes import parse_grpc, parse_route, shape
 from everyhop.spiffe.ids import SpiffeId, TrustDomain
 
@@ -47,8 +48,8 @@ class Draft:
     is_tcp: bool
 
 
-def read_services(node: Node, problems: Problems) -> dict[str, Draft]:
-    """Read the mapping of services of one file."""
+def read_services(node: Node, documents: Mapping[str, bytes], problems: Problems) -> dict[str, Draft]:
+    """Read the mapping of services of one file; ``documents`` are the JSON files beside it."""
     if not isinstance(node, Table):
         problems.add("type", node.span, f"services: expected a mapping, found {kind_of(node)}")
         return {}
@@ -57,7 +58,7 @@ def read_services(node: Node, problems: Problems) -> dict[str, Draft]:
         if key.value in g.RESERVED_SERVICE_NAMES:
             problems.add("name", key.span, f"{key.value!r} has a meaning in rules and cannot name a service")
         elif re.fullmatch(g.SERVICE_NAME, key.value, re.ASCII):
-            drafts[key.value] = _read_service(key, value, problems)
+            drafts[key.value] = _read_service(key, value, documents, problems)
         else:
             message = f"{key.value[:80]!r} cannot name a service"
             problems.add(
@@ -66,10 +67,10 @@ def read_services(node: Node, problems: Problems) -> dict[str, Draft]:
     return drafts
 
 
-def _read_service(key: Text, node: Node, problems: Problems) -> Draft:
+def _read_service(key: Text, node: Node, documents: Mapping[str, bytes], problems: Problems) -> Draft:
     name, where = key.value, f"service {key.value!r}"
     fields = read_fields(node, g.SERVICE_KEYS, where, problems)
-    operations = _read_operations(fields, where, problems)
+    operations = _read_operations(fields, documents, where, problems)
     probes = _read_probes(fields, where, problems)
     _check_shapes((*operations.values(), *probes), where, problems)
     is_tcp, tcp = "tcp" in fields, None
@@ -97,7 +98,7 @@ def _read_service(key: Text, node: Node, problems: Problems) -> Draft:
 
 
 def _read_operations(
-    fields: Mapping[str, tuple[Text, Node]], where: str, problems: Problems
+    fields: Mapping[str, tuple[Text, Node]], documents: Mapping[str, bytes], where: str, problems: Problems
 ) -> dict[str, Operation | None]:
     if "operations" not in fields:
         return {}
@@ -115,7 +116,7 @@ def _read_operations(
             problems.add("name", key.span, f"{where}: {key.value[:80]!r} cannot name an operation", hint)
         else:
             at = f"{where}: operation {key.value!r}"
-            operations[key.value] = _read_operation(key.value, key.span, value, at, problems)
+            operations[key.value] = _read_operation(key.value, key.span, value, documents, at, problems)
     return operations
 
 
@@ -127,7 +128,12 @@ def _read_probes(
     probes = []
     for index, item in enumerate(read_items(fields["probes"][1], f"{where}: probes", problems)):
         name = f"probes[{index}]"
-        probe = _read_operation(name, item.span, item, f"{where}: {name}", problems)
+        probe = _read_operation(name, item.span, item, {}, f"{where}: {name}", problems)
+        if isinstance(item, Table):
+            for key, _ in item.entries:
+                if key.value in {"token", "once", "body"}:
+                    message = f"{where}: a probe has no {key.value!r}: every declared service may call it"
+                    problems.add("conflict", key.span, message, "declare an operation")
         if probe and probe.protocol is Protocol.WEBSOCKET:
             problems.add(
                 "value", item.span, f"{where}: a probe cannot be a WebSocket", "declare an operation"
@@ -136,29 +142,58 @@ def _read_probes(
     return tuple(probes)
 
 
-def _read_operation(name: str, span: Span, node: Node, where: str, problems: Problems) -> Operation | None:
+def _read_operation(
+    name: str, span: Span, node: Node, documents: Mapping[str, bytes], where: str, problems: Problems
+) -> Operation | None:
     form, value = "route", node
+    fields: Mapping[str, tuple[Text, Node]] = {}
     if isinstance(node, Table):
         fields = read_fields(node, g.OPERATION_KEYS, where, problems)
-        if len(fields) != 1:
-            if len(fields) > 1 or not node.entries:
+        forms = [key for key in g.ROUTE_KEYS if key in fields]
+        if len(forms) != 1:
+            if len(forms) > 1 or not any(is_written(key, node) for key in g.ROUTE_KEYS):
                 problems.add("value", node.span, f"{where}: give exactly one of route, grpc and websocket")
             return None
-        form, (_, value) = next(iter(fields.items()))
+        form, value = forms[0], fields[forms[0]][1]
+    token = _read_token(fields, where, problems)
+    once = _read_once(fields, token, where, problems)
+    body = read_body(fields["body"][1], documents, where, problems) if "body" in fields else None
+    if body is not None and form != "route":
+        problems.add("conflict", fields["body"][0].span, f"{where}: a body schema belongs to a route")
     text = read_text(value, where, problems)
     if text is None:
         return None
     try:
         if form == "grpc":
-            return Operation(name=name, route=parse_grpc(text), protocol=Protocol.GRPC, span=span)
-        if form == "websocket":
-            return Operation(
-                name=name, route=parse_route(f"GET {text}"), protocol=Protocol.WEBSOCKET, span=span
-            )
-        return Operation(name=name, route=parse_route(text), protocol=Protocol.HTTP, span=span)
+            route, protocol = parse_grpc(text), Protocol.GRPC
+        elif form == "websocket":
+            route, protocol = parse_route(f"GET {text}"), Protocol.WEBSOCKET
+        else:
+            route, protocol = parse_route(text), Protocol.HTTP
     except InputError as error:
         problems.add("route", value.span, f"{where}: {error.message}", error.hint)
         return None
+    return Operation(name=name, route=route, protocol=protocol, token=token, once=once, body=body, span=span)
+
+
+def _read_token(fields: Mapping[str, tuple[Text, Node]], where: str, problems: Problems) -> TokenMode:
+    if "token" not in fields:
+        return TokenMode.NONE
+    expected = "one of none, required and operation"
+    text = read_match(fields["token"][1], "none|required|operation", f"{where}: token", expected, problems)
+    return TokenMode.NONE if text is None else TokenMode(text)
+
+
+def _read_once(
+    fields: Mapping[str, tuple[Text, Node]], token: TokenMode, where: str, problems: Problems
+) -> bool:
+    if "once" not in fields:
+        return False
+    key, node = fields["once"]
+    is_once = read_match(node, "true|false", f"{where}: once", "true or false", problems) == "true"
+    if is_once and token is TokenMode.NONE:
+        problems.add("conflict", key.span, f"{where}: once needs a token", "add token: required")
+    return is_once
 
 
 def _check_shapes(operations: tuple[Operation | None, ...], where: str, problems: Problems) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from everyhop.policy.model import RuleEffect
+from everyhop.policy.model import OUTSIDE, RuleEffect, UserMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,24 +27,38 @@ class Matches:
 
     by_caller: Mapping[str, Rule]
     by_any: Rule | None
+    by_outside: Rule | None
 
     def rule_for(self, caller: str) -> Rule | None:
-        """Return the first rule that matches a declared caller (a service name)."""
+        """Return the first rule that matches a declared caller (a service name), or ``outside``."""
+        if caller == OUTSIDE:
+            return self.by_outside
         return self.by_caller.get(caller, self.by_any)
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may and who may not use a door."""
+    """Who may and who may not use a door; ``with_user`` holds its allow rules if any of them speaks of users."""
 
     allow: Matches
     deny: Matches
+    with_user: tuple[Rule, ...] = ()
 
     def allows(self, caller: str, *, is_probe: bool) -> bool:
         """Tell whether a declared caller may pass: no deny, and an allow (which a probe does not need)."""
         if self.deny.rule_for(caller) is not None:
             return False
-        return is_probe or self.allow.rule_for(caller) is not None
+        if is_probe:
+            return caller != OUTSIDE
+        return self.allow.rule_for(caller) is not None
+
+    def user_mode(self, caller: str) -> UserMode:
+        """Return whether a call of ``caller`` is made for a user, over all allow rules that match it.
+
+        Rules add up: where one allows the call without a user and another with one, a user is optional.
+        """
+        modes = {rule.user for rule in self.with_user if _names(rule, caller)}
+        return modes.pop() if len(modes) == 1 else UserMode.OPTIONAL if modes else UserMode.NONE
 
 
 class AccessIndex:
@@ -63,8 +77,9 @@ class AccessIndex:
             rules = tuple(allowing), tuple(denying)
             access = shared.get(rules)
             if access is None:
-                allow, deny = (_matches([snapshot.rules[i] for i in indexes]) for indexes in rules)
-                access = shared[rules] = Access(allow, deny)
+                allow, deny = (tuple(snapshot.rules[i] for i in indexes) for indexes in rules)
+                with_user = allow if any(rule.user is not UserMode.NONE for rule in allow) else ()
+                access = shared[rules] = Access(_matches(allow), _matches(deny), with_user)
             self._access[key] = access
 
     def of(self, target: str, door: str) -> Access:
@@ -102,9 +117,21 @@ def doors_of_rule(rule: Rule, snapshot: Snapshot) -> Iterator[tuple[str, str]]:
 
 def _matches(rules: Sequence[Rule]) -> Matches:
     by_caller: dict[str, Rule] = {}
+    by_any: Rule | None = None
     for rule in rules:
+        if by_any is not None:
+            break  # whatever follows is never first
         if rule.callers is None:
-            return Matches(by_caller, rule)  # whatever follows is never first
+            by_any = rule
+            continue
         for caller in rule.callers:
             by_caller.setdefault(caller, rule)
-    return Matches(by_caller, None)
+    by_outside = next((rule for rule in rules if _names(rule, OUTSIDE)), None)
+    return Matches(by_caller, by_any, by_outside)
+
+
+def _names(rule: Rule, caller: str) -> bool:
+    """Tell whether a rule is about a caller; ``any`` means the outside in deny rules only."""
+    if rule.callers is None:
+        return caller != OUTSIDE or rule.effect is RuleEffect.DENY
+    return caller in rule.callers

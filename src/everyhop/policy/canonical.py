@@ -13,19 +13,23 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from everyhop.policy import _grammar as g
-from everyhop.policy.model import ANY, Protocol, RuleEffect
+from everyhop.policy.model import ANY, Protocol, RuleEffect, TokenMode, UserMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from everyhop.policy.model import Operation, PolicyTest, Rule, Selector, Service
+    from everyhop.policy.model import Operation, PolicyTest, Rule, Selector, Service, UserIssuer
     from everyhop.spiffe.ids import TrustDomain
 
 _ENCODER: Final = msgspec.json.Encoder(order="sorted")
 
 
 def render_canonical(
-    domain: TrustDomain, services: Mapping[str, Service], rules: Iterable[Rule], tests: Iterable[PolicyTest]
+    domain: TrustDomain,
+    services: Mapping[str, Service],
+    rules: Iterable[Rule],
+    tests: Iterable[PolicyTest],
+    issuers: Iterable[UserIssuer] = (),
 ) -> bytes:
     """Return the canonical JSON (UTF-8, keys sorted, no white space).
 
@@ -44,6 +48,9 @@ def render_canonical(
             document[effect.value] = [
                 _rule(rule, f"{effect}[{index}]", services) for index, rule in enumerate(entries)
             ]
+    users = [_issuer(issuer) for issuer in issuers]
+    if users:
+        document["users"] = {"issuers": users}
     checks = [_test(test) for test in tests]
     if checks:
         document["tests"] = checks
@@ -79,12 +86,31 @@ def _alternative(selectors: frozenset[Selector]) -> dict[str, Any]:
     return entry
 
 
-def _operation(operation: Operation) -> str | dict[str, str]:
+def _operation(operation: Operation) -> str | dict[str, Any]:
+    entry: dict[str, Any] = {}
+    if operation.token is not TokenMode.NONE:
+        entry["token"] = operation.token.value
+    if operation.once:
+        entry["once"] = True
+    if operation.body is not None:
+        entry["body"] = operation.body.document.decode()  # JSON as text: a policy document has no other types
     if operation.protocol is Protocol.GRPC:
-        return {"grpc": operation.route.template[1:]}
+        return {"grpc": operation.route.template[1:], **entry}
     if operation.protocol is Protocol.WEBSOCKET:
-        return {"websocket": operation.route.template}
-    return str(operation.route)
+        return {"websocket": operation.route.template, **entry}
+    return {"route": str(operation.route), **entry} if entry else str(operation.route)
+
+
+def _issuer(issuer: UserIssuer) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "issuer": issuer.issuer,
+        "audience": list(issuer.audiences),
+        "roles": ".".join(issuer.roles),
+        "algorithms": list(issuer.algorithms),
+    }
+    if issuer.jwks is not None:
+        entry["jwks"] = issuer.jwks
+    return entry
 
 
 def _rule(rule: Rule, position: str, services: Mapping[str, Service]) -> dict[str, Any]:
@@ -97,6 +123,8 @@ def _rule(rule: Rule, position: str, services: Mapping[str, Service]) -> dict[st
         entry["id"] = rule.id
     if rule.reason is not None:
         entry["reason"] = rule.reason
+    if rule.user is not UserMode.NONE:
+        entry["user"] = rule.user.value
     return entry
 
 

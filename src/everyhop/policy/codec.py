@@ -86,6 +86,8 @@ def _spans(snapshot: Snapshot) -> Iterator[tuple[str, Span]]:
             yield f"{effect}[{index}]", rule.span
     for index, test in enumerate(snapshot.tests):
         yield f"tests[{index}]", test.span
+    for index, issuer in enumerate(snapshot.user_issuers):
+        yield f"users.issuers[{index}]", issuer.span
 
 
 def _to_node(value: Any, pointer: str, spans: dict[str, _Place], outer: _Place) -> Node:

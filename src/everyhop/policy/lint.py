@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from everyhop.core.problems import Problem
 from everyhop.policy.access import TCP, AccessIndex, doors_of_rule
-from everyhop.policy.model import RuleEffect, SegmentKind
+from everyhop.policy.model import OUTSIDE, RuleEffect, SegmentKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ def _has_caller(
     snapshot: Snapshot, index: AccessIndex, service: Service, door: str, *, is_probe: bool
 ) -> bool:
     access = index.of(service.name, door)
-    return any(access.allows(caller, is_probe=is_probe) for caller in snapshot.services)
+    return any(access.allows(caller, is_probe=is_probe) for caller in (*snapshot.services, OUTSIDE))
 
 
 def _useless_rules(snapshot: Snapshot, index: AccessIndex) -> Iterator[Problem]:

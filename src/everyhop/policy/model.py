@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from everyhop.spiffe.ids import SpiffeId, TrustDomain
 
 ANY: Final = "any"
+OUTSIDE: Final = "outside"
+"""Who calls at the edge: a client without an identity of the trust domain.  ``any`` does not mean it."""
 
 
 class Protocol(StrEnum):
@@ -71,13 +73,45 @@ class Route:
         return f"{self.method} {self.template}"
 
 
+class TokenMode(StrEnum):
+    """Which access token a call of an operation carries."""
+
+    NONE = "none"
+    SERVICE = "required"  # its audience is the service
+    OPERATION = "operation"  # its audience is this operation alone
+
+
+class UserMode(StrEnum):
+    """Whether a call is made on behalf of a user."""
+
+    NONE = "none"  # no user's claims are believed, and none reach the application
+    OPTIONAL = "optional"
+    REQUIRED = "required"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodySchema:
+    """The JSON Schema (draft 2020-12, without references to other documents) of an operation's request body.
+
+    ``document`` is a JSON object in UTF-8, keys sorted, without white space.
+    """
+
+    document: bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One door of a service; a probe is an operation named ``probes[N]`` that every declared service may call."""
+    """One door of a service; a probe is an operation named ``probes[N]`` that every declared service may call.
+
+    ``once`` means that a token is good for one call; it needs a ``token``.
+    """
 
     name: str
     route: Route
     protocol: Protocol
+    token: TokenMode = TokenMode.NONE
+    once: bool = False
+    body: BodySchema | None = None
     span: Span = field(compare=False)
 
 
@@ -121,8 +155,8 @@ class Rule:
     """One entry of ``allow`` or ``deny``.
 
     ``id`` is ``allow[N]`` or ``deny[N]`` over the whole policy, or the ``id`` that the policy gives it.
-    ``callers`` and ``targets`` are service names; ``None`` means any (for ``callers``: any declared
-    service).  ``operations`` of ``None`` means every operation of the target: for a deny rule its probes and
+    ``callers`` and ``targets`` are service names (among callers also ``outside``); ``None`` means any (for
+    ``callers``: any declared service, and in a deny rule the outside too).  ``operations`` of ``None`` means every operation of the target: for a deny rule its probes and
     tcp too; for an allow rule tcp only where ``targets`` names the service.
     """
 
@@ -132,6 +166,24 @@ class Rule:
     targets: frozenset[str] | None
     operations: frozenset[str] | None
     reason: str | None
+    user: UserMode = UserMode.NONE
+    span: Span = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserIssuer:
+    """An OpenID provider whose users may be acted for.
+
+    ``issuer`` is its exact ``iss``; ``audiences`` are those of which a token must name one; ``jwks`` is the URL of
+    its keys (None: by discovery); ``roles`` is the path of the claim that holds them; ``algorithms`` are the only
+    ones taken.
+    """
+
+    issuer: str
+    audiences: tuple[str, ...]
+    jwks: str | None
+    roles: tuple[str, ...]
+    algorithms: tuple[str, ...]
     span: Span = field(compare=False)
 
 
@@ -159,6 +211,7 @@ class Snapshot:
     services: Mapping[str, Service]
     rules: tuple[Rule, ...]
     tests: tuple[PolicyTest, ...]
+    user_issuers: tuple[UserIssuer, ...] = ()
     canonical: bytes
     hash: str
     _owners: Mapping[str, Service] = field(init=False, repr=False, compare=False)

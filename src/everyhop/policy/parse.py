@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from everyhop.core.errors import InputError
@@ -13,6 +14,7 @@ from everyhop.policy._nodes import Node, Text
 from everyhop.policy._problems import Problems
 from everyhop.policy._rules import RuleReader
 from everyhop.policy._services import Draft, build_services, read_services
+from everyhop.policy._users import check_unique, read_users
 from everyhop.policy._yaml import read_yaml
 from everyhop.policy.canonical import content_hash, render_canonical
 from everyhop.policy.model import PolicyTest, Rule, RuleEffect, Snapshot
@@ -32,28 +34,31 @@ def parse_policy(files: Mapping[str, bytes]) -> Snapshot:
 
     One file, or the files of a directory: services are unique across them, ``version`` stands in each,
     ``trust_domain`` and ``identity`` agree, and the lists are joined in the order of the file names.
+    Names that end in ``.json`` are documents which operations refer to (``body``).
     At most 1000 files, 4 MiB each, 32 MiB together, in UTF-8.  The result is independent of key order,
     comments, formatting and (but for the order of rules) of the split into files.
 
     Raises PolicyError with all problems found (at most 200), in the order of the text.
     """
     problems = Problems()
-    documents = _read_files(files, problems)
-    if len(documents) < len(files) or not documents:
+    beside = {name: data for name, data in files.items() if name.endswith(".json")}
+    texts = {name: data for name, data in files.items() if name not in beside}
+    documents = _read_files(texts, problems, len(files), sum(map(len, files.values())))
+    if len(documents) < len(texts) or not documents:
         # A part is missing, and names that seem unknown may stand there: judge only what stands alone.
         for document in documents:
             services = dict(read_fields(document, g.TOP_KEYS, "policy", problems)).get("services")
             if services:
-                read_services(services[1], problems)
+                read_services(services[1], beside, problems)
         problems.raise_if_any()
-    return build_snapshot(documents, problems)
+    return build_snapshot(documents, problems, beside)
 
 
-def _read_files(files: Mapping[str, bytes], problems: Problems) -> list[Node]:
+def _read_files(files: Mapping[str, bytes], problems: Problems, count: int, size: int) -> list[Node]:
     if not files:
         problems.add("empty", Span(file="policy", line=1, column=1), "there is no policy file")
         return []
-    if len(files) > MAX_FILES or sum(map(len, files.values())) > MAX_TOTAL_BYTES:
+    if count > MAX_FILES or size > MAX_TOTAL_BYTES:
         message = f"a policy has at most {MAX_FILES} files and {MAX_TOTAL_BYTES} bytes"
         problems.add("too-large", Span(file=min(files), line=1, column=1), message)
         return []
@@ -61,26 +66,31 @@ def _read_files(files: Mapping[str, bytes], problems: Problems) -> list[Node]:
     return [document for document in documents if document is not None]
 
 
-def build_snapshot(documents: list[Node], problems: Problems) -> Snapshot:
-    """Check documents (at least one) as one policy.  Raises PolicyError."""
+def build_snapshot(
+    documents: list[Node], problems: Problems, beside: Mapping[str, bytes] = MappingProxyType({})
+) -> Snapshot:
+    """Check documents (at least one) as one policy, with the JSON files beside them.  Raises PolicyError."""
     parts = [dict(read_fields(document, g.TOP_KEYS, "policy", problems)) for document in documents]
     for document, fields in zip(documents, parts, strict=True):
         _check_version(document, fields, problems)
     domain = _read_domain(parts, documents, problems)
-    drafts = _read_all_services(parts, problems)
+    drafts = _read_all_services(parts, beside, problems)
     identity = _agreed("identity", parts, problems)
     services = build_services(drafts, domain, identity, problems) if domain else {}
     rules, tests = _read_rules(parts, drafts, problems)
+    issuers = [i for fields in parts if "users" in fields for i in read_users(fields["users"][1], problems)]
+    check_unique(issuers, problems)
     if not drafts and problems.is_empty:
         problems.add("missing-key", documents[0].span, "policy: no service is declared", "add services:")
     problems.raise_if_any()
     assert domain is not None  # noqa: S101  # a missing domain is a problem, raised above
-    canonical = render_canonical(domain, services, rules, tests)
+    canonical = render_canonical(domain, services, rules, tests, issuers)
     return Snapshot(
         trust_domain=domain,
         services=services,
         rules=rules,
         tests=tests,
+        user_issuers=tuple(issuers),
         canonical=canonical,
         hash=content_hash(canonical),
     )
@@ -136,12 +146,14 @@ def _read_domain(parts: list[_Fields], documents: list[Node], problems: Problems
     return domain
 
 
-def _read_all_services(parts: list[_Fields], problems: Problems) -> dict[str, Draft]:
+def _read_all_services(
+    parts: list[_Fields], beside: Mapping[str, bytes], problems: Problems
+) -> dict[str, Draft]:
     drafts: dict[str, Draft] = {}
     for fields in parts:
         if "services" not in fields:
             continue
-        for name, draft in read_services(fields["services"][1], problems).items():
+        for name, draft in read_services(fields["services"][1], beside, problems).items():
             first = drafts.setdefault(name, draft)
             if first is not draft:
                 message = f"service {name!r} is declared twice"

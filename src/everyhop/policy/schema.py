@@ -14,6 +14,7 @@ from everyhop.policy import _grammar as g
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _TRUE: dict[str, Any] = {"enum": [True, "true"]}
+_FREE = f"(?!(?:{'|'.join(sorted(g.RESERVED_SERVICE_NAMES))})$)"
 
 
 def json_schema() -> dict[str, Any]:
@@ -34,11 +35,12 @@ def json_schema() -> dict[str, Any]:
             "identity": _ref("identity"),
             "services": {
                 "type": "object",
-                "propertyNames": {"pattern": f"^(?!(?:any|all)$){g.SERVICE_NAME}$"},
+                "propertyNames": {"pattern": f"^{_FREE}{g.SERVICE_NAME}$"},
                 "additionalProperties": _ref("service"),
             },
-            "allow": _list(_ref("rule"), "Who may call what; without a rule nobody may."),
-            "deny": _list(_ref("rule"), "What nobody of these may call, whatever allow says."),
+            "users": _users(),
+            "allow": _list(_ref("allow_rule"), "Who may call what; without a rule nobody may."),
+            "deny": _list(_ref("deny_rule"), "What nobody of these may call, whatever allow says."),
             "tests": _list(_ref("test"), "Calls with the answer they must get; checked on every load."),
         },
         "$defs": {
@@ -46,9 +48,11 @@ def json_schema() -> dict[str, Any]:
             "service": _service(),
             "workload": _workload(),
             "operation": _operation(),
-            "probe": _operation(websocket=False),
+            "probe": _operation(is_probe=True),
             "names": _names(),
-            "rule": _rule(),
+            "callers": _names(outside=True),
+            "allow_rule": _rule(user=True),
+            "deny_rule": _rule(),
             "test": _test(),
         },
     }
@@ -117,7 +121,7 @@ def _workload() -> dict[str, Any]:
     return _object({"unix": unix, "run": run}, minProperties=1, description="All of these must hold.")
 
 
-def _operation(*, websocket: bool = True) -> dict[str, Any]:
+def _operation(*, is_probe: bool = False) -> dict[str, Any]:
     segment = rf"(?!\.\.?(?:/|$))(?:{g.LITERAL}|\{{{g.PARAMETER_NAME}\}})"
     path = rf"/(?:{segment}/)*(?:{segment}|\{{{g.PARAMETER_NAME}\.\.\.\}})?"
     route = {
@@ -125,18 +129,59 @@ def _operation(*, websocket: bool = True) -> dict[str, Any]:
         "description": "METHOD /path, e.g. GET /orders/{id}",
     }
     forms = {"route": route, "grpc": {**_pattern(g.GRPC_METHOD), "description": "package.Service/Method"}}
-    if websocket:
-        forms["websocket"] = {**_pattern(path), "description": "/path"}
-    return {"oneOf": [route, _object(forms, minProperties=1, maxProperties=1)]}
+    if is_probe:
+        return {"oneOf": [route, _object(forms, minProperties=1, maxProperties=1)]}
+    forms["websocket"] = {**_pattern(path), "description": "/path"}
+    more = {
+        "token": {
+            "enum": ["none", "required", "operation"],
+            "description": "A call carries an access token for the service, or for this operation alone.",
+        },
+        "once": {"enum": [True, "true", False, "false"], "description": "A token is good for one call."},
+        "body": {"type": "string", "minLength": 1, "description": "A JSON Schema beside the policy file."},
+    }
+    one_form: dict[str, Any] = {"oneOf": [{"required": [form]} for form in forms]}
+    needs = {
+        "if": {"required": ["once"], "properties": {"once": _TRUE}},
+        "then": {"required": ["token"], "properties": {"token": {"not": {"const": "none"}}}},
+    }
+    body = {"dependentRequired": {"body": ["route"]}}
+    return {"oneOf": [route, _object({**forms, **more}, **one_form, **needs, **body)]}
 
 
-def _names() -> dict[str, Any]:
-    name = _pattern(f"(?!(?:any|all)$){g.SERVICE_NAME}")
+def _users() -> dict[str, Any]:
+    url = {"type": "string", "pattern": r"^https?://[^\s?#@]+$", "maxLength": g.MAX_URL}
+    algorithm = {"enum": list(g.USER_ALGORITHMS)}
+    audience = _pattern(g.AUDIENCE)
+    issuer = {
+        "issuer": {**url, "description": "The exact `iss` of its tokens."},
+        "audience": {
+            "oneOf": [audience, {"type": "array", "minItems": 1, "uniqueItems": True, "items": audience}]
+        },
+        "jwks": {**url, "description": "Where its keys are; by discovery without it."},
+        "roles": {
+            **_pattern(rf"{g.CLAIM_NAME}(?:\.{g.CLAIM_NAME}){{0,7}}"),
+            "description": "The path of the claim that holds a user's roles.",
+        },
+        "algorithms": {
+            "oneOf": [algorithm, {"type": "array", "minItems": 1, "uniqueItems": True, "items": algorithm}]
+        },
+    }
+    issuers = _list(
+        _object(issuer, required=["issuer", "audience"]), "OpenID providers whose users are believed."
+    )
+    return _object({"issuers": issuers}, required=["issuers"])
+
+
+def _names(*, outside: bool = False) -> dict[str, Any]:
+    name = _pattern(f"{_FREE}{g.SERVICE_NAME}")
+    if outside:
+        name = {"anyOf": [{"const": "outside"}, name]}
     many = {"type": "array", "minItems": 1, "uniqueItems": True, "items": name}
     return {"oneOf": [{"const": "any"}, name, many]}
 
 
-def _rule() -> dict[str, Any]:
+def _rule(*, user: bool = False) -> dict[str, Any]:
     names = {
         "type": "array",
         "minItems": 1,
@@ -144,23 +189,28 @@ def _rule() -> dict[str, Any]:
         "items": _pattern(f"(?!all$){g.OPERATION_NAME}"),
     }
     properties = {
-        "from": {**_ref("names"), "description": "Who calls."},
+        "from": {**_ref("callers"), "description": "Who calls."},
         "to": {**_ref("names"), "description": "Whom."},
         "operations": {"oneOf": [{"const": g.ALL}, names], "description": "Names of operations, or all."},
         "id": {**_pattern(g.RULE_ID), "description": "A name of its own instead of allow[N] or deny[N]."},
         "reason": {"type": "string", "minLength": 1, "description": "Shown when the rule decides."},
     }
+    if user:
+        properties["user"] = {
+            "enum": ["none", "optional", "required"],
+            "description": "Whether the call is made for a user.",
+        }
     return _object(properties, required=["from", "to"])
 
 
 def _test() -> dict[str, Any]:
-    name = _pattern(f"(?!(?:any|all)$){g.SERVICE_NAME}")
+    name = _pattern(f"(?!(?:any|all)$){g.SERVICE_NAME}")  # `outside` may be asked about too
     stranger = {"type": "string", "pattern": "^spiffe://"}
     properties = {
         "from": {"anyOf": [name, stranger], "description": "A service, or the SPIFFE ID of a stranger."},
         "call": {**_pattern(f"{g.METHOD_NAME} .+"), "description": "METHOD /path"},
         "tcp": _TRUE,
-        "to": name,
+        "to": _pattern(f"{_FREE}{g.SERVICE_NAME}"),
         "expect": {"enum": ["allow", "deny"]},
     }
     either = {"oneOf": [{"required": ["call"]}, {"required": ["tcp"]}]}

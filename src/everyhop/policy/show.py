@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from everyhop.policy.access import TCP, AccessIndex
-from everyhop.policy.model import Protocol
+from everyhop.policy.model import OUTSIDE, Protocol
 
 if TYPE_CHECKING:
     from everyhop.policy.model import Operation, Service, Snapshot
@@ -72,6 +72,9 @@ def _door(
         "name": operation.name,
         "protocol": operation.protocol.value,
         "route": f"{operation.route}{mark}",
+        "token": operation.token.value,
+        "once": operation.once,
+        "body": operation.body is not None,
         "callers": _allowed(snapshot, service, operation.name, index, is_probe=is_probe),
     }
 
@@ -80,12 +83,12 @@ def _allowed(
     snapshot: Snapshot, service: Service, door: str, index: AccessIndex, *, is_probe: bool
 ) -> list[str]:
     access = index.of(service.name, door)
-    return [caller for caller in snapshot.services if access.allows(caller, is_probe=is_probe)]
+    return [caller for caller in (*snapshot.services, OUTSIDE) if access.allows(caller, is_probe=is_probe)]
 
 
 def _callers(callers: list[str], shown: dict[str, Any]) -> str:
-    if len(callers) == len(shown["services"]):
-        return EVERY
+    if len(callers) - (OUTSIDE in callers) == len(shown["services"]):
+        return f"{EVERY}, {OUTSIDE}" if OUTSIDE in callers else EVERY
     return ", ".join(callers) or "nobody"
 
 

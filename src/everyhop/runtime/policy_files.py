@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A policy on disk: one file, or every ``*.yaml`` and ``*.yml`` of one directory (not below it)."""
+"""A policy on disk: one file, or every ``*.yaml`` and ``*.yml`` of one directory (not below it).
+
+The JSON files that operations name as the schema of their ``body`` belong to it, wherever below they lie.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from everyhop.authz import run_tests
@@ -13,12 +18,12 @@ from everyhop.policy import parse_policy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from everyhop.core.problems import Problem
     from everyhop.policy.model import Snapshot
 
 MAX_FILES: Final = 500
+_BODY: Final = re.compile(rb"\bbody['\"]?\s*:\s*['\"]?([A-Za-z0-9_.-][A-Za-z0-9_./-]{0,250}\.json)\b")
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -27,6 +32,7 @@ class PolicyFiles:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._documents: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:
@@ -52,7 +58,7 @@ class PolicyFiles:
     def fingerprint(self) -> object:
         """Return names, sizes and times of the files; an unreadable path has a fingerprint of its own."""
         try:
-            stats = [(str(p), p.stat()) for p in self._files()]
+            stats = [(str(p), p.stat()) for p in (*self._files(), *self._documents)]
         except (OSError, InputError) as error:
             return str(error)
         return tuple((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in stats)
@@ -62,23 +68,37 @@ class PolicyFiles:
 
         Raises InputError when the path does not exist, cannot be read or is too large.
         """
-        files: dict[str, bytes] = {}
         try:
-            for path in self._files():
-                with path.open("rb") as stream:
-                    if os.fstat(stream.fileno()).st_mode & stat.S_IWOTH:
-                        raise InputError(
-                            f"every user of this machine may write {path}", hint=f"chmod o-w {path}"
-                        )
-                    files[str(path)] = stream.read(MAX_FILE_BYTES + 1)
-                if len(files[str(path)]) > MAX_FILE_BYTES:
-                    raise InputError(f"{path} is larger than {MAX_FILE_BYTES} bytes")
+            files = {str(path): _read(path) for path in self._files()}
+            self._documents = tuple(
+                path for name, data in files.items() for path in _documents(Path(name).parent, data)
+            )
+            files.update({str(path): _read(path) for path in self._documents if path.exists()})
         except OSError as error:
             raise InputError(
                 f"cannot read the policy: {error.strerror}: {error.filename}",
                 hint="name a file or directory with --policy, or make one with: everyhop init",
             ) from error
         return files
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        if os.fstat(stream.fileno()).st_mode & stat.S_IWOTH:
+            raise InputError(f"every user of this machine may write {path}", hint=f"chmod o-w {path}")
+        data = stream.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise InputError(f"{path} is larger than {MAX_FILE_BYTES} bytes")
+    return data
+
+
+def _documents(directory: Path, text: bytes) -> list[Path]:
+    """Return the JSON files that a policy text may name as ``body``.
+
+    Only a guess at which files to offer: what the text means is for the parser, which refuses a name that is not there.
+    """
+    names = sorted({match.group(1).decode() for match in _BODY.finditer(text)})
+    return [Path(os.path.normpath(directory / name)) for name in names if ".." not in name.split("/")]
 
 
 class PureRules:
