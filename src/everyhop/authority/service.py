@@ -200,12 +200,20 @@ class Authority:
 
     # --- issuing -------------------------------------------------------------------------------------------------
 
-    def issue_x509(self, spiffe_id: SpiffeId, csr_der: bytes, ttl: timedelta | None = None) -> IssuedX509:
+    def issue_x509(
+        self,
+        spiffe_id: SpiffeId,
+        csr_der: bytes,
+        ttl: timedelta | None = None,
+        *,
+        hosts: tuple[str, ...] = (),
+    ) -> IssuedX509:
         """Return an X509-SVID for the key that ``csr_der`` proves possession of; nothing else is read from it.
 
-        ``ttl`` is cut to the settings and to the life of the CA.  Raises AccessDenied for an id that this authority
-        never signs, InputError or TrustError for the request (see :func:`~everyhop.x509.csr.verify_csr`),
-        Unavailable when there is no authority to sign with.
+        ``hosts`` are DNS names and IP addresses that the certificate names as well.  ``ttl`` is cut to the settings
+        and to the life of the CA.  Raises AccessDenied for an id that this authority never signs, InputError or
+        TrustError for the request (see :func:`~everyhop.x509.csr.verify_csr`), Unavailable when there is no
+        authority to sign with.
         """
         self._check_subject(spiffe_id)
         lifetime = _lifetime(ttl, self.settings.x509_ttl)
@@ -219,9 +227,12 @@ class Authority:
                 serial=new_serial(self._entropy),
                 not_before=now - self.settings.backdate,
                 not_after=_expiry(now, lifetime, signer.not_after),
+                hosts=hosts,
             )
             leaf = signer.issuer.sign_leaf(profile)
             detail = {"serial": f"{profile.serial:x}", "sha256": sha256_fingerprint(leaf)}
+            if hosts:
+                detail["hosts"] = " ".join(hosts)
             if self._confirm(AuthorityKind.X509, signer.id, spiffe_id, profile.not_after, now, detail):
                 return IssuedX509(chain_der=(leaf,), expires_at=profile.not_after, authority_id=signer.id)
         raise Unavailable("the authority changes too often to sign; try again")

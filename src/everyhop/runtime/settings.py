@@ -11,15 +11,27 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping  # a runtime annotation of load_settings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, get_type_hints
 
 from everyhop.core.durations import parse_duration
 from everyhop.core.errors import InputError, SettingsError
+from everyhop.runtime.face_address import check_issuer, check_names, parse_listen
 
 _PREFIX: Final = "EVERYHOP_"
+_WORDS: Final[dict[object, str]] = {
+    timedelta: "duration such as 30s",
+    tuple[str, ...]: "list of texts",
+    int: "whole number",
+    str: "text",
+}
+_SHORTEST: Final = timedelta(seconds=10)
+_LONGEST_TOKEN: Final = timedelta(hours=1)  # a verifier refuses longer lives
+_LONGEST_KEY: Final = timedelta(days=90)
+_LONGEST_CACHE: Final = timedelta(days=1)
+_REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +55,25 @@ class Settings:
     record_flush: timedelta = timedelta(milliseconds=100)
     """How long a sidecar may hold a decision line in memory."""
     max_connections: int = 1024
-    """Connections that one ingress accepts at a time."""
+    """Connections that one ingress accepts at a time; the server's face as well."""
+    api_listen: str = "127.0.0.1:0"
+    """Where the server's face listens; port 0 is chosen at the first start and kept."""
+    api_names: tuple[str, ...] = ()
+    """DNS names and IP addresses of the face beside ``localhost`` and ``127.0.0.1``, for its certificate."""
+    issuer: str = ""
+    """``iss`` of tokens; empty means the URL of the face."""
+    token_ttl: timedelta = timedelta(minutes=5)
+    """Life of an access token."""
+    txn_ttl: timedelta = timedelta(minutes=5)
+    """Life of a transaction token."""
+    token_algorithm: str = "ES256"  # noqa: S105  # the name of an algorithm
+    """ES256 or RS256: what the next signing key is made for."""
+    signing_key_ttl: timedelta = timedelta(days=60)
+    """How long one key signs tokens before its successor does."""
+    jwks_max_age: timedelta = timedelta(minutes=5)
+    """How long others may keep the JWKS."""
+    redis_url: str = field(default="", repr=False)
+    """Where single-use tokens are counted across replicas; empty means memory.  May hold a password."""
     log_level: str = "info"
     """debug, info, warning or error."""
 
@@ -58,9 +88,13 @@ def _convert(name: str, kind: object, value: object, origin: str) -> object:
             return int(value)
         if kind is str and isinstance(value, str):
             return value
+        if kind == tuple[str, ...] and isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        if kind == tuple[str, ...] and isinstance(value, list) and all(isinstance(v, str) for v in value):
+            return tuple(value)
     except InputError as error:
         raise SettingsError(f"{origin}: {name}: {error.message}", hint=error.hint) from error
-    raise SettingsError(f"{origin}: {name} must be a {'duration such as 30s' if kind is timedelta else kind}")
+    raise SettingsError(f"{origin}: {name} must be a {_WORDS.get(kind, kind)}")
 
 
 def load_settings(file: Path | None, environ: Mapping[str, str] | None = None) -> Settings:
@@ -89,6 +123,7 @@ def load_settings(file: Path | None, environ: Mapping[str, str] | None = None) -
             values[name] = _convert(name, kind, text, variable)
     settings = Settings(**values)  # type: ignore[arg-type]  # each value was converted to its field's type
     _check_bounds(settings)
+    _check_tokens(settings)
     return settings
 
 
@@ -108,3 +143,23 @@ def _check_bounds(settings: Settings) -> None:
         raise SettingsError("log_level is one of debug, info, warning, error")
     if settings.envoy and not Path(settings.envoy).is_file():
         raise SettingsError(f"no Envoy binary at {settings.envoy}")
+
+
+def _check_tokens(settings: Settings) -> None:
+    parse_listen(settings.api_listen)
+    check_names(settings.api_names)
+    if settings.issuer:
+        check_issuer(settings.issuer)
+    for name, life in (("token_ttl", settings.token_ttl), ("txn_ttl", settings.txn_ttl)):
+        if not _SHORTEST <= life <= _LONGEST_TOKEN:
+            raise SettingsError(f"{name} is between 10s and 1h")
+    if settings.token_algorithm not in {"ES256", "RS256"}:
+        raise SettingsError("token_algorithm is ES256 or RS256")
+    if not _SHORTEST <= settings.signing_key_ttl <= _LONGEST_KEY:
+        raise SettingsError("signing_key_ttl is between 10s and 90d")
+    if not timedelta(seconds=1) <= settings.jwks_max_age <= _LONGEST_CACHE:
+        raise SettingsError("jwks_max_age is between 1s and 1d")
+    if settings.redis_url and not settings.redis_url.startswith(_REDIS_SCHEMES):
+        raise SettingsError(
+            "redis_url starts with redis://, rediss:// or unix://"
+        )  # its value may be a secret

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Certificates that everyhop signs: a self-signed CA, and leaves below it.
 
-Every certificate carries exactly one name, a URI.  A leaf has no subject at all, so no consumer can mistake
-some other field for an identity; RFC 5280 section 4.1.2.6 then wants its subject alternative name critical.
+Every certificate carries exactly one URI, which is its identity.  A leaf has no subject at all, so no consumer can
+mistake some other field for an identity; RFC 5280 section 4.1.2.6 then wants its subject alternative name critical.
+The leaf of a server that ordinary TLS clients call has DNS names and addresses beside the URI.
 """
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -62,13 +64,17 @@ class CaProfile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeafProfile:
-    """What a leaf says: one URI as name, the key of its holder, and its time (aware; fractions are cut)."""
+    """What a leaf says: one URI as name, the key of its holder, and its time (aware; fractions are cut).
+
+    ``hosts`` are DNS names and IP addresses under which a server is reached by those who check host names.
+    """
 
     uri: str
     public_key: PublicKey
     serial: int
     not_before: datetime
     not_after: datetime
+    hosts: tuple[str, ...] = ()
 
 
 def new_serial(entropy: Entropy) -> int:
@@ -97,7 +103,7 @@ def sign_ca(profile: CaProfile, key: PrivateKey) -> bytes:
         .add_extension(_CA_CONSTRAINTS, critical=True)
         .add_extension(_CA_USAGE, critical=True)
         .add_extension(x509.SubjectKeyIdentifier(identifier), critical=False)
-        .add_extension(_uri(profile.uri), critical=False)
+        .add_extension(_names(profile.uri), critical=False)
     )
     return builder.sign(key, _HASH).public_bytes(serialization.Encoding.DER)
 
@@ -143,13 +149,20 @@ class Issuer:
             .not_valid_before(not_before)
             .not_valid_after(not_after)
             .add_extension(x509.SubjectKeyIdentifier(key_identifier(profile.public_key)), critical=False)
-            .add_extension(_uri(profile.uri), critical=True)
+            .add_extension(_names(profile.uri, profile.hosts), critical=True)
         )
         return builder.sign(self._key, _HASH).public_bytes(serialization.Encoding.DER)
 
 
-def _uri(uri: str) -> x509.SubjectAlternativeName:
-    return x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)])
+def _names(uri: str, hosts: tuple[str, ...] = ()) -> x509.SubjectAlternativeName:
+    return x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri), *map(_host, hosts)])
+
+
+def _host(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
 
 
 def _whole_seconds(moment: datetime) -> datetime:

@@ -34,6 +34,31 @@ def _file(tmp_path: Path, text: str) -> Path:
         ('envoy = "/nonexistent/envoy"', "no Envoy binary"),
         ("= broken", "everyhop.toml"),
         ("max_connections = true", "must be"),
+        ('api_listen = "8443"', "HOST:PORT"),
+        ('api_listen = "localhost:8443"', "IP address"),
+        ('api_listen = "127.0.0.1:65536"', "port"),
+        ('api_listen = "127.0.0.1:-1"', "port"),
+        ('api_listen = "::1:8443"', "brackets"),
+        ("api_names = [8]", "list of texts"),
+        ('api_names = ["*.shop.example"]', "no wildcard"),
+        ('api_names = ["under_score.example"]', "DNS name"),
+        ('api_names = ["a..b"]', "DNS name"),
+        ('issuer = "http://issuer.example"', "https"),
+        ('issuer = "https://issuer.example/"', "slash"),
+        ('issuer = "https://issuer.example?x=1"', "query"),
+        ('issuer = "https://issuer.example#x"', "fragment"),
+        ('issuer = "https://user:secret@issuer.example"', "user"),
+        ('issuer = "https://issuer.example/a/../b"', "path"),
+        ('issuer = "https://issuer.example/a b"', "path"),
+        ('issuer = "https://"', "host"),
+        ('issuer = "https://issuer.example:0x50"', "host"),
+        ('token_ttl = "2h"', "between"),
+        ('txn_ttl = "1s"', "between"),
+        ('token_algorithm = "HS256"', "ES256 or RS256"),
+        ('signing_key_ttl = "91d"', "between"),
+        ('signing_key_ttl = "5s"', "between"),
+        ('jwks_max_age = "2d"', "between"),
+        ('redis_url = "hunter2@cache"', "redis_url starts with"),
     ],
 )
 def test_refuses(tmp_path: Path, text: str, message: str) -> None:
@@ -54,3 +79,22 @@ def test_defaults_then_file_then_variables(tmp_path: Path) -> None:
     assert settings.jwt_svid_ttl == timedelta(minutes=2)
     assert settings.max_connections == 7
     assert load_settings(tmp_path / "missing.toml", {}) == Settings()
+
+
+def test_the_redis_url_is_never_shown(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(None, {"EVERYHOP_REDIS_URL": "http://:hunter2@cache"})
+    assert "hunter2" not in f"{caught.value.message} {caught.value.hint}"
+    settings = load_settings(None, {"EVERYHOP_REDIS_URL": "redis://:hunter2@cache"})
+    assert "hunter2" not in repr(settings)
+
+
+def test_lists_are_arrays_in_the_file_and_commas_in_a_variable(tmp_path: Path) -> None:
+    file = _file(tmp_path, 'api_names = ["auth.shop.example", "10.0.0.5"]')
+    assert load_settings(file, {}).api_names == ("auth.shop.example", "10.0.0.5")
+    assert load_settings(None, {"EVERYHOP_API_NAMES": "a.example, ::1"}).api_names == ("a.example", "::1")
+
+
+def test_an_issuer_may_have_a_path() -> None:
+    for issuer in ("https://issuer.example", "https://issuer.example:8443/shop", "https://[::1]:8443"):
+        assert load_settings(None, {"EVERYHOP_ISSUER": issuer}).issuer == issuer

@@ -114,3 +114,20 @@ def test_openssl_verifies_what_we_sign(tmp_path):
         done = verify("-purpose", purpose)
         assert (done.returncode, done.stdout.strip()) == (0, "leaf.pem: OK"), done.stderr
     assert verify(when=str(int(NOW.timestamp()) + 3601)).returncode != 0
+
+
+def test_a_server_has_host_names_beside_its_one_uri():
+    profile = LeafProfile(
+        uri=WORKLOAD_ID,
+        public_key=HOLDER.public_key(),
+        serial=9,
+        not_before=NOW,
+        not_after=NOW + HOUR,
+        hosts=("localhost", "127.0.0.1", "::1", "auth.shop.example"),
+    )
+    made = decode_certificate(Issuer(CA, KEY).sign_leaf(profile))
+    names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    assert names.critical
+    assert names.value.get_values_for_type(x509.UniformResourceIdentifier) == [WORKLOAD_ID]
+    assert names.value.get_values_for_type(x509.DNSName) == ["localhost", "auth.shop.example"]
+    assert [str(a) for a in names.value.get_values_for_type(x509.IPAddress)] == ["127.0.0.1", "::1"]
