@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Self, final
 
@@ -52,6 +52,7 @@ class _Entry:
     failures: int = 0
     retry_at: datetime | None = None
     error: str | None = None
+    issued: dict[str, datetime] = field(default_factory=dict)  # thumbprints of SVIDs with their ends
 
 
 @final
@@ -143,6 +144,12 @@ class IdentityCache:
             return None
         return entry.identity
 
+    def issued(self, spiffe_id: SpiffeId, x5t: str) -> bool:
+        """Tell whether this agent has had an SVID with this thumbprint issued for an id, and it is still valid."""
+        entry = self._entries.get(spiffe_id)
+        end = None if entry is None else entry.issued.get(x5t)
+        return end is not None and self._clock.now() < end
+
     def held(self) -> tuple[X509Identity, ...]:
         """Return every SVID that is valid now."""
         found = (self.current(spiffe_id) for spiffe_id in tuple(self._entries))
@@ -214,6 +221,9 @@ class IdentityCache:
             self._failed(entry, error.message)
             return False
         entry.identity = identity
+        now = self._clock.now()
+        entry.issued = {x5t: end for x5t, end in entry.issued.items() if end > now}
+        entry.issued[identity.x5t] = identity.expires_at
         entry.renew_now = self._is_of_other_authority(identity)
         entry.error = None
         if entry.renew_now:  # signed around a change of authority: good, and asked for again with patience

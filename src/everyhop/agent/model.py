@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from everyhop.x509.certificates import certificates_to_pem
 from everyhop.x509.keys import private_key_to_pem
+from everyhop.x509.thumbprint import x5t_s256
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,6 +62,11 @@ class X509Identity:
     not_before: datetime
     expires_at: datetime
     renew_at: datetime
+
+    @property
+    def x5t(self) -> str:
+        """Return the thumbprint that tokens are bound to: ``x5t#S256`` of the leaf (RFC 8705 section 3.1)."""
+        return x5t_s256(self.chain[0])
 
     @property
     def chain_der(self) -> bytes:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from everyhop.agent.minting import TokenWish
     from everyhop.agent.model import ProcessFacts
     from everyhop.wire.peers import PeerInfo
 
@@ -60,6 +61,41 @@ class ControlPlane(Protocol):
 
     async def sign_jwt(self, spiffe_id: str, audience: tuple[str, ...]) -> JwtResult:
         """Issue one JWT-SVID."""
+
+
+class MintedResult(Protocol):
+    """One access token."""
+
+    @property
+    def token(self) -> str:
+        """Return the compact JWS."""
+
+    @property
+    def jti(self) -> str:
+        """Return its id."""
+
+    @property
+    def expires_at(self) -> int:
+        """Return its end in epoch seconds."""
+
+
+class MintOutcome(Protocol):
+    """The server's answer to one wish: as many tokens as were asked for, or ``error``."""
+
+    @property
+    def tokens(self) -> Sequence[MintedResult]:
+        """Return the tokens; empty when refused."""
+
+    @property
+    def error(self) -> str | None:
+        """Return why it was refused, None when it was not."""
+
+
+class TokenMinter(Protocol):
+    """The server, as far as access tokens are concerned."""
+
+    async def mint(self, wishes: Sequence[tuple[TokenWish, int]]) -> Sequence[MintOutcome]:
+        """Mint so many tokens for each wish; outcomes keep the order.  Raises Unavailable."""
 
 
 class ProcessInspector(Protocol):
