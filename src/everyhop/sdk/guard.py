@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guard: the one enforcement that every middleware calls, whatever its framework.
+
+From method, raw path, headers and peer to a verified call or a refusal, in the order of the data plane: identity,
+path, operation, caller, token, user, single use.  Default deny; an error denies; ambiguity is 400.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from everyhop.core.errors import EveryhopError, TokenError
+from everyhop.core.secret import Secret
+from everyhop.policy.model import TokenMode, UserMode
+from everyhop.sdk.bodies import DEFAULT_MAX_BODY, BodyChecks
+from everyhop.sdk.doors import Ambiguous, Doors
+from everyhop.sdk.headers import (
+    TRACEPARENT,
+    TRACESTATE,
+    Headers,
+    MalformedCredentialError,
+    bearer_token,
+    caller_of,
+    decision_of,
+    txn_token,
+)
+from everyhop.sdk.model import Caller, Decided, Refusal, Request, User, Verified
+from everyhop.sdk.trace import parse_trace
+from everyhop.sdk.verification import user_of, verifier_for
+from everyhop.tokens.codes import TokenCode, challenge, status_of
+from everyhop.tokens.expectation import Expectation
+from everyhop.tokens.replay import MemoryReplayGuard, ReplayGuard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from everyhop.core.clock import Clock
+    from everyhop.sdk.context import CallerRule, ContextSource, OperationContext, ServiceContext
+    from everyhop.tokens.access import AccessToken
+    from everyhop.tokens.verifier import TokenVerifier
+
+log = logging.getLogger("everyhop.decisions")
+
+_MAX_PATH_SHOWN: Final = 512
+
+
+class SystemClock:
+    """The time of the machine."""
+
+    def now(self) -> datetime:
+        """Return the present moment, aware, in UTC."""
+        return datetime.now(UTC)
+
+
+def log_decision(decided: Decided) -> None:
+    """Write a decision to the logger ``everyhop.decisions``: refusals as warnings, the rest at level info."""
+    log.log(
+        logging.INFO if decided.allowed else logging.WARNING,
+        "%s %s %s: %s (%s) caller=%s operation=%s user=%s decision=%s%s",
+        "allowed" if decided.allowed else "refused",
+        decided.method,
+        decided.path,
+        decided.code,
+        decided.reason,
+        decided.caller,
+        decided.operation,
+        decided.user,
+        decided.decision_id,
+        f": {decided.detail}" if decided.detail else "",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """One context, ready to be asked."""
+
+    context: ServiceContext
+    doors: Doors
+    verifier: TokenVerifier
+    bodies: BodyChecks
+
+
+@dataclass(slots=True)
+class _Call:
+    """What is known so far of the call being checked."""
+
+    request: Request
+    headers: Headers
+    decision_id: str
+    snapshot: str = ""
+    caller: Caller | None = None
+    operation: OperationContext | None = None
+    rule: CallerRule | None = None
+    user: User | None = None
+
+
+class _Denied(Exception):  # noqa: N818  # an outcome on its way to becoming a Refusal
+    def __init__(
+        self, status: int, code: str, reason: str, detail: str, challenge: str | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.reason, self.detail = status, code, reason, detail
+        self.challenge = challenge
+
+
+class Guard:
+    """Checks requests under the context of the moment.  Safe to share between threads and event loops.
+
+    ``source`` is a :class:`everyhop.sdk.Workload` or a fixed :class:`everyhop.sdk.ServiceContext`; ``decisions``
+    gets every decision and must not block; ``replay`` remembers used tokens of ``once`` operations: give all
+    replicas of a service one store.
+    """
+
+    def __init__(
+        self,
+        source: ContextSource,
+        *,
+        replay: ReplayGuard | None = None,
+        clock: Clock | None = None,
+        decisions: Callable[[Decided], None] = log_decision,
+        max_body: int = DEFAULT_MAX_BODY,
+    ) -> None:
+        self._source = source
+        self._clock: Clock = clock or SystemClock()
+        self._replay: ReplayGuard = replay or MemoryReplayGuard(clock=self._clock)
+        self._decisions = decisions
+        self._lock = threading.Lock()
+        self._compiled: _Compiled | None = None
+        self.max_body: Final = max_body
+
+    def check(self, request: Request) -> Verified:
+        """Return the verified call, or raise Refusal; anything unexpected refuses with 503."""
+        headers = Headers(request.headers)
+        call = _Call(request, headers, decision_of(request, headers) or str(uuid.uuid4()))
+        try:
+            verified = self._check(call)
+        except _Denied as denied:
+            self._refuse(call, denied)
+        except Exception as error:
+            detail = error.message if isinstance(error, EveryhopError) else type(error).__name__
+            if not isinstance(error, EveryhopError):
+                log.exception("a check failed; the call is refused")
+            self._refuse(call, _Denied(503, "UNAVAILABLE", "not-ready", detail))
+        self._decisions(self._decided(call, allowed=True, status=200, code="ALLOWED", reason="allowed"))
+        return verified
+
+    def check_body(self, verified: Verified, content_types: Sequence[str], body: bytes) -> None:
+        """Check a request body of a verified call against its operation's JSON Schema; raise Refusal.
+
+        ``content_types`` are all values of ``Content-Type``.  413 above ``max_body``, 415 unless it is JSON,
+        400 for what is not one strict JSON text, 422 with pointers where the schema does not hold.  Nothing is
+        checked for an operation without a schema.
+        """
+        compiled = self._compile()
+        refusal = compiled.bodies.check(verified, content_types, body, max_bytes=self.max_body)
+        if refusal is None:
+            return
+        self._decisions(
+            Decided(
+                allowed=False,
+                decision_id=verified.decision_id,
+                method="",
+                path="",
+                status=refusal.status,
+                code=refusal.code,
+                reason="body",
+                caller=verified.caller.spiffe_id,
+                operation=verified.operation,
+                user=None if verified.user is None else verified.user.subject,
+                rule=verified.rule,
+                snapshot=verified.snapshot,
+                detail=refusal.message,
+            )
+        )
+        raise refusal
+
+    # -- the steps
+
+    def _check(self, call: _Call) -> Verified:
+        compiled = self._compile()
+        call.snapshot = compiled.context.snapshot
+        caller = call.caller = caller_of(call.request, call.headers)
+        if caller is None:
+            raise _Denied(
+                403, "MISSING_IDENTITY", "no-identity", "neither a sidecar nor TLS names the caller"
+            )
+        operation = call.operation = _find(compiled.doors, call.request)
+        call.rule = operation.callers.get(caller.spiffe_id)
+        if call.rule is None:
+            raise _Denied(403, "ACCESS_DENIED", "no-rule", "no rule opens this operation to this caller")
+        try:
+            token = self._token(compiled, call, caller, operation)
+            txn = self._user(compiled, call)
+            if operation.once and token is not None and not self._replay.use(token.jti, token.expires_at):
+                raise TokenError(TokenCode.TOKEN_REPLAYED, "the token was used before")
+        except TokenError as error:
+            raise _denied_token(TokenCode(error.token_code), error.message) from error
+        except MalformedCredentialError as error:
+            raise _denied_token(TokenCode.TOKEN_MALFORMED, str(error)) from error
+        return Verified(
+            caller=caller,
+            user=call.user,
+            operation=operation.name,
+            decision_id=call.decision_id,
+            snapshot=call.snapshot,
+            trace=parse_trace(call.headers.text(TRACEPARENT), call.headers.text(TRACESTATE)),
+            rule=call.rule.rule,
+            token=token,
+            txn_token=txn,
+            checks_body=operation.body is not None,
+        )
+
+    def _token(
+        self, compiled: _Compiled, call: _Call, caller: Caller, operation: OperationContext
+    ) -> AccessToken | None:
+        """Verify the access token where the operation demands one.
+
+        A client beyond the edge has none: its credential ended there, and what arrives is its Txn-Token.
+        """
+        if operation.token is TokenMode.NONE or caller.is_outside:
+            return None
+        token = bearer_token(call.headers, _query(call.request))
+        if token is None:
+            raise _denied_token(TokenCode.MISSING_TOKEN, "no Authorization")
+        return compiled.verifier.access(
+            token,
+            Expectation(
+                audience=compiled.context.service,
+                operation=operation.name,
+                per_operation=operation.token is TokenMode.OPERATION,
+                peer=caller.spiffe_id,
+                x5t=caller.x5t,
+                jkt=None,
+            ),
+        )
+
+    def _user(self, compiled: _Compiled, call: _Call) -> Secret | None:
+        """Verify the user's token as the rule asks; with ``none`` nothing that was sent is believed."""
+        mode = UserMode.NONE if call.rule is None else call.rule.user
+        if mode is UserMode.NONE:
+            return None
+        token = txn_token(call.headers)
+        if token is None:
+            if mode is UserMode.REQUIRED:
+                raise _denied_token(TokenCode.USER_REQUIRED, "no Txn-Token")
+            return None
+        call.user = user_of(compiled.verifier.transaction(token))
+        return Secret(token.encode("ascii"))
+
+    # -- the context of the moment
+
+    def _compile(self) -> _Compiled:
+        """Return the compiled context; compiled once a change, the verifier kept while its keys are the same."""
+        context = self._source.context
+        compiled = self._compiled
+        if compiled is not None and compiled.context is context:
+            return compiled
+        with self._lock:
+            compiled = self._compiled
+            if compiled is None or compiled.context is not context:
+                before = None if compiled is None else (compiled.context, compiled.verifier)
+                self._compiled = compiled = _Compiled(
+                    context, Doors(context), verifier_for(context, self._clock, before), BodyChecks(context)
+                )
+            return compiled
+
+    # -- the record
+
+    def _refuse(self, call: _Call, denied: _Denied) -> NoReturn:
+        self._decisions(
+            self._decided(
+                call,
+                allowed=False,
+                status=denied.status,
+                code=denied.code,
+                reason=denied.reason,
+                detail=denied.detail,
+            )
+        )
+        raise Refusal(
+            denied.status,
+            denied.code,
+            denied.detail,
+            decision_id=call.decision_id,
+            challenge=denied.challenge,
+        ) from denied
+
+    def _decided(
+        self, call: _Call, *, allowed: bool, status: int, code: str, reason: str, detail: str | None = None
+    ) -> Decided:
+        path = call.request.raw_path.partition(b"?")[0][:_MAX_PATH_SHOWN]
+        return Decided(
+            allowed=allowed,
+            decision_id=call.decision_id,
+            method=call.request.method[:32],
+            path=path.decode("ascii", "backslashreplace"),
+            status=status,
+            code=code,
+            reason=reason,
+            caller=None if call.caller is None else call.caller.spiffe_id,
+            operation=None if call.operation is None else call.operation.name,
+            user=None if call.user is None else call.user.subject,
+            rule=None if call.rule is None else call.rule.rule,
+            snapshot=call.snapshot,
+            detail=detail,
+        )
+
+
+def _find(doors: Doors, request: Request) -> OperationContext:
+    found = doors.find(request.method, request.raw_path)
+    if isinstance(found, Ambiguous):
+        raise _Denied(400, "AMBIGUOUS_PATH", "ambiguous-path", found.explanation)
+    if found is None:
+        raise _Denied(
+            403, "ACCESS_DENIED", "unknown-operation", "no declared operation has this method and path"
+        )
+    return found
+
+
+def _query(request: Request) -> bytes:
+    return request.query or request.raw_path.partition(b"?")[2]
+
+
+def _denied_token(code: TokenCode, detail: str) -> _Denied:
+    return _Denied(status_of(code), code.value, code.value.lower().replace("_", "-"), detail, challenge(code))
