@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from everyhop.core.errors import InputError
 from everyhop.policy import _grammar as g
 from everyhop.policy._body import read_body
-from everyhop.policy._fields import is_written, read_fields, read_items, read_match, read_number, read_text
+from everyhop.policy._fields import read_fields, read_items, read_match, read_number, read_text
 from everyhop.policy._nodes import Node, Table, Text, kind_of
 from everyhop.policy.model import Operation, Protocol, Selector, Service, TokenMode
 from everyhop.policy.routes import parse_grpc, parse_route, shape
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from everyhop.core.problems import Span
     from everyhop.policy._problems import Problems
 
+_CARRIED = frozenset(g.OPERATION_KEYS) - frozenset(g.ROUTE_KEYS)
 _UNIX_FORMS = {
     "user": (g.ACCOUNT_NAME, "a user name"),
     "group": (g.ACCOUNT_NAME, "a group name"),
@@ -131,7 +132,7 @@ def _read_probes(
         probe = _read_operation(name, item.span, item, {}, f"{where}: {name}", problems)
         if isinstance(item, Table):
             for key, _ in item.entries:
-                if key.value in {"token", "once", "body"}:
+                if key.value in _CARRIED:
                     message = f"{where}: a probe has no {key.value!r}: every declared service may call it"
                     problems.add("conflict", key.span, message, "declare an operation")
         if probe and probe.protocol is Protocol.WEBSOCKET:
@@ -151,7 +152,7 @@ def _read_operation(
         fields = read_fields(node, g.OPERATION_KEYS, where, problems)
         forms = [key for key in g.ROUTE_KEYS if key in fields]
         if len(forms) != 1:
-            if len(forms) > 1 or not any(is_written(key, node) for key in g.ROUTE_KEYS):
+            if len(forms) > 1 or all(key.value in _CARRIED for key, _ in node.entries):
                 problems.add("value", node.span, f"{where}: give exactly one of route, grpc and websocket")
             return None
         form, value = forms[0], fields[forms[0]][1]

@@ -34,15 +34,15 @@ def parse_policy(files: Mapping[str, bytes]) -> Snapshot:
 
     One file, or the files of a directory: services are unique across them, ``version`` stands in each,
     ``trust_domain`` and ``identity`` agree, and the lists are joined in the order of the file names.
-    Names that end in ``.json`` are documents which operations refer to (``body``).
+    Beside others, names that end in ``.json`` are documents which operations refer to (``body``).
     At most 1000 files, 4 MiB each, 32 MiB together, in UTF-8.  The result is independent of key order,
     comments, formatting and (but for the order of rules) of the split into files.
 
     Raises PolicyError with all problems found (at most 200), in the order of the text.
     """
     problems = Problems()
-    beside = {name: data for name, data in files.items() if name.endswith(".json")}
-    texts = {name: data for name, data in files.items() if name not in beside}
+    texts = {name: data for name, data in files.items() if not name.endswith(".json")} or dict(files)
+    beside = {name: data for name, data in files.items() if name not in texts}
     documents = _read_files(texts, problems, len(files), sum(map(len, files.values())))
     if len(documents) < len(texts) or not documents:
         # A part is missing, and names that seem unknown may stand there: judge only what stands alone.

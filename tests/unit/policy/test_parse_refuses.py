@@ -168,12 +168,8 @@ def test_keys_of_later_chapters_are_refused_by_name(key):
     [
         "services: {a: {mode: shadow}}",
         "services: {a: {workload: [{run: true, kubernetes: {namespace: x}}]}}",
-        "services: {a: {operations: {x: {route: GET /, body: y}}}}",
-        "services: {a: {operations: {x: {route: GET /, token: required}}}}",
-        "services: {a: {operations: {x: {route: GET /, once: true}}}}",
         "services: {a: {operations: {x: {route: GET /, allow_encoded_slash: true}}}}",
         "services: {a: {operations: {x: GET /}}}\nallow: [{from: a, to: a, operations: [x], when: 'true'}]",
-        "services: {a: {operations: {x: GET /}}}\nallow: [{from: a, to: a, operations: [x], user: required}]",
         "services: {a: {operations: {x: GET /}}}\ntests: [{from: a, to: a, call: GET /, expect: deny, user: {}}]",
         "services: {a: {identity: '/ns/{namespace}'}}",
     ],

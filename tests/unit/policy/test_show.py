@@ -59,6 +59,9 @@ def test_the_object_says_the_same():
         "name": "feed",
         "protocol": "websocket",
         "route": "GET /feed (upgrade)",
+        "token": "none",
+        "once": False,
+        "body": False,
         "callers": ["shop"],
     }
     assert shown["services"]["ledger"]["doors"] == [
