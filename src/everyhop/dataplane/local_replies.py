@@ -7,11 +7,14 @@ A caller learns the code and the decision id, never the rule or the reason.  gRP
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from everyhop.core.decision import Reason
 from everyhop.dataplane import _names as names
 from everyhop.dataplane._resources import Json, extension, set_header
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _CEL: Final = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
 _DECISION: Final = "%REQ(X-EVERYHOP-DECISION)%"
@@ -39,16 +42,17 @@ _COMMON: Final = (
 )
 
 
-def ingress_replies() -> Json:
+def ingress_replies(*, also_ambiguous: Sequence[str] = ()) -> Json:
     """Return ``local_reply_config`` of an ingress.
 
     RBAC refuses everything with 403; what it refused as ambiguous is told by the details of the response,
-    because its metadata is written only after the reply.
+    because its metadata is written only after the reply.  ``also_ambiguous`` are further expressions for it.
     """
     ambiguous = " || ".join(
         [
             f"response.code_details.contains('|{Reason.AMBIGUOUS_PATH}|')",
             *(f"response.code_details == '{detail}'" for detail in sorted(AMBIGUOUS_DETAILS)),
+            *also_ambiguous,
         ]
     )
     return {

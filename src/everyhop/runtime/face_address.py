@@ -17,6 +17,7 @@ _LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DNS_NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.IGNORECASE)
 _PATH: Final = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
+_LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # read, not bound
 _MAX_PORT: Final = 65535
 _MAX_DNS_NAME: Final = 253
 _MAX_ISSUER: Final = 512
@@ -55,7 +56,7 @@ def parse_listen(text: str) -> Listen:
         raise SettingsError(f"api_listen: {host[:80]!r} is no IP address", hint="for example 127.0.0.1:8443")
     if is_bracketed != (":" in address):
         raise SettingsError("api_listen: an IPv6 address stands in brackets", hint="for example [::1]:8443")
-    return Listen(address, int(port))
+    return Listen(str(ipaddress.ip_address(address)), int(port))
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -97,15 +98,11 @@ def check_issuer(issuer: str) -> None:
 
 def url_of(listen: Listen) -> str:
     """Return the URL under which this machine reaches the face; for "every address" it is the loopback one."""
-    address = ipaddress.ip_address(listen.host)
-    if address.is_unspecified:
-        address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")  # noqa: PLR2004  # IPv4
-    return (
-        f"https://{address}:{listen.port}" if address.version == 4 else f"https://[{address}]:{listen.port}"
-    )  # noqa: PLR2004  # the same
+    host = _LOOPBACK.get(listen.host, listen.host)
+    return f"https://[{host}]:{listen.port}" if ":" in host else f"https://{host}:{listen.port}"
 
 
 def certificate_names(listen: Listen, names: Sequence[str]) -> tuple[str, ...]:
     """Return every name of the face's certificate: its own, loopback, and those of the settings; each once."""
-    own = [] if ipaddress.ip_address(listen.host).is_unspecified else [listen.host]
-    return tuple(dict.fromkeys(["localhost", "127.0.0.1", *own, *(name.lower() for name in names)]))
+    own = _LOOPBACK.get(listen.host, listen.host)
+    return tuple(dict.fromkeys(["localhost", "127.0.0.1", own, *(name.lower() for name in names)]))

@@ -79,6 +79,26 @@ class StateLayout:
         return self.run / "admin.sock"
 
     @property
+    def oauth_socket(self) -> Path:
+        """The server's door for its face: tokens and what others need to verify them, mode 0600."""
+        return self.run / "oauth.sock"
+
+    @property
+    def face_socket(self) -> Path:
+        """Key and bundle for the server's face, mode 0600 and peer-checked."""
+        return self.run / "face.sock"
+
+    @property
+    def face_admin_socket(self) -> Path:
+        """Envoy's own admin interface of the server's face, mode 0600."""
+        return self.run / "face-admin.sock"
+
+    @property
+    def face(self) -> Path:
+        """Configuration of the server's face, and the port that it keeps."""
+        return self.root / "face"
+
+    @property
     def instances(self) -> Path:
         """One directory 0700 per running workload, for its application and egress sockets."""
         return self.run / "i"
@@ -128,6 +148,7 @@ class StateLayout:
             (self.envoy, 0o700),
             (self.spool, 0o700),
             (self.agent_state, 0o700),
+            (self.face, 0o700),
             (self.logs, 0o700),
         ):
             path.mkdir(mode=mode, parents=True, exist_ok=True)
