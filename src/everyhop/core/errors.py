@@ -6,6 +6,7 @@ EveryhopError
 ├── TrustError            parsed, but not believed
 │   ├── SvidError         an X509-SVID or JWT-SVID breaks its standard or its time
 │   ├── ChainError        no valid path to a trusted authority
+│   ├── TokenError        a token is refused; ``token_code`` says why, for callers
 │   └── AttestationError  the peer of a socket could not be established
 ├── AccessDenied          believed, but not permitted
 ├── PolicyError           the policy text is wrong (one or more problems, each with a position)
@@ -64,6 +65,20 @@ class ChainError(TrustError):
     """A certificate without a valid path to a trusted authority (RFC 5280)."""
 
     code = "CHAIN_INVALID"
+
+
+class TokenError(TrustError):
+    """A token that is refused.
+
+    ``token_code`` is one of the stable codes of ``tokens.codes`` and may be shown to the caller; ``message`` is for
+    operators and holds no part of the token that could be used.
+    """
+
+    code = "TOKEN_REFUSED"
+
+    def __init__(self, token_code: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.token_code = token_code
 
 
 class AttestationError(TrustError):

@@ -15,10 +15,16 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
+from everyhop.core.errors import InputError
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    SignatureCheck = Callable[[bytes, bytes], bool]
+    """Takes the signature, then the message; tells whether it holds."""
 
 VerificationKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+Digest = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
 
 
 class Algorithm(StrEnum):
@@ -35,7 +41,7 @@ class Algorithm(StrEnum):
     PS512 = "PS512"
 
 
-_HASHES: Final[Mapping[str, hashes.SHA256 | hashes.SHA384 | hashes.SHA512]] = MappingProxyType(
+_HASHES: Final[Mapping[str, Digest]] = MappingProxyType(
     {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}
 )
 _CURVES: Final[Mapping[str, Algorithm]] = MappingProxyType(
@@ -56,24 +62,53 @@ def is_signed_by(key: VerificationKey, algorithm: Algorithm, signature: bytes, m
     """Tell whether ``signature`` (raw r and s for ES, RFC 7518 section 3.4) is ``key``'s over ``message``."""
     if algorithm not in algorithms_for(key):
         return False
+    return signature_check(key, algorithm)(signature, message)
+
+
+def signature_check(key: VerificationKey, algorithm: Algorithm) -> SignatureCheck:
+    """Return the check of one key under one algorithm, with everything prepared that does not depend on a token.
+
+    Raises InputError when the key is not of that algorithm.
+    """
+    if algorithm not in algorithms_for(key):
+        raise InputError("the key is not of that algorithm")
     digest = _HASHES[algorithm.value[2:]]
-    try:
-        if isinstance(key, rsa.RSAPublicKey):
-            key.verify(signature, message, _padding(algorithm, digest), digest)
-            return True
-        width = (key.curve.key_size + 7) // 8
+    if isinstance(key, rsa.RSAPublicKey):
+        return _rsa_check(key, _padding(algorithm, digest), digest)
+    return _ecdsa_check(key, ec.ECDSA(digest))
+
+
+def _rsa_check(
+    key: rsa.RSAPublicKey, scheme: padding.PKCS1v15 | padding.PSS, digest: Digest
+) -> SignatureCheck:
+    def check(signature: bytes, message: bytes) -> bool:
+        try:
+            key.verify(signature, message, scheme, digest)
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+    return check
+
+
+def _ecdsa_check(key: ec.EllipticCurvePublicKey, scheme: ec.ECDSA) -> SignatureCheck:
+    width = (key.curve.key_size + 7) // 8
+    verify, from_bytes = key.verify, int.from_bytes
+
+    def check(signature: bytes, message: bytes) -> bool:
         if len(signature) != 2 * width:
             return False
-        r, s = int.from_bytes(signature[:width], "big"), int.from_bytes(signature[width:], "big")
-        key.verify(encode_dss_signature(r, s), message, ec.ECDSA(digest))
-    except (InvalidSignature, ValueError):
-        return False
-    return True
+        r, s = from_bytes(signature[:width], "big"), from_bytes(signature[width:], "big")
+        try:
+            verify(encode_dss_signature(r, s), message, scheme)
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+    return check
 
 
-def _padding(
-    algorithm: Algorithm, digest: hashes.SHA256 | hashes.SHA384 | hashes.SHA512
-) -> padding.PKCS1v15 | padding.PSS:
+def _padding(algorithm: Algorithm, digest: Digest) -> padding.PKCS1v15 | padding.PSS:
     if algorithm.value.startswith("RS"):
         return padding.PKCS1v15()
     # RFC 7518 section 3.5: the salt has the size of the hash.

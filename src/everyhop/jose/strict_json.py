@@ -11,10 +11,15 @@ import json
 import math
 from typing import Any, Final, NoReturn
 
+import msgspec
+
 from everyhop.core.errors import InputError
 
 MAX_JSON_BYTES: Final = 1024 * 1024
 MAX_DEPTH: Final = 32
+
+_decode_any: Final = msgspec.json.Decoder().decode
+_encode_any: Final = msgspec.json.Encoder().encode
 
 
 def parse_json_object(data: bytes, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
@@ -40,6 +45,22 @@ def parse_json_object(data: bytes, *, max_bytes: int = MAX_JSON_BYTES) -> dict[s
     if not isinstance(value, dict):
         raise InputError("not a JSON object")
     return value
+
+
+def parse_claims(data: bytes) -> dict[str, Any]:
+    """Parse one JSON object by the same rules; quick for text in the shortest spelling, as our own tokens have it.
+
+    The cheap proof: a value that is written down again and gives the same bytes had no repeated member, at any
+    depth, because a dictionary cannot write one.  Any other text takes the long way.
+    """
+    if data.count(b"{") + data.count(b"[") <= MAX_DEPTH:
+        try:
+            value = _decode_any(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InputError("not a JSON object") from error
+        if type(value) is dict and _encode_any(value) == data:
+            return value
+    return parse_json_object(data)
 
 
 def _limit_depth(data: bytes) -> None:

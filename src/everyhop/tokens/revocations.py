@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was taken back before its time: keys, single tokens, whole transactions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from everyhop.core.errors import InputError
+from everyhop.tokens.limits import EXPIRY_SKEW_SECONDS, LATEST
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAX_REVOCATIONS: Final = 100_000
+
+
+class Revocable(Protocol):
+    """What both kinds of token have."""
+
+    @property
+    def kid(self) -> str:
+        """The name of the key that signed it."""
+
+    @property
+    def jti(self) -> str:
+        """Its own name."""
+
+    @property
+    def txn(self) -> str | None:
+        """The transaction it belongs to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revocations:
+    """Immutable; ``jtis`` and ``txns`` map to the second when the last token of that name is over.
+
+    Keyed on names, never on the bytes of a token: an ES256 signature has a twin that is just as good.
+    """
+
+    kids: frozenset[str] = frozenset()
+    jtis: Mapping[str, int] = field(default_factory=dict)
+    txns: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "jtis", MappingProxyType(dict(self.jtis)))
+        object.__setattr__(self, "txns", MappingProxyType(dict(self.txns)))
+
+    def __bool__(self) -> bool:
+        return bool(self.kids or self.jtis or self.txns)
+
+    def is_revoked(self, token: Revocable) -> bool:
+        """Tell whether the token, its key or its transaction was taken back."""
+        return token.jti in self.jtis or token.kid in self.kids or token.txn in self.txns
+
+    def since(self, now: float) -> Revocations:
+        """Return the revocations that still matter at ``now``: those of tokens that could still be believed."""
+        return Revocations(self.kids, _alive(self.jtis, now), _alive(self.txns, now))
+
+    def to_members(self) -> dict[str, Any]:
+        """Return the JSON form, in a fixed order."""
+        return {
+            "kids": sorted(self.kids),
+            "jtis": dict(sorted(self.jtis.items())),
+            "txns": dict(sorted(self.txns.items())),
+        }
+
+    @classmethod
+    def from_members(cls, members: Mapping[str, Any]) -> Revocations:
+        """Read the JSON form; raises InputError when it is not exactly that, or names more than 100,000."""
+        kids = members.get("kids", [])
+        if not isinstance(kids, list) or not all(isinstance(kid, str) for kid in kids):
+            raise InputError("'kids' is not a list of names")
+        return cls(frozenset(kids), _times(members, "jtis"), _times(members, "txns"))
+
+
+NOTHING_REVOKED: Final = Revocations()
+
+
+def _alive(times: Mapping[str, int], now: float) -> dict[str, int]:
+    return {name: until for name, until in times.items() if now < until + EXPIRY_SKEW_SECONDS}
+
+
+def _times(members: Mapping[str, Any], name: str) -> dict[str, int]:
+    value = members.get(name, {})
+    if not isinstance(value, dict) or len(value) > MAX_REVOCATIONS:
+        raise InputError(f"{name!r} is not an object of at most {MAX_REVOCATIONS} members")
+    for key, until in value.items():
+        if not isinstance(key, str) or type(until) is not int or not 0 <= until <= LATEST:
+            raise InputError(f"{name!r} does not map names to times in seconds")
+    return dict(value)
