@@ -3,7 +3,9 @@
 
 A *verdict* is the name of the action that Envoy took: ``SNAPSHOT16|REASON|RULE``.  It travels through
 Envoy's dynamic metadata into the access log, so each line says under which snapshot, for which reason and by
-which rule it was truly decided.
+which rule it was truly decided.  Where the call needs credentials besides, the reason is followed by ``+`` and
+letters that say which: ``s`` a token for the service, ``o`` one for the operation, ``x`` single use, ``u`` a user
+may and ``U`` a user must be carried.
 """
 
 from __future__ import annotations
@@ -18,7 +20,13 @@ INGRESS: Final = "ingress"
 EGRESS: Final = "egress"
 EGRESS_SOCKET: Final = "egress-socket"
 
+EDGE: Final = "edge"
+
 AUTHZ: Final = "authz"
+EDGE_AUTHZ: Final = "authz-edge"
+MEMORY: Final = "memory"
+CHECKS: Final = "checks"
+CHECKS_CLUSTER: Final = "checks"
 
 SDS_CLUSTER: Final = "sds"
 SDS_SVID: Final = "svid"
@@ -31,12 +39,23 @@ DECISION_HEADER: Final = "x-everyhop-decision"
 CALLER_HEADER: Final = "x-everyhop-caller"
 OPERATION_HEADER: Final = "x-everyhop-operation"
 
+USER_HEADER: Final = "x-everyhop-user"
+TXN_HEADER: Final = "txn-token"
+
 HTTP_RBAC: Final = "envoy.filters.http.rbac"
+EXT_AUTHZ: Final = "envoy.filters.http.ext_authz"
+OURS: Final = "everyhop"
+
+# Members of the dynamic metadata that the check answers with.
+UNTIL: Final = "until"
+HEADERS: Final = "headers"
+CODE: Final = "code"
+TITLE: Final = "title"
 
 
-def verdict(snapshot: str, reason: str, rule: str | None) -> str:
-    """Return the name of an action."""
-    return f"{snapshot[:SNAPSHOT_DIGITS]}|{reason}|{rule or NOTHING}"
+def verdict(snapshot: str, reason: str, rule: str | None, needs: str = "") -> str:
+    """Return the name of an action; ``needs`` holds the letters of what the call needs besides."""
+    return f"{snapshot[:SNAPSHOT_DIGITS]}|{reason}{'+' if needs else ''}{needs}|{rule or NOTHING}"
 
 
 def upstream(target: str) -> str:

@@ -119,11 +119,14 @@ MESSAGES: Final[dict[str, Message]] = {
         "routes": Field(3, MESSAGE, _ROUTE + "Route"),
         "request_headers_to_add": Field(7, MESSAGE, _CORE + "HeaderValueOption"),
         "request_headers_to_remove": Field(13, STRING),
+        "typed_per_filter_config": Field(15, MAP, "any"),
     },
+    _ROUTE + "FilterConfig": {"config": Field(1, MESSAGE, "empty")},
     _ROUTE + "Route": {
         "match": Field(1, MESSAGE, _ROUTE + "RouteMatch"),
         "route": Field(2, MESSAGE, _ROUTE + "RouteAction"),
         "direct_response": Field(7, MESSAGE, _ROUTE + "DirectResponseAction"),
+        "typed_per_filter_config": Field(13, MAP, "any"),
         "name": Field(14, STRING),
     },
     _ROUTE + "RouteMatch": {
@@ -200,6 +203,10 @@ MESSAGES: Final[dict[str, Message]] = {
         "prefix_match_map": Field(3, MESSAGE, _MATCHER + ".MatcherTree.MatchMap"),
     },
     _MATCHER + ".MatcherTree.MatchMap": {"map": Field(1, MAP, _MATCHER + ".OnMatch")},
+    "envoy.extensions.filters.http.lua.v3.Lua": {
+        "default_source_code": Field(3, MESSAGE, _CORE + "DataSource")
+    },
+    _CORE + "DataSource": {"inline_string": Field(3, STRING)},
     "envoy.config.rbac.v3.Action": {
         "name": Field(1, STRING),
         "action": Field(2, ENUM, {"ALLOW": 0, "DENY": 1}),

@@ -41,6 +41,8 @@ def ingress_log(sidecar: Sidecar) -> list[Json]:
         "target": sidecar.service,
         "verdict": _metadata("enforced_effective_policy_id"),
         "operation": _metadata("shadow_effective_policy_id"),
+        "user": f"%REQ({names.USER_HEADER.upper()}):256%",
+        "code": f"%DYNAMIC_METADATA({names.EXT_AUTHZ}:{names.CODE})%",
         **_REQUEST,
         **_COMMON,
     }

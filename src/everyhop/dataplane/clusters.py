@@ -46,6 +46,17 @@ def sds_cluster(sidecar: Sidecar) -> Json:
     }
 
 
+def checks_cluster(sidecar: Sidecar) -> Json:
+    """Return the agent's socket for checks of credentials."""
+    return {
+        "name": names.CHECKS_CLUSTER,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "typed_extension_protocol_options": _speaks({"http2_protocol_options": {}}),
+        "load_assignment": load_assignment(names.CHECKS_CLUSTER, [pipe(sidecar.checks_socket)]),
+    }
+
+
 def app_clusters(sidecar: Sidecar) -> list[Json]:
     """Return the application's clusters: HTTP/1.1 (or bytes), and HTTP/2 without TLS for gRPC."""
     return [

@@ -128,6 +128,12 @@ class _NamedFilter(msgspec.Struct, forbid_unknown_fields=True):
     kind: str = msgspec.field(name="@type")
 
 
+class _AboutFilter(msgspec.Struct):
+    typed_config: _About
+
+
+_POLICY: Final = type_url("envoy.extensions.filters.http.rbac.v3.RBAC")
+_filter_kind: Final = msgspec.json.Decoder(_AboutFilter)
 _file: Final = msgspec.json.Decoder(_File)
 _about: Final = msgspec.json.Decoder(_About)
 _filter: Final = msgspec.json.Decoder(_NamedFilter)
@@ -135,7 +141,7 @@ _filter: Final = msgspec.json.Decoder(_NamedFilter)
 
 def _decode(kind: str, raw: msgspec.Raw) -> dict[str, Any]:
     """Return a resource as JSON values; the large maps of a policy keep their values as text."""
-    if kind != FILTER:
+    if kind != FILTER or _filter_kind.decode(raw).typed_config.kind != _POLICY:
         resource: dict[str, Any] = msgspec.json.decode(raw)
         return resource
     plain: dict[str, Any] = msgspec.to_builtins(_filter.decode(raw), builtin_types=(msgspec.Raw,))

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 from everyhop.core.decision import Effect, Reason
 from everyhop.dataplane import _names as names
 from everyhop.dataplane._resources import Json, discovery_response, extension, typed
+from everyhop.dataplane.checks import needs_of
 from everyhop.dataplane.paths import clean_key_expression, literal_key, template_expression, template_prefix
 from everyhop.policy.access import TCP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from everyhop.authz.table import ServiceTable, Verdict
+    from everyhop.authz.table import OperationEntry, ServiceTable, Verdict
     from everyhop.policy.model import Operation, Snapshot
 
 KEY_OBJECT: Final = "everyhop.key"
@@ -93,8 +94,7 @@ def http_authorization(snapshot: Snapshot, table: ServiceTable) -> Json:
         for reason in (Reason.AMBIGUOUS_PATH, Reason.UNKNOWN_OPERATION, Reason.NO_RULE)
     }
     enforced = {
-        entry.operation.name: _callers(snapshot, entry.verdicts, refused[Reason.NO_RULE])
-        for entry in table.entries
+        entry.operation.name: _callers(snapshot, entry, refused[Reason.NO_RULE]) for entry in table.entries
     }
     return typed(
         HTTP_FILTER,
@@ -105,6 +105,26 @@ def http_authorization(snapshot: Snapshot, table: ServiceTable) -> Json:
             leaves=enforced,
         ).matcher(),
         shadow_matcher=_named(snapshot, lambda mark: _operations(table, mark)),
+    )
+
+
+def edge_authorization(snapshot: Snapshot, table: ServiceTable) -> Json:
+    """Return the RBAC filter of an edge: it decides by method and path, for callers from outside alone."""
+    refused = {
+        reason: _action(names.verdict(snapshot.hash, reason, None), allow=False)
+        for reason in (Reason.AMBIGUOUS_PATH, Reason.UNKNOWN_OPERATION)
+    }
+    return typed(
+        HTTP_FILTER,
+        matcher=_Compiler(
+            table,
+            ambiguous=refused[Reason.AMBIGUOUS_PATH],
+            unknown=refused[Reason.UNKNOWN_OPERATION],
+            leaves={
+                e.operation.name: _verdict_action(snapshot, e.outside, e.operation) for e in table.entries
+            },
+        ).matcher(),
+        shadow_matcher=_operations(table, ""),
     )
 
 
@@ -165,19 +185,20 @@ def _name(name: str) -> Json:
     return _action(name, allow=True)
 
 
-def _callers(snapshot: Snapshot, verdicts: Mapping[str, Verdict], no_rule: Json) -> Json:
+def _callers(snapshot: Snapshot, entry: OperationEntry, no_rule: Json) -> Json:
     """Return the decision at one operation; callers without a rule are not listed."""
     ruled = {
-        caller: _verdict_action(snapshot, verdict)
-        for caller, verdict in verdicts.items()
+        caller: _verdict_action(snapshot, verdict, entry.operation)
+        for caller, verdict in entry.verdicts.items()
         if verdict.reason is not Reason.NO_RULE
     }
     return _by_value(_CALLER, ruled, no_rule) if ruled else no_rule
 
 
-def _verdict_action(snapshot: Snapshot, verdict: Verdict) -> Json:
-    name = names.verdict(snapshot.hash, verdict.reason, verdict.rule)
-    return _action(name, allow=verdict.effect is Effect.ALLOW)
+def _verdict_action(snapshot: Snapshot, verdict: Verdict, operation: Operation | None = None) -> Json:
+    allow = verdict.effect is Effect.ALLOW
+    needs = needs_of(operation, verdict.user) if operation is not None and allow else ""
+    return _action(names.verdict(snapshot.hash, verdict.reason, verdict.rule, needs), allow=allow)
 
 
 def _action(name: str, *, allow: bool) -> Json:

@@ -21,6 +21,7 @@ from everyhop.dataplane._resources import (
     typed,
 )
 from everyhop.dataplane.access_log import egress_http_log, egress_tcp_log, handshake_log, ingress_log
+from everyhop.dataplane.checks import ingress_checks
 from everyhop.dataplane.enforcement import HTTP_FILTER, KEY_OBJECT, deny_all
 from everyhop.dataplane.http import connection_manager, http1_options
 from everyhop.dataplane.local_replies import egress_replies, ingress_replies
@@ -123,7 +124,7 @@ def _ingress(sidecar: Sidecar, *, is_tcp: bool) -> Json:
     policy = _delivered(names.AUTHZ)
     return connection_manager(
         names.INGRESS,
-        [policy] if is_tcp else [_KEY_FILTER, policy],
+        [policy] if is_tcp else [_KEY_FILTER, policy, *ingress_checks(sidecar)],
         routes=names.INGRESS,
         access_log=ingress_log(sidecar),
         replies=ingress_replies(),

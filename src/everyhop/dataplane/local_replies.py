@@ -26,6 +26,11 @@ UNDECLARED_DESTINATION: Final = "UNDECLARED_DESTINATION"
 PROXY_AUTHENTICATION_REQUIRED: Final = "PROXY_AUTHENTICATION_REQUIRED"
 UPSTREAM_UNAVAILABLE: Final = "UPSTREAM_UNAVAILABLE"
 REQUEST_REFUSED: Final = "REQUEST_REFUSED"
+CHECK_UNAVAILABLE: Final = "CHECK_UNAVAILABLE"
+
+CHECK_REFUSED: Final = "ext_authz_denied"
+CHECK_FAILED: Final = "ext_authz_error"
+"""What Envoy says of a request when the agent refused its credentials, and when it could not ask."""
 
 AMBIGUOUS_DETAILS: Final = frozenset({"absolute_path_rejected", "path_normalization_failed"})
 """What Envoy says of targets that it refuses by itself: absolute forms, ``*``, fragments."""
@@ -57,6 +62,7 @@ def ingress_replies(*, also_ambiguous: Sequence[str] = ()) -> Json:
     )
     return {
         "mappers": [
+            *_check_replies(),
             _reply(_expression(ambiguous), 400, AMBIGUOUS_PATH, "Ambiguous path"),
             _reply(_status(403), 403, ACCESS_DENIED, "Access denied"),
             *(_reply(_status(status), status, code, title) for status, code, title in _COMMON),
@@ -71,12 +77,25 @@ def egress_replies() -> Json:
     challenge["headers_to_add"].append(set_header("proxy-authenticate", _CHALLENGE))
     return {
         "mappers": [
+            *_check_replies(),
             challenge,
             _reply(_status(403), 403, UNDECLARED_DESTINATION, "Undeclared destination"),
             *(_reply(_status(status), status, code, title) for status, code, title in _COMMON),
         ],
         "body_format": _body("%RESPONSE_CODE%", REQUEST_REFUSED, "Request refused"),
     }
+
+
+def _check_replies() -> list[Json]:
+    """Return the answers where credentials were checked: status and challenge are the agent's, the body is ours."""
+    told = f"%DYNAMIC_METADATA({names.EXT_AUTHZ}:{{}})%"
+    refused = {
+        "filter": _expression(f"response.code_details == '{CHECK_REFUSED}'"),
+        "headers_to_add": [set_header(names.DECISION_HEADER, _DECISION)],
+        "body_format_override": _body("%RESPONSE_CODE%", told.format(names.CODE), told.format(names.TITLE)),
+    }
+    failed = _expression(f"response.code_details == '{CHECK_FAILED}'")
+    return [refused, _reply(failed, 503, CHECK_UNAVAILABLE, "Credentials cannot be checked now")]
 
 
 def _reply(condition: Json, status: int, code: str, title: str) -> Json:

@@ -20,13 +20,21 @@ import msgspec
 from everyhop.auditlog.model import MAX_NAME, MAX_PATH, Kind, Point, Record, Scalar, clip
 from everyhop.core.decision import Reason
 from everyhop.dataplane import _names as names
-from everyhop.dataplane.local_replies import AMBIGUOUS_DETAILS
+from everyhop.dataplane.local_replies import (
+    AMBIGUOUS_DETAILS,
+    CHECK_FAILED,
+    CHECK_REFUSED,
+    CHECK_UNAVAILABLE,
+)
 from everyhop.policy.access import TCP
 
 MAX_LINE_BYTES: Final = 64 * 1024
 _NAMESPACE: Final = uuid.UUID("6f0d1a0e-2f5b-5c55-9d3a-0a1f3c1b7e52")
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
-_VERDICT: Final = re.compile(r"([0-9a-f]{16})\|([a-z-]{1,40})\|([\x21-\x7e]{1,300})", re.ASCII)
+_VERDICT: Final = re.compile(
+    r"([0-9a-f]{16})\|([a-z-]{1,40})(?:\+[a-zA-Z]{1,4})?\|([\x21-\x7e]{1,300})", re.ASCII
+)
+_CODE: Final = re.compile(r"[A-Z][A-Z_]{1,40}", re.ASCII)
 _HASHED: Final = re.compile(r"([0-9a-f]{64})\|([\x20-\x7e]{0,100})", re.ASCII)
 _ALLOWING: Final = frozenset({Reason.ALLOWED, Reason.PROBE})
 _TUNNEL_OPEN: Final = frozenset({"DownstreamTunnelSuccessfullyEstablished", "TcpUpstreamConnected"})
@@ -63,6 +71,8 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True, rename={"received": "in
     path: str | None = None
     status: int | None = None
     detail: str | None = None
+    user: str | None = None
+    code: str | None = None
     failure: str | None = None
     flags: str | None = None
     ms: float | None = None
@@ -137,6 +147,8 @@ def _record(line: LogLine, instance: str, seq: int) -> Record:
         "instance": instance,
         "detail": _detail(line),
     }
+    if own and line.user:
+        common["detail"]["user"] = clip(line.user, 256)
     if not is_tcp:
         common["method"] = clip(line.method, MAX_NAME) if line.method else None
         common["path"] = None if line.path is None else clip(line.path, MAX_PATH)
@@ -168,6 +180,10 @@ def _ingress(line: LogLine) -> _Outcome:
     allowed = reason in _ALLOWING
     if allowed and line.detail == "direct_response":
         allowed, reason = False, AMBIGUOUS_HOST
+    elif allowed and line.detail == CHECK_REFUSED:
+        allowed, reason = False, line.code if _CODE.fullmatch(line.code or "") else CHECK_REFUSED
+    elif allowed and line.detail == CHECK_FAILED:
+        allowed, reason = False, CHECK_UNAVAILABLE
     return _Outcome(
         allowed=allowed,
         reason=str(reason),

@@ -62,13 +62,23 @@ class AppPort:
     port: int
 
 
+@dataclass(frozen=True, slots=True)
+class CertificateFiles:
+    """A certificate with its chain and its key, both PEM files that Envoy's user can read."""
+
+    certificate: Path
+    key: Path
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sidecar:
     """One sidecar instance.
 
     ``directory`` takes the configuration; ``egress_socket`` and the sockets for tcp services lie in one
     directory of the instance's own.  ``app`` is None until the application listens.  ``uid`` is the user that
-    Envoy and the workload run as.  All paths are absolute; sockets at most 107 bytes.
+    Envoy and the workload run as.  ``edge`` is where clients from outside the trust domain call, if anywhere; its
+    certificate is the service's SVID unless ``edge_certificate`` names another.  All paths are absolute; sockets at
+    most 107 bytes.
     """
 
     instance: str
@@ -85,9 +95,11 @@ class Sidecar:
     admin_socket: Path
     uid: int
     limits: Limits = field(default_factory=Limits)
+    edge: Endpoint | None = None
+    edge_certificate: CertificateFiles | None = None
 
     def __post_init__(self) -> None:
-        sockets = [self.egress_socket, self.sds_socket, self.admin_socket]
+        sockets = [self.egress_socket, self.sds_socket, self.checks_socket, self.admin_socket]
         if isinstance(self.app, AppSocket):
             sockets.append(self.app.path)
         for path in (self.directory, self.access_log, *sockets):
@@ -98,13 +110,18 @@ class Sidecar:
                 raise InputError(
                     f"the path of a Unix socket has at most {MAX_SOCKET_PATH_BYTES} bytes: {path}"
                 )
-        ports = [self.ingress[1], self.egress_port] + (
-            [self.app.port] if isinstance(self.app, AppPort) else []
-        )
+        ports = [self.ingress[1], self.egress_port]
+        ports += [self.app.port] if isinstance(self.app, AppPort) else []
+        ports += [self.edge[1]] if self.edge is not None else []
         if not all(0 < port <= _MAX_PORT for port in ports) or len(set(ports)) != len(ports):
             raise InputError(f"the ports of a sidecar are distinct and between 1 and {_MAX_PORT}: {ports}")
         if self.access_log.is_relative_to(self.directory):
             raise InputError("the access log lies outside the configuration, whose directories Envoy watches")
+
+    @property
+    def checks_socket(self) -> Path:
+        """Return the socket beside ``sds_socket`` at which the agent checks credentials."""
+        return self.sds_socket.with_name("authz.sock")
 
     def tcp_socket(self, target: str) -> Path:
         """Return the Unix socket through which the workload reaches a tcp service.

@@ -42,3 +42,17 @@ class Workloads(Protocol):
     @property
     def snapshot(self) -> Snapshot | None:
         """Return it, None while starting."""
+
+
+class TokenSecrets(Protocol):
+    """The access tokens of this node's services (:class:`everyhop.agent.service_tokens.ServiceTokens`).
+
+    A token is bound to one certificate, so a sidecar shows both together: the clusters that carry tokens have the
+    thumbprint of the certificate in their names, and ask for that very one.
+    """
+
+    def generation(self, spiffe_id: SpiffeId) -> X509Identity | None:
+        """Return the identity to show where tokens are carried: the newest whose tokens are there."""
+
+    def token_for(self, spiffe_id: SpiffeId, target: str, operation: str | None, x5t: str) -> str | None:
+        """Return the token that is held for an audience and a certificate."""

@@ -19,13 +19,20 @@ from everyhop.dataplane._resources import (
 from everyhop.dataplane.clusters import (
     app_clusters,
     app_endpoints,
+    checks_cluster,
     sds_cluster,
     service_endpoints,
     upstream_cluster,
 )
-from everyhop.dataplane.enforcement import filter_file, http_authorization, tcp_authorization
+from everyhop.dataplane.enforcement import (
+    edge_authorization,
+    filter_file,
+    http_authorization,
+    tcp_authorization,
+)
 from everyhop.dataplane.listeners import egress_listeners, ingress_listener
 from everyhop.dataplane.routes import egress_routes, ingress_routes
+from everyhop.dataplane.token_memory import memory_filter, no_memory
 from everyhop.dataplane.transport import agent_service
 from everyhop.policy.access import AccessIndex
 
@@ -51,13 +58,15 @@ def render_sidecar(
     endpoints: Mapping[str, tuple[Endpoint, ...]],
     *,
     index: AccessIndex | None = None,
+    epoch: str = "",
 ) -> dict[str, bytes]:
     """Return every file of a sidecar by its path below ``sidecar.directory``, as JSON.
 
     ``endpoints`` says where the sidecars of each service listen; services that are missing there have none.
     Give ``index`` when rendering many sidecars of one snapshot.  A policy edit changes ``ecds`` and ``rds``;
     ``xds/cds.json`` when a reachable service comes or goes; ``xds/lds.json`` only when a tcp target does, or when
-    permissions change under which connections stay open for long.  Raises NotFound for an undeclared service.
+    permissions change under which connections stay open for long.  ``epoch`` is a text that differs whenever keys
+    or revocations of tokens differ: what was verified under another one counts no more.  Raises NotFound for an undeclared service.
     """
     index = index or AccessIndex(snapshot)
     table = service_table(snapshot, sidecar.service, index=index)
@@ -68,21 +77,22 @@ def render_sidecar(
             target.name, endpoints.get(target.name, ())
         )
     files[CLUSTERS] = _clusters(sidecar, targets)
-    files |= _filters(snapshot, table)
+    files |= _filters(snapshot, sidecar, table, epoch)
     files["rds/ingress.json"] = ingress_routes(snapshot, sidecar, table)
     files["rds/egress.json"] = egress_routes(snapshot, sidecar, targets)
     files[LISTENERS] = _listeners(sidecar, table, targets)
     return {name: encode(content) for name, content in files.items()}
 
 
-def _filters(snapshot: Snapshot, table: ServiceTable) -> dict[str, Json]:
+def _filters(snapshot: Snapshot, sidecar: Sidecar, table: ServiceTable, epoch: str) -> dict[str, Json]:
     if table.tcp_verdicts is not None:
-        authz = tcp_authorization(snapshot, table.tcp_verdicts)
+        filters = {names.AUTHZ: tcp_authorization(snapshot, table.tcp_verdicts)}
     else:
-        authz = http_authorization(snapshot, table)
-    return {
-        "ecds/authz.json": filter_file(names.AUTHZ, authz, snapshot.hash),
-    }
+        memory = memory_filter(snapshot.hash, epoch) if table.needs_context else no_memory()
+        filters = {names.AUTHZ: http_authorization(snapshot, table), names.MEMORY: memory}
+        if sidecar.edge is not None:
+            filters[names.EDGE_AUTHZ] = edge_authorization(snapshot, table)
+    return {f"ecds/{name}.json": filter_file(name, config, snapshot.hash) for name, config in filters.items()}
 
 
 def _clusters(sidecar: Sidecar, targets: list[Service]) -> Json:
@@ -122,7 +132,7 @@ def _bootstrap(sidecar: Sidecar) -> Json:
             "lds_config": from_agent(),
             "cds_config": from_agent(),
         },
-        "static_resources": {"clusters": [sds_cluster(sidecar)]},
+        "static_resources": {"clusters": [sds_cluster(sidecar), checks_cluster(sidecar)]},
         "overload_manager": {"resource_monitors": [monitor]},
         "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": [{"prefix": p} for p in _STATS]}}},
         "layered_runtime": {"layers": [{"name": "limits", "static_layer": layer}]},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.dataplane import _names as names
 from everyhop.dataplane._resources import Json, discovery_response, duration, set_header, typed
+from everyhop.dataplane.checks import enabled_checks, takes_users
 from everyhop.dataplane.paths import template_path_expression
 from everyhop.policy.model import Protocol
 from everyhop.policy.routes import overlaps, specificity
@@ -53,7 +54,7 @@ def ingress_routes(snapshot: Snapshot, sidecar: Sidecar, table: ServiceTable) ->
         ]
     else:
         routes = [_refuse({**_EVERYTHING, "headers": [_TWO_HOSTS]}, 400), *_app_routes(sidecar, table)]
-    host = {
+    host: Json = {
         "name": "app",
         "domains": ["*"],
         "routes": [{"name": name, **route} for route in routes],
@@ -65,6 +66,10 @@ def ingress_routes(snapshot: Snapshot, sidecar: Sidecar, table: ServiceTable) ->
         ],
         "request_headers_to_remove": ["x-envoy-external-address", "x-envoy-internal"],
     }
+    if table.needs_context:
+        host["typed_per_filter_config"] = enabled_checks()
+    if not takes_users(table):
+        host["request_headers_to_remove"].append(names.TXN_HEADER)
     return _file(names.INGRESS, [host], snapshot)
 
 

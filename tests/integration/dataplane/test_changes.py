@@ -92,6 +92,7 @@ def test_a_withdrawn_operation_ends_on_the_open_connection(restored):
         assert status == 403
     assert set(changed["orders"]) == {
         "ecds/authz.json",
+        "ecds/memory.json",
         "rds/ingress.json",
         "rds/egress.json",
     }

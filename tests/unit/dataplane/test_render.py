@@ -174,11 +174,11 @@ def test_paths_pass_as_they_are_and_headers_do_not(snapshot, make_sidecar):
 def test_the_policy_stands_before_the_application(snapshot, make_sidecar):
     for service in ("orders", "ledger", "idle"):
         filters = manager(rendered(snapshot, make_sidecar(service)), "ingress")["http_filters"]
-        assert [f["name"] for f in filters][-2:] == ["authz", "router"]
-        for delivered in filters[-2:-1]:
-            discovery = delivered["config_discovery"]
-            assert discovery["default_config"]["rules"] == {"action": "ALLOW", "policies": {}}
-            assert discovery["config_source"]["initial_fetch_timeout"] == "0s"
+        checks = [] if service == "ledger" else ["memory", "checks"]
+        assert [f["name"] for f in filters if f["name"] != "key"] == ["authz", *checks, "router"]
+        discovery = next(f for f in filters if f["name"] == "authz")["config_discovery"]
+        assert discovery["default_config"]["rules"] == {"action": "ALLOW", "policies": {}}
+        assert discovery["config_source"]["initial_fetch_timeout"] == "0s"
 
 
 def test_an_edit_of_rules_leaves_listeners_and_clusters_alone(snapshot, make_sidecar):
@@ -187,6 +187,7 @@ def test_an_edit_of_rules_leaves_listeners_and_clusters_alone(snapshot, make_sid
     after = render_sidecar(other, make_sidecar("orders"), ENDPOINTS)
     assert {name for name in after if after[name] != before[name]} == {
         "ecds/authz.json",
+        "ecds/memory.json",
         "rds/ingress.json",
         "rds/egress.json",
     }
