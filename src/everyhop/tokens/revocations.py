@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was taken back before its time: keys, single tokens, whole transactions."""
+"""What was taken back before its time: keys, single tokens, whole transactions, all of a subject up to a moment."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from everyhop.core.errors import InputError
-from everyhop.tokens.limits import EXPIRY_SKEW_SECONDS, LATEST
+from everyhop.tokens.limits import EXPIRY_SKEW_SECONDS, LATEST, MAX_LIFETIME_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,10 +31,20 @@ class Revocable(Protocol):
     def txn(self) -> str | None:
         """The transaction it belongs to."""
 
+    @property
+    def subject(self) -> str:
+        """For whom it speaks."""
+
+    @property
+    def issued_at(self) -> int:
+        """When it was issued, in seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Revocations:
     """Immutable; ``jtis`` and ``txns`` map to the second when the last token of that name is over.
+
+    ``subs`` maps a subject to the second up to which everything that was issued to it is taken back.
 
     Keyed on names, never on the bytes of a token: an ES256 signature has a twin that is just as good.
     """
@@ -42,21 +52,28 @@ class Revocations:
     kids: frozenset[str] = frozenset()
     jtis: Mapping[str, int] = field(default_factory=dict)
     txns: Mapping[str, int] = field(default_factory=dict)
+    subs: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "jtis", MappingProxyType(dict(self.jtis)))
         object.__setattr__(self, "txns", MappingProxyType(dict(self.txns)))
+        object.__setattr__(self, "subs", MappingProxyType(dict(self.subs)))
 
     def __bool__(self) -> bool:
-        return bool(self.kids or self.jtis or self.txns)
+        return bool(self.kids or self.jtis or self.txns or self.subs)
 
     def is_revoked(self, token: Revocable) -> bool:
-        """Tell whether the token, its key or its transaction was taken back."""
-        return token.jti in self.jtis or token.kid in self.kids or token.txn in self.txns
+        """Tell whether the token, its key, its transaction or what its subject had then was taken back."""
+        if token.jti in self.jtis or token.kid in self.kids or token.txn in self.txns:
+            return True
+        return bool(self.subs) and token.issued_at <= self.subs.get(token.subject, -1)
 
     def since(self, now: float) -> Revocations:
         """Return the revocations that still matter at ``now``: those of tokens that could still be believed."""
-        return Revocations(self.kids, _alive(self.jtis, now), _alive(self.txns, now))
+        oldest = now - MAX_LIFETIME_SECONDS
+        return Revocations(
+            self.kids, _alive(self.jtis, now), _alive(self.txns, now), _alive(self.subs, oldest)
+        )
 
     def to_members(self) -> dict[str, Any]:
         """Return the JSON form, in a fixed order."""
@@ -64,6 +81,7 @@ class Revocations:
             "kids": sorted(self.kids),
             "jtis": dict(sorted(self.jtis.items())),
             "txns": dict(sorted(self.txns.items())),
+            "subs": dict(sorted(self.subs.items())),
         }
 
     @classmethod
@@ -72,7 +90,7 @@ class Revocations:
         kids = members.get("kids", [])
         if not isinstance(kids, list) or not all(isinstance(kid, str) for kid in kids):
             raise InputError("'kids' is not a list of names")
-        return cls(frozenset(kids), _times(members, "jtis"), _times(members, "txns"))
+        return cls(frozenset(kids), _times(members, "jtis"), _times(members, "txns"), _times(members, "subs"))
 
 
 NOTHING_REVOKED: Final = Revocations()
