@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from everyhop.sdk.context import ContextSource, OperationContext, ServiceContext, Target, TargetOperation
+    from everyhop.sdk.guard import Guard
+    from everyhop.sdk.model import OUTSIDE, Caller, Decided, Peer, Refusal, Request, User, Verified
     from everyhop.sdk.propagation import (
         caller,
         carry,
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
         serving,
         user,
     )
-    from everyhop.sdk.guard import Guard
-    from everyhop.sdk.model import OUTSIDE, Caller, Decided, Peer, Refusal, Request, User, Verified
     from everyhop.sdk.trace import TraceContext, parse_trace
 
 _HOMES = {

@@ -72,7 +72,7 @@ class BodyChecks:
             )
         return None
 
-    def _flaws(self, operation: str, document: bytes, value: object) -> tuple[str, ...]:
+    def _flaws(self, operation: str, document: bytes, value: Any) -> tuple[str, ...]:
         validator = self._validators.get(operation)
         if validator is None:
             with self._lock:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
@@ -18,6 +18,7 @@ from everyhop.core.errors import InputError
 from everyhop.policy.model import Protocol as Speaks, Route, TokenMode, UserMode
 from everyhop.policy.routes import parse_template
 from everyhop.spiffe.ids import SpiffeId, TrustDomain
+from everyhop.tokens.revocations import Revocations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,15 +80,6 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RevokedIds:
-    """What is revoked: signing keys by ``kid``; tokens and transactions by id, with the time it may be forgotten."""
-
-    kids: frozenset[str] = frozenset()
-    jtis: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    txns: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceContext:
     """Everything that a :class:`everyhop.sdk.Guard` decides by.  Immutable; a change is a new one."""
 
@@ -98,7 +90,7 @@ class ServiceContext:
     snapshot: str
     sequence: int
     jwks: bytes = field(repr=False)
-    revoked: RevokedIds = field(repr=False)
+    revoked: Revocations = field(repr=False)
     operations: tuple[OperationContext, ...]
     targets: Mapping[str, Target]
 
@@ -130,11 +122,7 @@ class ServiceContext:
             snapshot=raw.snapshot,
             sequence=raw.sequence,
             jwks=bytes(raw.jwks),
-            revoked=RevokedIds(
-                kids=frozenset(raw.revoked.kids),
-                jtis=MappingProxyType(raw.revoked.jtis),
-                txns=MappingProxyType(raw.revoked.txns),
-            ),
+            revoked=Revocations.from_members(raw.revoked),
             operations=tuple(_operation(one) for one in raw.operations),
             targets=MappingProxyType({name: _target(name, one) for name, one in raw.targets.items()}),
         )
@@ -164,7 +152,7 @@ class _Operation(msgspec.Struct, frozen=True):
     path: str
     callers: dict[str, _Caller]
     protocol: Speaks = Speaks.HTTP
-    token: str = "none"
+    token: str = "none"  # noqa: S105  # a mode
     once: bool = False
     probe: bool = False
     body: msgspec.Raw | None = None
@@ -174,7 +162,7 @@ class _TargetOperation(msgspec.Struct, frozen=True):
     name: str
     method: str
     path: str
-    token: str = "none"
+    token: str = "none"  # noqa: S105  # a mode
     once: bool = False
 
 
@@ -182,12 +170,6 @@ class _Target(msgspec.Struct, frozen=True):
     spiffe_id: str
     ingress: list[str] = []
     operations: list[_TargetOperation] = []
-
-
-class _Revoked(msgspec.Struct, frozen=True):
-    kids: list[str] = []
-    jtis: dict[str, int] = {}
-    txns: dict[str, int] = {}
 
 
 class _Document(msgspec.Struct, frozen=True):
@@ -200,7 +182,7 @@ class _Document(msgspec.Struct, frozen=True):
     jwks: msgspec.Raw
     operations: list[_Operation]
     sequence: int = 0
-    revoked: _Revoked = _Revoked()
+    revoked: dict[str, Any] = {}
     targets: dict[str, _Target] = {}
 
 

@@ -31,10 +31,11 @@ from everyhop.sdk.headers import (
 )
 from everyhop.sdk.model import Caller, Decided, Refusal, Request, User, Verified
 from everyhop.sdk.trace import parse_trace
-from everyhop.sdk.verification import user_of, verifier_for
+from everyhop.sdk.verification import Verification, user_of
 from everyhop.tokens.codes import TokenCode, challenge, status_of
 from everyhop.tokens.expectation import Expectation
 from everyhop.tokens.replay import MemoryReplayGuard, ReplayGuard
+from everyhop.tokens.verifier import spend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from everyhop.core.clock import Clock
     from everyhop.sdk.context import CallerRule, ContextSource, OperationContext, ServiceContext
     from everyhop.tokens.access import AccessToken
-    from everyhop.tokens.verifier import TokenVerifier
 
 log = logging.getLogger("everyhop.decisions")
 
@@ -81,7 +81,7 @@ class _Compiled:
 
     context: ServiceContext
     doors: Doors
-    verifier: TokenVerifier
+    verification: Verification
     bodies: BodyChecks
 
 
@@ -196,8 +196,8 @@ class Guard:
         try:
             token = self._token(compiled, call, caller, operation)
             txn = self._user(compiled, call)
-            if operation.once and token is not None and not self._replay.use(token.jti, token.expires_at):
-                raise TokenError(TokenCode.TOKEN_REPLAYED, "the token was used before")
+            if operation.once and token is not None:
+                spend(token, self._replay)
         except TokenError as error:
             raise _denied_token(TokenCode(error.token_code), error.message) from error
         except MalformedCredentialError as error:
@@ -227,7 +227,7 @@ class Guard:
         token = bearer_token(call.headers, _query(call.request))
         if token is None:
             raise _denied_token(TokenCode.MISSING_TOKEN, "no Authorization")
-        return compiled.verifier.access(
+        return compiled.verification.verifier.access(
             token,
             Expectation(
                 audience=compiled.context.service,
@@ -249,7 +249,7 @@ class Guard:
             if mode is UserMode.REQUIRED:
                 raise _denied_token(TokenCode.USER_REQUIRED, "no Txn-Token")
             return None
-        call.user = user_of(compiled.verifier.transaction(token))
+        call.user = user_of(compiled.verification.verifier.transaction(token))
         return Secret(token.encode("ascii"))
 
     # -- the context of the moment
@@ -263,9 +263,11 @@ class Guard:
         with self._lock:
             compiled = self._compiled
             if compiled is None or compiled.context is not context:
-                before = None if compiled is None else (compiled.context, compiled.verifier)
+                verification = None if compiled is None else compiled.verification
+                if verification is None or not verification.follow(context):
+                    verification = Verification(context, self._clock)
                 self._compiled = compiled = _Compiled(
-                    context, Doors(context), verifier_for(context, self._clock, before), BodyChecks(context)
+                    context, Doors(context), verification, BodyChecks(context)
                 )
             return compiled
 

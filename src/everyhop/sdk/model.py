@@ -158,7 +158,7 @@ class Decided:
     detail: str | None = None
 
 
-class Refusal(EveryhopError):
+class Refusal(EveryhopError):  # noqa: N818  # the outcome, not a fault
     """A call that is answered by the guard and never reaches the application.
 
     Send ``status``, ``headers`` and ``body`` as they are.  ``message`` is for operators and is not in ``body``.

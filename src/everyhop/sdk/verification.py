@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 from everyhop.sdk.model import User
-from everyhop.tokens.keyset import StaticKeys, parse_jwks
-from everyhop.tokens.revocations import Revocations
+from everyhop.tokens.keyset import HeldKeys, parse_jwks
 from everyhop.tokens.verifier import TokenVerifier
 
 if TYPE_CHECKING:
@@ -16,25 +15,35 @@ if TYPE_CHECKING:
     from everyhop.tokens.transaction import TxnToken
 
 
-def verifier_for(
-    context: ServiceContext, clock: Clock, before: tuple[ServiceContext, TokenVerifier] | None = None
-) -> TokenVerifier:
-    """Return a verifier with the keys and revocations of ``context``.
+class Verification:
+    """A verifier whose keys and revocations follow the contexts; what it has seen survives a change of neither."""
 
-    ``before`` is the context and verifier in use: while nothing that tokens are checked with has changed, the
-    verifier stays, and with it what it has verified already.  Raises InputError for keys that are refused.
-    """
-    if before is not None and _tokens_of(before[0]) == _tokens_of(context):
-        return before[1]
-    return TokenVerifier(
-        keys=StaticKeys(parse_jwks(context.jwks)),
-        issuer=context.issuer,
-        trust_domain=context.trust_domain.name,
-        clock=clock,
-        revocations=Revocations(
-            kids=context.revoked.kids, jtis=context.revoked.jtis, txns=context.revoked.txns
-        ),
-    )
+    __slots__ = ("_jwks", "_keys", "verifier")
+
+    def __init__(self, context: ServiceContext, clock: Clock) -> None:
+        """Begin with a context.  Raises InputError for keys that are refused."""
+        self._jwks = context.jwks
+        self._keys = HeldKeys(parse_jwks(context.jwks))
+        self.verifier: Final = TokenVerifier(
+            self._keys,
+            issuer=context.issuer,
+            trust_domain=context.trust_domain.name,
+            clock=clock,
+            revocations=context.revoked,
+        )
+
+    def follow(self, context: ServiceContext) -> bool:
+        """Take over the keys and revocations of a newer context; False when it is of another issuer.
+
+        Raises InputError for keys that are refused; then nothing has changed.
+        """
+        if (self.verifier.issuer, self.verifier.trust_domain) != (context.issuer, context.trust_domain.name):
+            return False
+        if context.jwks != self._jwks:
+            self._keys.replace(parse_jwks(context.jwks))
+            self._jwks = context.jwks
+        self.verifier.revoke(context.revoked)
+        return True
 
 
 def user_of(token: TxnToken) -> User:
@@ -43,10 +52,10 @@ def user_of(token: TxnToken) -> User:
     return User(
         subject=token.subject,
         txn=token.txn,
-        kind=_text(facts.get("kind")) or "user",
+        kind=token.kind,
         roles=frozenset(token.roles),
         scope=frozenset(token.scope),
-        issuer=_text(facts.get("idp")),
+        issuer=token.idp,
         acr=_text(facts.get("acr")),
         amr=_texts(facts.get("amr")),
         auth_time=_integer(facts.get("auth_time")),
@@ -54,11 +63,6 @@ def user_of(token: TxnToken) -> User:
         requester=token.requester,
         expires_at=token.expires_at,
     )
-
-
-def _tokens_of(context: ServiceContext) -> tuple[Any, ...]:
-    revoked = context.revoked
-    return context.jwks, context.issuer, context.trust_domain, revoked.kids, revoked.jtis, revoked.txns
 
 
 def _text(value: object) -> str | None:
