@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -11,17 +12,23 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from everyhop.api.problems import on_everyhop_error, on_http_exception, on_unexpected
-from everyhop.core.errors import EveryhopError, InputError
+from everyhop.core.errors import AttestationError, EveryhopError, InputError
+from everyhop.wire.peers import peer_of
 
 if TYPE_CHECKING:
+    import asyncio
     import socket
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from starlette.requests import Request
     from starlette.routing import BaseRoute
 
+    from everyhop.wire.peers import PeerInfo
+
+_log = logging.getLogger(__name__)
 T = TypeVar("T")
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 
@@ -69,14 +76,17 @@ class SocketServer(uvicorn.Server):
         self.should_exit = True
 
 
-def http_server(app: Any) -> SocketServer:
-    """Prepare a server for ``app``; call ``serve(sockets=[…])`` to run it."""
+def http_server(app: Any, *, admit: Callable[[PeerInfo], None] | None = None) -> SocketServer:
+    """Prepare a server for ``app``; call ``serve(sockets=[…])`` to run it.
+
+    ``admit`` looks at the process behind each new connection and refuses it by raising AttestationError.
+    """
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         lifespan="off",
-        http="h11",
+        http="h11" if admit is None else _guarded(admit),
         ws="none",
         loop="asyncio",
         proxy_headers=False,
@@ -85,6 +95,25 @@ def http_server(app: Any) -> SocketServer:
         h11_max_incomplete_event_size=64 * 1024,
     )
     return SocketServer(config)
+
+
+def _guarded(admit: Callable[[PeerInfo], None]) -> type[H11Protocol]:
+    class Guarded(H11Protocol):
+        """HTTP for those only whom the kernel says to be the right process."""
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as its base has it
+            super().connection_made(transport)
+            try:
+                peer = peer_of(transport.get_extra_info("socket"))
+                try:
+                    admit(peer)
+                finally:
+                    peer.process.close()
+            except AttestationError as error:
+                _log.warning("connection refused: %s", error.message)
+                transport.abort()
+
+    return Guarded
 
 
 async def serve_until_stopped(server: SocketServer, listening: socket.socket) -> None:

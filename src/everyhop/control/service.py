@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -64,6 +64,7 @@ class ControlPorts:
     clock: Clock
     pool: Executor
     records_keep: timedelta
+    urls: Mapping[str, str] = field(default_factory=dict)
 
 
 class ControlPlane:
@@ -341,6 +342,6 @@ class ControlPlane:
                 }
                 for r in reports
             ],
-            "urls": {},
+            "urls": dict(self._p.urls),
             "services": services,
         }

@@ -14,18 +14,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from everyhop.core.errors import AttestationError, InputError
+from everyhop.core.errors import AttestationError, InputError, NotFound
 from everyhop.dataplane import _names as names
 from everyhop.dataplane.face import FACE
-from everyhop.dataplane.sds import bundle_secret, svid_secret
+from everyhop.dataplane.sds import svid_secret
 from everyhop.wire.envoy import SECRET_TYPE_URL, STREAM_SECRETS, DiscoveryRequest, DiscoveryResponse, Secret
 from everyhop.wire.processes import read_stat
 from everyhop.wire.rpc import Call, Cardinality, Method, Service
 from everyhop.wire.transport import PeerServer
+from everyhop.x509.certificates import certificates_to_pem
 
 if TYPE_CHECKING:
     from everyhop.agent.changes import Changes
     from everyhop.dataplane.ports import Identities
+    from everyhop.spiffe.bundle import Bundle
     from everyhop.spiffe.ids import SpiffeId
     from everyhop.wire.peers import PeerInfo
 
@@ -164,7 +166,7 @@ class FaceSecrets:
         if names.SDS_SVID in wanted and identity is not None:
             found.append(svid_secret(identity))
         if names.SDS_BUNDLE in wanted and bundle is not None:
-            found.append(bundle_secret(bundle))
+            found.append(authorities_secret(bundle))
         if len(found) != len(wanted):
             return []
         return [secret.SerializeToString(deterministic=True) for secret in found]
@@ -172,6 +174,20 @@ class FaceSecrets:
     def _sequence(self) -> int:
         bundle = self._identities.bundle
         return 0 if bundle is None else bundle.sequence or 0
+
+
+def authorities_secret(bundle: Bundle) -> Secret:
+    """Return a bundle as the authorities of Envoy's ordinary validator.
+
+    The SPIFFE validator of a sidecar demands a certificate of everybody, and here most come without.  That the name
+    in a certificate is one SPIFFE ID of the trust domain is checked by whoever reads it from the header.  Raises
+    NotFound for a bundle without authorities, because with none Envoy would look at no certificate at all.
+    """
+    if not bundle.x509_authorities:
+        raise NotFound("the bundle has no X.509 authority")
+    secret = Secret(name=names.SDS_BUNDLE)
+    secret.validation_context.trusted_ca.inline_bytes = certificates_to_pem(bundle.x509_authorities)
+    return secret
 
 
 def face_secrets_server(secrets: FaceSecrets) -> PeerServer:

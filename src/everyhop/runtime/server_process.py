@@ -18,6 +18,8 @@ from everyhop.control.service import ControlPlane, ControlPorts
 from everyhop.core.errors import Conflict, InputError, PolicyError
 from everyhop.policy import decode_snapshot, parse_policy
 from everyhop.providers.keystores import FileKeyStore
+from everyhop.runtime.face import describe
+from everyhop.runtime.face_server import face_service, oauth_door
 from everyhop.runtime.policy_files import PolicyFiles, PureRules
 from everyhop.runtime.system import SystemClock, SystemEntropy
 from everyhop.storage import open_storage
@@ -71,16 +73,13 @@ def _trust_domain(storage: Storage, source: PolicyFiles) -> TrustDomain:
     return snapshot.trust_domain
 
 
-def _control_plane(
-    storage: Storage, layout: StateLayout, settings: Settings, domain: TrustDomain, pool: Executor
-) -> ControlPlane:
-    clock, entropy = SystemClock(), SystemEntropy()
+def _authority(storage: Storage, layout: StateLayout, settings: Settings, domain: TrustDomain) -> Authority:
     authority = Authority(
         trust_domain=domain,
         store=storage.authorities,
         keystore=FileKeyStore(layout.keys / "kek"),
-        clock=clock,
-        entropy=entropy,
+        clock=SystemClock(),
+        entropy=SystemEntropy(),
         settings=AuthoritySettings(
             ca_ttl=settings.authority_ttl,
             jwt_key_ttl=settings.authority_ttl,
@@ -90,6 +89,13 @@ def _control_plane(
         ),
     )
     authority.start()
+    return authority
+
+
+def _control_plane(
+    storage: Storage, layout: StateLayout, settings: Settings, authority: Authority, pool: Executor
+) -> ControlPlane:
+    clock = SystemClock()
     return ControlPlane(
         ControlPorts(
             authority=authority,
@@ -100,6 +106,7 @@ def _control_plane(
             clock=clock,
             pool=pool,
             records_keep=settings.records_keep,
+            urls=describe(layout, settings),
         )
     )
 
@@ -115,14 +122,25 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     source = PolicyFiles(policy)
     fingerprint = source.fingerprint()
-    with contextlib.ExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
         storage = stack.enter_context(
             contextlib.closing(open_storage(layout.database, entropy=SystemEntropy()))
         )
         pool = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="control"))
         domain = _trust_domain(storage, source)
-        control = _control_plane(storage, layout, settings, domain, pool)
+        authority = _authority(storage, layout, settings, domain)
+        control = _control_plane(storage, layout, settings, authority, pool)
         await control.start(source)
+        await stack.enter_async_context(
+            face_service(
+                oauth_door(layout, settings),
+                authority=authority,
+                feed=control.feed,
+                layout=layout,
+                settings=settings,
+                pool=pool,
+            )
+        )
         await _serve(control, layout, source, fingerprint, stop)
 
 

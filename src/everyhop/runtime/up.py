@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``everyhop up``: server and agent as children of one foreground process, restarted when they die."""
+"""``everyhop up``: server, agent and face as children of one foreground process, restarted when they die."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.control.local_link import LocalLink
 from everyhop.core.errors import EveryhopError, Unavailable
+from everyhop.runtime.face import plan_face, require_free
 from everyhop.runtime.locks import StateLock
+from everyhop.runtime.run import envoy_is_ready
+from everyhop.runtime.settings import load_settings
 from everyhop.runtime.supervised import SupervisedProcess
 
 if TYPE_CHECKING:
@@ -23,16 +26,18 @@ if TYPE_CHECKING:
 
 READY_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 8.0
+FACE_STOP_SECONDS: Final = 2.0
 _SIGNALS: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 
 
 class Supervisor:
-    """Runs server and agent for one state directory until a signal arrives."""
+    """Runs server, agent and the server's face for one state directory until a signal arrives."""
 
     def __init__(
         self, layout: StateLayout, policy: Path, say: Callable[[str], None], *, settings: Path | None = None
     ) -> None:
         self._layout = layout
+        self._settings = load_settings(settings or layout.settings_file)
         self._say = say
         self._rejected: dict[str, Any] | None = None
         base = [sys.executable, "-m", "everyhop"]
@@ -47,18 +52,24 @@ class Supervisor:
         self._agent = SupervisedProcess(
             [*base, "agent", *state], layout.logs / "agent.log", at_parents_death=signal.SIGTERM
         )
+        self._face: SupervisedProcess | None = None
 
     def run(self, ready_file: Path | None) -> None:
-        """Start both, say when they serve, and keep them running; return after SIGTERM or SIGINT.
+        """Start all, say when they serve, and keep them running; return after SIGTERM or SIGINT.
 
-        Raises Conflict when another ``up`` holds the state directory, Unavailable when they do not come up.
+        Raises Conflict when another ``up`` holds the state directory or somebody else the address of the face,
+        Unavailable when they do not come up.
         """
         lock = StateLock(self._layout.lock)
         lock.acquire()
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
+            face = plan_face(self._layout, self._settings)
+            require_free(face.listen)
+            self._face = SupervisedProcess(face.argv, face.log, at_parents_death=signal.SIGKILL)
             self._server.start()
             self._agent.start()
+            self._face.start()
             ready = self._wait_ready()
             if ready is None:
                 return
@@ -70,6 +81,8 @@ class Supervisor:
             )
             self._supervise()
         finally:
+            if self._face is not None:
+                self._face.stop(FACE_STOP_SECONDS)
             self._agent.stop(STOP_SECONDS)
             self._server.stop(STOP_SECONDS)
             if ready_file is not None:
@@ -77,7 +90,7 @@ class Supervisor:
             lock.release()
 
     def _wait_ready(self) -> dict[str, Any] | None:
-        """Return the status once both serve; None when a signal asks to stop."""
+        """Return the status once all serve; None when a signal asks to stop."""
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
             for name, child in self._children():
@@ -88,21 +101,21 @@ class Supervisor:
             try:
                 status: dict[str, Any] = LocalLink(self._layout.admin_socket, timeout=2.0).get("/v1/status")
                 LocalLink(self._layout.agent_socket, timeout=2.0).get("/v1/ready")
+                if envoy_is_ready(str(self._layout.face_admin_socket)):
+                    return status
             except EveryhopError:
-                if self._asked_to_stop(0.03):
-                    return None
-            else:
-                return status
-        raise Unavailable(
-            f"not ready within {READY_SECONDS:.0f} s", hint=f"see {self._server.log} and {self._agent.log}"
-        )
+                pass
+            if self._asked_to_stop(0.03):
+                return None
+        raise Unavailable(f"not ready within {READY_SECONDS:.0f} s", hint=f"see {self._layout.logs}")
 
     def _asked_to_stop(self, wait: float) -> bool:
         info = signal.sigtimedwait(_SIGNALS, wait)
         return info is not None and info.si_signo in {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
     def _children(self) -> tuple[tuple[str, SupervisedProcess], ...]:
-        return ("server", self._server), ("agent", self._agent)
+        named = ("server", self._server), ("agent", self._agent), ("face", self._face)
+        return tuple((name, child) for name, child in named if child is not None)
 
     def _supervise(self) -> None:
         while not self._asked_to_stop(0.5):

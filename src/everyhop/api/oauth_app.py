@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server's door for its face: what the public and OAuth clients ask (``oauth.sock``)."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Route
+
+from everyhop.api.oauth_discovery import JWKS_PATH, OAUTH_WELL_KNOWN, OIDC_WELL_KNOWN
+from everyhop.api.problems import status_of
+from everyhop.core.errors import EveryhopError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.requests import Request
+
+    from everyhop.api.oauth_discovery import Discovery, Endpoints
+
+_log = logging.getLogger(__name__)
+
+_TITLES: Final = {
+    400: "Bad request",
+    401: "Unauthorized",
+    403: "Access denied",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    500: "Internal error",
+    503: "Unavailable",
+}
+
+
+def oauth_app(*, endpoints: Endpoints, discovery: Discovery) -> Starlette:
+    """Return the ASGI app for ``oauth.sock``."""
+    routes = [Route(path, discovery.jwks) for path in endpoints.paths(JWKS_PATH)]
+    routes += [Route(path, discovery.oauth) for path in endpoints.well_known(OAUTH_WELL_KNOWN)]
+    routes += [Route(path, discovery.openid) for path in endpoints.well_known(OIDC_WELL_KNOWN)]
+    return Starlette(
+        routes=routes,
+        exception_handlers={
+            EveryhopError: _on_everyhop_error,
+            HTTPException: _on_http_exception,
+            Exception: _on_unexpected,
+        },
+    )
+
+
+def _problem(status: int, code: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Build a problem document that tells strangers the code and nothing of ours."""
+    body = {"type": "about:blank", "title": _TITLES.get(status, "Refused"), "status": status, "code": code}
+    return Response(
+        msgspec.json.encode(body),
+        status_code=status,
+        headers={"cache-control": "no-store", **(headers or {})},
+        media_type="application/problem+json",
+    )
+
+
+async def _on_everyhop_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, EveryhopError)  # noqa: S101  # registered for this class only
+    _log.info("refused", extra={"path": request.url.path, "code": error.code, "reason": error.message})
+    return _problem(status_of(error), error.code)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    del request
+    assert isinstance(error, HTTPException)  # noqa: S101  # registered for this class only
+    code = _TITLES.get(error.status_code, "Refused").upper().replace(" ", "_")
+    return _problem(error.status_code, code, error.headers)
+
+
+async def _on_unexpected(request: Request, error: Exception) -> Response:
+    _log.error("unexpected failure", exc_info=error, extra={"path": request.url.path})
+    return _problem(500, "INTERNAL")
