@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from everyhop.core.errors import InputError
 from everyhop.jose.algorithms import Algorithm, VerificationKey, algorithms_for
 from everyhop.jose.encoding import decode_base64url, encode_base64url
+from everyhop.jose.rsa_structure import has_weak_structure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +33,7 @@ _CURVES: Final[Mapping[str, ec.EllipticCurve]] = MappingProxyType(
 _CURVE_NAMES: Final[Mapping[str, str]] = MappingProxyType({c.name: n for n, c in _CURVES.items()})
 # RFC 7517 section 4, RFC 7518 section 6: a document of public keys that carries one of these is a leak.
 _PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+_VERIFY_ONLY: Final = ["verify"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +56,16 @@ class Jwk:
         """Read the members of a JSON object; unknown members are ignored (RFC 7517 section 4).
 
         Raises InputError for another ``kty`` or curve, a point off the curve, a weak or huge RSA key, a private
-        member, or a ``kid``, ``use`` or ``alg`` of a wrong type.
+        member, ``key_ops`` for anything but verifying, or a ``kid``, ``use`` or ``alg`` of a wrong type.
         """
         if _PRIVATE_MEMBERS & members.keys():
             raise InputError("a published key carries private members")
         kid = _optional_text(members, "kid")
         if kid is not None and not 0 < len(kid.encode()) <= MAX_KID_BYTES:
             raise InputError(f"'kid' is empty or has more than {MAX_KID_BYTES} bytes")
+        # RFC 7517 section 4.3; a key that may also sign or encrypt is not the public half of a signing key.
+        if members.get("key_ops", _VERIFY_ONLY) != _VERIFY_ONLY:
+            raise InputError("the key is not for verifying signatures")
         alg = _optional_text(members, "alg")
         if alg is not None and alg not in _ALGORITHMS:
             raise InputError(f"the key is for the algorithm {alg[:20]!r}, which is not accepted")
@@ -133,6 +138,8 @@ def _rsa_key(members: Mapping[str, Any]) -> rsa.RSAPublicKey:
         raise InputError("an RSA number is not in its shortest form")
     if not MIN_RSA_BITS <= int.from_bytes(modulus, "big").bit_length() <= MAX_RSA_BITS:
         raise InputError(f"an RSA key has {MIN_RSA_BITS} to {MAX_RSA_BITS} bits")
+    if has_weak_structure(int.from_bytes(modulus, "big")):
+        raise InputError("the RSA modulus has small factors or was made by a generator that is broken")
     e = int.from_bytes(exponent, "big")
     if not _MIN_EXPONENT <= e < _MAX_EXPONENT:
         raise InputError("the RSA exponent is too small or too large")

@@ -5,6 +5,7 @@ import pytest
 
 from everyhop.core.errors import InputError
 from everyhop.jose import decode_base64url, encode_base64url, parse_json_object
+from everyhop.jose.strict_json import parse_claims
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,9 @@ def test_json_with_two_readings_or_none_is_refused(data):
     limit = 10_000 if b"[[" in data or b"99" in data else 1000
     with pytest.raises(InputError):
         parse_json_object(data, max_bytes=limit)
+    if len(data) <= limit:
+        with pytest.raises(InputError):
+            parse_claims(data)
 
 
 def test_json_that_everyone_reads_alike():
