@@ -32,6 +32,7 @@ class Kind(StrEnum):
     IDENTITY = "identity"  # an SVID issued or refused
     KEY = "key"  # an authority's life
     POLICY = "policy"  # a snapshot accepted or refused
+    TOKEN = "token"  # noqa: S105  # a token issued or refused, an API key's life
     LIFECYCLE = "lifecycle"  # a process started, ended, crashed
 
 

@@ -1,22 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Storage: one SQL path for everything that the server keeps.  The only room that knows SQLAlchemy."""
 
+from everyhop.storage.api_keys import SqlApiKeyStore
 from everyhop.storage.authorities import SqlAuthorityStore
 from everyhop.storage.database import Database, open_database
+from everyhop.storage.issuing import SqlIssuingStore
 from everyhop.storage.meta import SqlMeta
 from everyhop.storage.migrate import current_revision, migrate
 from everyhop.storage.records import SqlRecordStore
 from everyhop.storage.schema import HEAD, metadata
 from everyhop.storage.service import Storage, open_storage
 from everyhop.storage.snapshots import SnapshotStore
+from everyhop.storage.token_journal import SqlTokenJournal
 
 __all__ = [
     "HEAD",
     "Database",
     "SnapshotStore",
+    "SqlApiKeyStore",
     "SqlAuthorityStore",
+    "SqlIssuingStore",
     "SqlMeta",
     "SqlRecordStore",
+    "SqlTokenJournal",
     "Storage",
     "current_revision",
     "metadata",

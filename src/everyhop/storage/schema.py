@@ -11,7 +11,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-HEAD: Final = "0001"  # the newest migration; tests hold it to what the migrations directory says
+HEAD: Final = "0002"  # the newest migration; tests hold it to what the migrations directory says
 
 metadata = sa.MetaData()
 
@@ -114,6 +114,95 @@ meta = sa.Table(
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
 )
+
+signing_keys = sa.Table(
+    "signing_keys",
+    metadata,
+    sa.Column("n", _Number, primary_key=True, autoincrement=True),
+    sa.Column("kid", sa.Text, nullable=False, unique=True),
+    sa.Column("algorithm", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("public", sa.LargeBinary, nullable=False),
+    sa.Column("wrapped_key", sa.LargeBinary),
+    sa.Column("created_at", _Moment, nullable=False),
+    sa.Column("published_sequence", sa.BigInteger, nullable=False),
+    sa.Column("activated_at", _Moment),
+    sa.Column("retired_at", _Moment),
+    sa.CheckConstraint("status IN ('prepared', 'active', 'retained')", name="signing_keys_status"),
+    sa.CheckConstraint("(status = 'retained') = (wrapped_key IS NULL)", name="signing_keys_key"),
+    sqlite_autoincrement=True,
+)
+# At most two that may sign of one algorithm, whoever rotates.
+sa.Index(
+    "signing_keys_one_active",
+    signing_keys.c.algorithm,
+    unique=True,
+    sqlite_where=sa.text("status = 'active'"),
+    postgresql_where=sa.text("status = 'active'"),
+)
+sa.Index(
+    "signing_keys_one_prepared",
+    signing_keys.c.algorithm,
+    unique=True,
+    sqlite_where=sa.text("status = 'prepared'"),
+    postgresql_where=sa.text("status = 'prepared'"),
+)
+
+token_revocations = sa.Table(
+    "token_revocations",
+    metadata,
+    sa.Column("n", _Number, primary_key=True, autoincrement=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("value", sa.Text, nullable=False),
+    sa.Column("revoked_at", _Moment, nullable=False),
+    sa.Column("expires_at", _Moment, nullable=False),
+    sa.Column("revoked_by", sa.Text, nullable=False),
+    sa.CheckConstraint("kind IN ('jti', 'txn', 'kid', 'sub')", name="token_revocations_kind"),
+    sa.UniqueConstraint("kind", "value", name="token_revocations_name"),
+    sqlite_autoincrement=True,
+)
+sa.Index("token_revocations_end", token_revocations.c.expires_at)
+sa.Index("token_revocations_by", token_revocations.c.revoked_by)
+
+# Grows with every change that verifiers have to hear of: keys, revocations, API keys that end.
+token_state = sa.Table(
+    "token_state",
+    metadata,
+    sa.Column("one", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.CheckConstraint("one = 1", name="token_state_one"),
+)
+
+api_key_peppers = sa.Table(
+    "api_key_peppers",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("wrapped", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", _Moment, nullable=False),
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("n", _Number, primary_key=True, autoincrement=True),
+    sa.Column("lookup", sa.Text, nullable=False, unique=True),
+    sa.Column("environment", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("scopes", sa.Text, nullable=False),  # separated by spaces, sorted
+    sa.Column("sources", sa.Text, nullable=False),  # networks, separated by spaces; empty for anywhere
+    sa.Column("mac", sa.LargeBinary, nullable=False),
+    sa.Column("pepper", sa.Text, sa.ForeignKey("api_key_peppers.id"), nullable=False),
+    sa.Column("created_at", _Moment, nullable=False),
+    sa.Column("expires_at", _Moment, nullable=False),
+    sa.Column("enabled", sa.Boolean, nullable=False),
+    sa.Column("revoked_at", _Moment),
+    sa.Column("last_used_at", _Moment),
+    # The key that this one replaces; unique, so that no key is rotated twice.
+    sa.Column("replaces", sa.Text, unique=True),
+    sqlite_autoincrement=True,
+)
+sa.Index("api_keys_owner", api_keys.c.owner)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Final
 
 from everyhop.core.clock import Entropy
+from everyhop.storage.api_keys import SqlApiKeyStore
 from everyhop.storage.authorities import SqlAuthorityStore
 from everyhop.storage.database import Database, open_database
+from everyhop.storage.issuing import SqlIssuingStore
 from everyhop.storage.meta import SqlMeta
 from everyhop.storage.migrate import migrate
 from everyhop.storage.records import SqlRecordStore
 from everyhop.storage.snapshots import SnapshotStore
+from everyhop.storage.token_journal import SqlTokenJournal
 
 _FRACTION_BITS: Final = 53
 
@@ -28,6 +31,9 @@ class Storage:
     snapshots: SnapshotStore
     records: SqlRecordStore
     meta: SqlMeta
+    issuing: SqlIssuingStore
+    token_journal: SqlTokenJournal
+    api_keys: SqlApiKeyStore
 
     def close(self) -> None:
         """Close every connection."""
@@ -53,6 +59,9 @@ def open_storage(path: Path, *, entropy: Entropy | None = None, producer: str = 
         snapshots=SnapshotStore(database, entropy=source, producer=producer),
         records=SqlRecordStore(database, entropy=source, producer=producer),
         meta=SqlMeta(database),
+        issuing=SqlIssuingStore(database, entropy=source, producer=producer),
+        token_journal=SqlTokenJournal(database, entropy=source, producer=producer),
+        api_keys=SqlApiKeyStore(database, entropy=source, producer=producer),
     )
 
 
