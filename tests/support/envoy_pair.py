@@ -28,11 +28,13 @@ from tests.support.echo_app import serve_echo
 from tests.support.workloads import AuthorityForTests, FakeControlPlane, FixedEntropy, RealClock
 
 from everyhop.agent import Changes, IdentityCache
+from everyhop.authz.requirements import Grants
 from everyhop.core.errors import AttestationError
 from everyhop.core.secret import Secret
 from everyhop.dataplane.configuration import load_configuration
 from everyhop.dataplane.envoy import envoy_argv, locate_envoy
 from everyhop.dataplane.files import write_files
+from everyhop.dataplane.lanes import carried_by
 from everyhop.dataplane.log_lines import record_of
 from everyhop.dataplane.model import AppSocket, Limits, Sidecar
 from everyhop.dataplane.render import render_sidecar
@@ -114,7 +116,14 @@ class Running:
     def apply(self, snapshot, **changed):
         """Put a policy in force in this sidecar; return the names of the files written."""
         self.sidecar = replace(self.sidecar, **changed)
-        files = render_sidecar(snapshot, self.sidecar, self.mesh.endpoints, index=AccessIndex(snapshot))
+        files = render_sidecar(
+            snapshot,
+            self.sidecar,
+            self.mesh.endpoints,
+            index=AccessIndex(snapshot),
+            epoch=self.mesh.epoch,
+            carried=self.mesh.carried(snapshot, self.sidecar.service),
+        )
         written = write_files(self.sidecar.directory, files)
         configs = self.mesh.secrets.configs
         self.mesh.call(configs.publish, self.sidecar.instance, load_configuration(self.sidecar.directory))
@@ -156,12 +165,14 @@ class Running:
 class Mesh:
     """A trust domain of sidecars under one policy; use ``with``."""
 
-    def __init__(self, policy, *, limits=None):
+    def __init__(self, policy, *, limits=None, tokens=None):
         self.root = Path(tempfile.mkdtemp(prefix="ehm-", dir="/tmp"))
         self.envoy = locate_envoy()
         self.snapshot = parse_policy({"policy.yaml": policy.encode() if isinstance(policy, str) else policy})
         self.limits = limits or Limits()
         self.authority = AuthorityForTests(RealClock())
+        self.tokens = tokens
+        self.epoch = "0"
         self.endpoints = {}
         self.sidecars = {}
         self.apps = {}
@@ -201,7 +212,11 @@ class Mesh:
         )
         self.identities.apply_bundle(self.authority.bundle(), self.authority.name)
         self.secrets = SecretDiscovery(
-            identities=self.identities, launches=self, workloads=self, changes=self.changes
+            identities=self.identities,
+            launches=self,
+            workloads=self,
+            changes=self.changes,
+            tokens=self.tokens,
         )
         await self.serve()
         renewing = asyncio.create_task(self.identities.run())
@@ -230,6 +245,13 @@ class Mesh:
         if running is None or running.process is None or running.process.pid != peer.pid:
             raise AttestationError(f"no sidecar {instance}")
         return SimpleNamespace(service=running.sidecar.service)
+
+    def carried(self, snapshot, service):
+        """Return what the sidecars of a service can carry now."""
+        if self.tokens is None or service not in snapshot.services:
+            return None
+        audiences = Grants(snapshot).audiences(service)
+        return self.call(carried_by, self.tokens, snapshot.services[service].spiffe_id, audiences)
 
     def call(self, function, *arguments):
         async def run():
@@ -278,9 +300,10 @@ class Mesh:
         running.start()
         return running.ready() if ready else running
 
-    def apply(self, policy):
-        """Put another policy in force everywhere."""
-        self.snapshot = parse_policy({"policy.yaml": policy.encode()})
+    def apply(self, policy=None):
+        """Put another policy in force everywhere, or whatever else has changed."""
+        if policy is not None:
+            self.snapshot = parse_policy({"policy.yaml": policy.encode()})
         self.call(self.changes.bump)
         return {name: running.apply(self.snapshot) for name, running in self.sidecars.items()}
 

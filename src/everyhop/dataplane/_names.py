@@ -58,6 +58,9 @@ def verdict(snapshot: str, reason: str, rule: str | None, needs: str = "") -> st
     return f"{snapshot[:SNAPSHOT_DIGITS]}|{reason}{'+' if needs else ''}{needs}|{rule or NOTHING}"
 
 
+UPSTREAM: Final = "to-"
+
+
 def upstream(target: str) -> str:
-    """Return the name of the cluster that leads to a service."""
-    return f"to-{target}"
+    """Return the name of the cluster that leads to a service without a token; its endpoints bear it too."""
+    return UPSTREAM + target

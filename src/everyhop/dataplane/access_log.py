@@ -30,6 +30,7 @@ _REQUEST: Final = {
     "status": "%RESPONSE_CODE%",
     "detail": "%RESPONSE_CODE_DETAILS%",
 }
+_CODE: Final = f"%DYNAMIC_METADATA({names.EXT_AUTHZ}:{names.CODE})%"
 
 
 def ingress_log(sidecar: Sidecar) -> list[Json]:
@@ -42,7 +43,7 @@ def ingress_log(sidecar: Sidecar) -> list[Json]:
         "verdict": _metadata("enforced_effective_policy_id"),
         "operation": _metadata("shadow_effective_policy_id"),
         "user": f"%REQ({names.USER_HEADER.upper()}):256%",
-        "code": f"%DYNAMIC_METADATA({names.EXT_AUTHZ}:{names.CODE})%",
+        "code": _CODE,
         **_REQUEST,
         **_COMMON,
     }
@@ -74,6 +75,7 @@ def egress_http_log(sidecar: Sidecar, caller: str) -> list[Json]:
         "host": "%REQ(:AUTHORITY):256%",
         "route": "%ROUTE_NAME%",
         "failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+        "code": _CODE,
         **_REQUEST,
         **_COMMON,
     }

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Final
 
 from everyhop.agent.changes import Changes
 from everyhop.dataplane.configuration import CLUSTER, ENDPOINTS, FILTER, LISTENER, ROUTES
+from everyhop.dataplane.lanes import secrets_of_cluster
 from everyhop.wire.envoy_config import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection, Mapping
 
     from everyhop.dataplane.configuration import Configuration
     from everyhop.dataplane.ports import Launches
@@ -33,6 +34,15 @@ _WILDCARD: Final = frozenset({CLUSTER, LISTENER})
 # What is withdrawn is refused first; nothing refers to what is not there yet, or not there any more.
 _ORDER: Final = (FILTER, CLUSTER, ENDPOINTS, LISTENER, ROUTES)
 _REMOVAL_ORDER: Final = (LISTENER, CLUSTER)
+# How long routes wait until new clusters that carry tokens can be used; then a policy is more urgent.
+_WARMING_SECONDS: Final = 3.0
+# How long such a cluster lives on without a route: a call may wait for its token with the old route in its hand.
+_LINGER_SECONDS: Final = 5.0
+
+
+def _seconds_until_first(moments: Mapping[str, float]) -> float | None:
+    """Return how long it is until the first of some moments of the loop's clock, None when there is none."""
+    return max(0.0, min(moments.values()) - asyncio.get_running_loop().time()) if moments else None
 
 
 @dataclass(slots=True)
@@ -53,17 +63,29 @@ class _Stream:
     subscriptions: dict[str, _Subscription] = field(default_factory=dict)
     nonce: int = 0
     unconfirmed: set[str] = field(default_factory=set)
+    pushed: Configuration | None = None
+    rejected: bool = False
     delivered: str = ""
+    retired: dict[str, float] = field(default_factory=dict)
+    """Clusters that carry tokens and have no route any more, with the moment from which on they may go."""
 
 
 class ConfigDiscovery:
     """Hands each sidecar its configuration, and knows which one it has taken over.  One event loop."""
 
-    def __init__(self, launches: Launches, changes: Changes) -> None:
+    def __init__(
+        self,
+        launches: Launches,
+        changes: Changes,
+        has_secret: Callable[[str, str], bool] = lambda _instance, _secret: True,
+    ) -> None:
+        """Serve sidecars; ``has_secret`` tells whether an instance holds a secret by name."""
         self._launches = launches
         self._changes = changes
+        self._has_secret = has_secret
         self._published: dict[str, Configuration] = {}
         self._news: dict[str, Changes] = {}
+        self._progress: dict[str, Changes] = {}
         self._enforced: dict[str, str] = {}
 
     def published(self, instance: str) -> Configuration | None:
@@ -74,14 +96,19 @@ class ConfigDiscovery:
         """Put a configuration in force at a sidecar, now or when it connects."""
         if self._published.get(instance) != configuration:
             self._published[instance] = configuration
-            self._of(instance).bump()
+            self._wake(instance)
 
     def keep_only(self, instances: Collection[str]) -> None:
         """Forget the sidecars that are not among ``instances``."""
         for instance in self._published.keys() - set(instances):
             del self._published[instance]
             self._news.pop(instance, None)
+            self._progress.pop(instance, None)
             self._enforced.pop(instance, None)
+
+    def look_again(self, instance: str) -> None:
+        """Note that a sidecar has confirmed a secret, for which something may be waiting."""
+        self._progress.setdefault(instance, Changes()).bump()
 
     def enforced(self, instance: str) -> str | None:
         """Return the hash of the policy that a sidecar has confirmed to enforce, None before the first."""
@@ -111,6 +138,10 @@ class ConfigDiscovery:
     def _of(self, instance: str) -> Changes:
         return self._news.setdefault(instance, Changes())
 
+    def _wake(self, instance: str) -> None:
+        self._of(instance).bump()
+        self.look_again(instance)
+
     def _take(self, stream: _Stream, request: DeltaDiscoveryRequest) -> None:
         """Note what a request subscribes to, confirms or rejects."""
         kind = request.type_url
@@ -132,14 +163,16 @@ class ConfigDiscovery:
             subscription.sent.pop(name, None)
         self._confirm(stream, request)
         if names or is_new:
-            self._of(stream.instance).bump()
+            self._wake(stream.instance)
 
     def _confirm(self, stream: _Stream, request: DeltaDiscoveryRequest) -> None:
         if not request.response_nonce:
             return
         stream.unconfirmed.discard(request.response_nonce)
+        if not stream.unconfirmed:
+            self.look_again(stream.instance)
         if request.HasField("error_detail"):
-            stream.delivered = ""
+            stream.delivered, stream.rejected = "", True
             log.error(
                 "sidecar %s rejects its %s: %s",
                 stream.instance,
@@ -163,10 +196,16 @@ class ConfigDiscovery:
             if configuration is not None:
                 self._launches.check_sidecar(stream.call.peer, stream.instance)
                 await self._push(stream, configuration)
-            await news.beyond(version)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_seconds_until_first(stream.retired)):
+                    await news.beyond(version)
 
     async def _push(self, stream: _Stream, configuration: Configuration) -> None:
+        if configuration is not stream.pushed:
+            stream.pushed, stream.rejected = configuration, False
         for kind in _ORDER:
+            if kind == LISTENER and not await self._is_warm(stream, configuration):
+                return  # there is a newer configuration
             sent = await self._send(stream, kind, configuration, removed=[])
             endpoints = stream.subscriptions.get(ENDPOINTS)
             if kind == CLUSTER and sent and endpoints is not None and endpoints.wanted is not None:
@@ -174,13 +213,51 @@ class ConfigDiscovery:
                     endpoints.wanted
                 )  # a changed cluster waits for its endpoints, changed or not
         for kind in _REMOVAL_ORDER:
-            subscription = stream.subscriptions.get(kind)
-            if subscription is not None:
-                gone = [name for name in subscription.sent if name not in configuration.of(kind)]
-                if gone:
-                    await self._send(stream, kind, configuration, removed=gone)
-        stream.delivered = configuration.label
+            gone = self._gone(stream, kind, configuration)
+            if gone:
+                await self._send(stream, kind, configuration, removed=gone)
+        stream.delivered = "" if stream.rejected else configuration.label
         self._note_enforced(stream)
+
+    def _gone(self, stream: _Stream, kind: str, configuration: Configuration) -> list[str]:
+        """Return what is to be withdrawn now."""
+        subscription = stream.subscriptions.get(kind)
+        if subscription is None:
+            return []
+        gone = [name for name in subscription.sent if name not in configuration.of(kind)]
+        if kind != CLUSTER:
+            return gone
+        now = asyncio.get_running_loop().time()
+        carrying = {name for name in gone if secrets_of_cluster(name)}
+        stream.retired = {name: stream.retired.get(name, now + _LINGER_SECONDS) for name in carrying}
+        due = {name for name, moment in stream.retired.items() if moment <= now}
+        for name in due:
+            del stream.retired[name]
+        return [name for name in gone if name not in carrying or name in due]
+
+    async def _is_warm(self, stream: _Stream, configuration: Configuration) -> bool:
+        """Wait until every cluster that carries tokens can be used; tell whether to go on with this configuration.
+
+        Envoy starts to use a cluster once it has its endpoints and secrets, and says of a route to one that is not
+        there yet that there is no such service.  While it starts, it waits by itself.
+        """
+        needed = {secret for name in configuration.of(CLUSTER) for secret in secrets_of_cluster(name)}
+        if not needed or ROUTES not in stream.subscriptions:
+            return True
+        progress = self._progress.setdefault(stream.instance, Changes())
+        try:
+            async with asyncio.timeout(_WARMING_SECONDS):
+                while True:
+                    version = progress.version
+                    if self._published.get(stream.instance) is not configuration:
+                        return False
+                    await self._send(stream, ENDPOINTS, configuration, removed=[])
+                    if not stream.unconfirmed and all(self._has_secret(stream.instance, s) for s in needed):
+                        return True
+                    await progress.beyond(version)
+        except TimeoutError:
+            log.warning("sidecar %s does not take over its certificate or tokens", stream.instance)
+            return True
 
     async def _send(
         self, stream: _Stream, kind: str, configuration: Configuration, *, removed: list[str]

@@ -26,6 +26,6 @@ def closing_files(snapshot: Snapshot, sidecar: Sidecar) -> dict[str, bytes]:
         f"ecds/{names.AUTHZ}.json": encode(
             filter_file(names.AUTHZ, undeclared_service(snapshot), snapshot.hash)
         ),
-        "rds/egress.json": encode(egress_routes(snapshot, sidecar, [])),
+        "rds/egress.json": encode(egress_routes(snapshot, sidecar, [], {})),
         LISTENERS: encode(discovery_response("", [])),
     }

@@ -10,6 +10,7 @@ from everyhop.dataplane._resources import (
     Json,
     discovery_response,
     duration,
+    extension,
     from_agent,
     load_assignment,
     pipe,
@@ -17,17 +18,19 @@ from everyhop.dataplane._resources import (
     typed,
 )
 from everyhop.dataplane.model import LOOPBACK, AppPort, AppSocket
-from everyhop.dataplane.transport import client_tls
+from everyhop.dataplane.transport import client_tls, secret
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from everyhop.dataplane.lanes import Lane
     from everyhop.dataplane.model import Endpoint, Sidecar
     from everyhop.policy.model import Service
 
 _CLUSTER: Final = "envoy.config.cluster.v3.Cluster"
 _HTTP: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _ASSIGNMENT: Final = "envoy.config.endpoint.v3.ClusterLoadAssignment"
+_CODEC: Final = extension("codec", "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")
 _MAX_CONCURRENT: Final = 4096
 _LARGE_WINDOWS: Final = {
     "initial_stream_window_size": 4 * 1024 * 1024,
@@ -65,15 +68,37 @@ def app_clusters(sidecar: Sidecar) -> list[Json]:
     ]
 
 
-def upstream_cluster(sidecar: Sidecar, target: Service) -> Json:
-    """Return the cluster of a service: HTTP/2 under mutual TLS with exactly its SPIFFE ID.
+def upstream_cluster(sidecar: Sidecar, target: Service, lane: Lane) -> Json:
+    """Return the cluster of a lane to a service: HTTP/2 under mutual TLS with exactly its SPIFFE ID.
 
-    WebSockets and tcp connections are CONNECT streams of it (RFC 8441, RFC 9113 section 8.5).
+    WebSockets and tcp connections are CONNECT streams of it (RFC 8441, RFC 9113 section 8.5).  A token is put into
+    the request by the connection pool, behind everything that could show it to anybody else.
     """
     http2 = {"allow_connect": True, "connection_keepalive": {"interval": "30s", "timeout": "5s"}}
-    name = names.upstream(target.name)
-    tls = client_tls(str(target.spiffe_id), ("h2",))
-    return _cluster(sidecar, name, name, {"http2_protocol_options": http2}, transport_socket=tls)
+    return _cluster(
+        sidecar,
+        lane.cluster,
+        names.upstream(target.name),
+        {"http2_protocol_options": http2},
+        filters=[] if lane.token is None else [_carries(lane.token), _CODEC],
+        transport_socket=client_tls(str(target.spiffe_id), ("h2",), svid=lane.svid),
+    )
+
+
+def _carries(token: str) -> Json:
+    """Return the filter that puts a token into every request; without one, nothing goes out."""
+    generic = extension(
+        "envoy.http.injected_credentials.generic",
+        "envoy.extensions.http.injected_credentials.generic.v3.Generic",
+        credential=secret(token),
+        header="authorization",
+    )
+    return extension(
+        "token",
+        "envoy.extensions.filters.http.credential_injector.v3.CredentialInjector",
+        credential=generic,
+        overwrite=True,
+    )
 
 
 def app_endpoints(sidecar: Sidecar) -> Json:
@@ -93,7 +118,15 @@ def service_endpoints(target: str, endpoints: Sequence[Endpoint]) -> Json:
     )
 
 
-def _cluster(sidecar: Sidecar, name: str, endpoints: str, protocol: Json, **more: Any) -> Json:
+def _cluster(
+    sidecar: Sidecar,
+    name: str,
+    endpoints: str,
+    protocol: Json,
+    *,
+    filters: Sequence[Json] = (),
+    **more: Any,
+) -> Json:
     limit = {"max_connections": _MAX_CONCURRENT, "max_pending_requests": _MAX_CONCURRENT}
     return typed(
         _CLUSTER,
@@ -103,13 +136,14 @@ def _cluster(sidecar: Sidecar, name: str, endpoints: str, protocol: Json, **more
         connect_timeout=duration(sidecar.limits.connect_timeout),
         per_connection_buffer_limit_bytes=sidecar.limits.buffer_bytes,
         circuit_breakers={"thresholds": [{**limit, "max_requests": _MAX_CONCURRENT, "max_retries": 64}]},
-        typed_extension_protocol_options=_speaks(protocol),
+        typed_extension_protocol_options=_speaks(protocol, filters),
         **more,
     )
 
 
-def _speaks(protocol: Json) -> Json:
-    return {_HTTP: typed(_HTTP, explicit_http_config=protocol)}
+def _speaks(protocol: Json, filters: Sequence[Json] = ()) -> Json:
+    more = {"http_filters": list(filters)} if filters else {}
+    return {_HTTP: typed(_HTTP, explicit_http_config=protocol, **more)}
 
 
 def _endpoints(name: str, addresses: list[Json]) -> Json:

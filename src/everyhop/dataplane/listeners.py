@@ -21,7 +21,7 @@ from everyhop.dataplane._resources import (
     typed,
 )
 from everyhop.dataplane.access_log import egress_http_log, egress_tcp_log, handshake_log, ingress_log
-from everyhop.dataplane.checks import ingress_checks
+from everyhop.dataplane.checks import egress_check, ingress_checks
 from everyhop.dataplane.enforcement import HTTP_FILTER, KEY_OBJECT, deny_all
 from everyhop.dataplane.http import connection_manager, http1_options
 from everyhop.dataplane.local_replies import egress_replies, ingress_replies
@@ -138,7 +138,7 @@ def _ingress(sidecar: Sidecar, *, is_tcp: bool) -> Json:
 def _egress_http(sidecar: Sidecar, caller: SpiffeId, name: str, filters: list[Json]) -> Json:
     return connection_manager(
         name,
-        filters,
+        [*filters, egress_check(sidecar)],
         routes=names.EGRESS,
         access_log=egress_http_log(sidecar, str(caller)),
         replies=egress_replies(),

@@ -26,6 +26,7 @@ UNDECLARED_DESTINATION: Final = "UNDECLARED_DESTINATION"
 PROXY_AUTHENTICATION_REQUIRED: Final = "PROXY_AUTHENTICATION_REQUIRED"
 UPSTREAM_UNAVAILABLE: Final = "UPSTREAM_UNAVAILABLE"
 REQUEST_REFUSED: Final = "REQUEST_REFUSED"
+TOKEN_UNAVAILABLE: Final = "TOKEN_UNAVAILABLE"  # noqa: S105  # a code
 CHECK_UNAVAILABLE: Final = "CHECK_UNAVAILABLE"
 
 CHECK_REFUSED: Final = "ext_authz_denied"
@@ -73,6 +74,7 @@ def ingress_replies(*, also_ambiguous: Sequence[str] = ()) -> Json:
 
 def egress_replies() -> Json:
     """Return ``local_reply_config`` of an egress: 407 without the launch's secret, 403 for what is undeclared."""
+    unserved = "response.code == 503 && response.code_details == 'direct_response'"
     challenge = _reply(_status(401), 407, PROXY_AUTHENTICATION_REQUIRED, "Proxy authentication required")
     challenge["headers_to_add"].append(set_header("proxy-authenticate", _CHALLENGE))
     return {
@@ -80,6 +82,7 @@ def egress_replies() -> Json:
             *_check_replies(),
             challenge,
             _reply(_status(403), 403, UNDECLARED_DESTINATION, "Undeclared destination"),
+            _reply(_expression(unserved), 503, TOKEN_UNAVAILABLE, "No token can be had now"),
             *(_reply(_status(status), status, code, title) for status, code, title in _COMMON),
         ],
         "body_format": _body("%RESPONSE_CODE%", REQUEST_REFUSED, "Request refused"),

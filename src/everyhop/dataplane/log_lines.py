@@ -25,6 +25,7 @@ from everyhop.dataplane.local_replies import (
     CHECK_FAILED,
     CHECK_REFUSED,
     CHECK_UNAVAILABLE,
+    TOKEN_UNAVAILABLE,
 )
 from everyhop.policy.access import TCP
 
@@ -41,6 +42,7 @@ _TUNNEL_OPEN: Final = frozenset({"DownstreamTunnelSuccessfullyEstablished", "Tcp
 _TUNNEL_STATUS: Final = {"CONNECT": 200}
 _SWITCHING: Final = 101
 _PROXY_AUTHENTICATION: Final = 407
+_UNAVAILABLE: Final = 503
 
 DECLARED: Final = "declared"  # egress: the policy knows this destination for this caller
 UNDECLARED: Final = "undeclared-destination"
@@ -223,6 +225,10 @@ def _egress(line: LogLine) -> _Outcome:
         reason = _early_reason(line)
     elif not target:
         reason = UNDECLARED
+    elif line.detail == CHECK_REFUSED:
+        reason = line.code if line.code and _CODE.fullmatch(line.code) else CHECK_REFUSED
+    elif line.detail == CHECK_FAILED or (line.status == _UNAVAILABLE and line.detail == "direct_response"):
+        reason = TOKEN_UNAVAILABLE
     elif line.detail in {"direct_response", "upgrade_failed"}:
         reason = Reason.WRONG_PROTOCOL.value
     else:

@@ -30,6 +30,7 @@ from everyhop.dataplane.enforcement import (
     http_authorization,
     tcp_authorization,
 )
+from everyhop.dataplane.lanes import lanes_to
 from everyhop.dataplane.listeners import egress_listeners, ingress_listener
 from everyhop.dataplane.routes import egress_routes, ingress_routes
 from everyhop.dataplane.token_memory import memory_filter, no_memory
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from everyhop.authz.table import ServiceTable
+    from everyhop.dataplane.lanes import Carried, Lanes
     from everyhop.dataplane.model import Endpoint, Sidecar
     from everyhop.policy.model import Service, Snapshot
 
@@ -59,6 +61,7 @@ def render_sidecar(
     *,
     index: AccessIndex | None = None,
     epoch: str = "",
+    carried: Carried | None = None,
 ) -> dict[str, bytes]:
     """Return every file of a sidecar by its path below ``sidecar.directory``, as JSON.
 
@@ -66,7 +69,8 @@ def render_sidecar(
     Give ``index`` when rendering many sidecars of one snapshot.  A policy edit changes ``ecds`` and ``rds``;
     ``xds/cds.json`` when a reachable service comes or goes; ``xds/lds.json`` only when a tcp target does, or when
     permissions change under which connections stay open for long.  ``epoch`` is a text that differs whenever keys
-    or revocations of tokens differ: what was verified under another one counts no more.  Raises NotFound for an undeclared service.
+    or revocations of tokens differ: what was verified under another one counts no more.
+    ``carried`` is what calls can carry now (:func:`~everyhop.dataplane.lanes.carried_by`).  Raises NotFound for an undeclared service.
     """
     index = index or AccessIndex(snapshot)
     table = service_table(snapshot, sidecar.service, index=index)
@@ -76,10 +80,11 @@ def render_sidecar(
         files[f"eds/{names.upstream(target.name)}.json"] = service_endpoints(
             target.name, endpoints.get(target.name, ())
         )
-    files[CLUSTERS] = _clusters(sidecar, targets)
+    lanes = {target.name: _lanes(index, sidecar.service, target, carried) for target in targets}
+    files[CLUSTERS] = _clusters(sidecar, targets, lanes)
     files |= _filters(snapshot, sidecar, table, epoch)
     files["rds/ingress.json"] = ingress_routes(snapshot, sidecar, table)
-    files["rds/egress.json"] = egress_routes(snapshot, sidecar, targets)
+    files["rds/egress.json"] = egress_routes(snapshot, sidecar, targets, lanes)
     files[LISTENERS] = _listeners(sidecar, table, targets)
     return {name: encode(content) for name, content in files.items()}
 
@@ -95,8 +100,20 @@ def _filters(snapshot: Snapshot, sidecar: Sidecar, table: ServiceTable, epoch: s
     return {f"ecds/{name}.json": filter_file(name, config, snapshot.hash) for name, config in filters.items()}
 
 
-def _clusters(sidecar: Sidecar, targets: list[Service]) -> Json:
-    return discovery_response("", app_clusters(sidecar) + [upstream_cluster(sidecar, t) for t in targets])
+def _lanes(index: AccessIndex, caller: str, target: Service, carried: Carried | None) -> Lanes:
+    """Return the ways to a target for those of its operations that the caller may call."""
+    permitted = [
+        operation
+        for operations, is_probe in ((target.operations, False), (target.probes, True))
+        for operation in operations
+        if index.of(target.name, operation.name).allows(caller, is_probe=is_probe)
+    ]
+    return lanes_to(target.name, permitted, carried)
+
+
+def _clusters(sidecar: Sidecar, targets: list[Service], lanes: Mapping[str, Lanes]) -> Json:
+    upstream = [upstream_cluster(sidecar, t, lane) for t in targets for lane in lanes[t.name].distinct]
+    return discovery_response("", app_clusters(sidecar) + upstream)
 
 
 def _listeners(sidecar: Sidecar, table: ServiceTable, targets: list[Service]) -> Json:

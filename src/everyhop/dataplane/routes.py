@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.dataplane import _names as names
 from everyhop.dataplane._resources import Json, discovery_response, duration, set_header, typed
-from everyhop.dataplane.checks import enabled_checks, takes_users
+from everyhop.dataplane.checks import enabled_checks, fetched_token, takes_users
 from everyhop.dataplane.paths import template_path_expression
 from everyhop.policy.model import Protocol
 from everyhop.policy.routes import overlaps, specificity
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from everyhop.authz.table import ServiceTable
+    from everyhop.dataplane.lanes import Lane, Lanes
     from everyhop.dataplane.model import Limits, Sidecar
     from everyhop.policy.model import Operation, Route, Service, Snapshot
 
@@ -73,9 +74,14 @@ def ingress_routes(snapshot: Snapshot, sidecar: Sidecar, table: ServiceTable) ->
     return _file(names.INGRESS, [host], snapshot)
 
 
-def egress_routes(snapshot: Snapshot, sidecar: Sidecar, targets: Sequence[Service]) -> Json:
-    """Return one virtual host per service that this workload may reach; every other destination is refused."""
-    hosts = [_virtual_host(snapshot, sidecar, target) for target in targets]
+def egress_routes(
+    snapshot: Snapshot, sidecar: Sidecar, targets: Sequence[Service], lanes: Mapping[str, Lanes]
+) -> Json:
+    """Return one virtual host per service that this workload may reach; every other destination is refused.
+
+    ``lanes`` has the ways to each target.
+    """
+    hosts = [_virtual_host(snapshot, sidecar, target, lanes[target.name]) for target in targets]
     refused = [{"name": f"{snapshot.hash}|", **_refuse(match, 403)} for match in (_CONNECT, _EVERYTHING)]
     hosts.append({"name": "undeclared", "domains": ["*"], "routes": refused})
     return _file(names.EGRESS, hosts, snapshot, ignore_port_in_host_matching=True)
@@ -92,24 +98,49 @@ def _app_routes(sidecar: Sidecar, table: ServiceTable) -> list[Json]:
     return routes
 
 
-def _virtual_host(snapshot: Snapshot, sidecar: Sidecar, target: Service) -> Json:
-    cluster = names.upstream(target.name)
+def _virtual_host(snapshot: Snapshot, sidecar: Sidecar, target: Service, lanes: Lanes) -> Json:
     if target.tcp is not None:
+        cluster = lanes.default.cluster
         tunnel = _tunnel(cluster, sidecar.limits, {"upgrade_type": "CONNECT"}, retry_policy=_RETRY)
         routes = [{"match": _CONNECT, "route": tunnel}, _refuse(_EVERYTHING, 403)]
     else:
-        forward = _action(cluster, retry_policy=_RETRY)
-        if any(operation.protocol is Protocol.WEBSOCKET for operation in target.operations):
-            forward["upgrade_configs"] = [{"upgrade_type": "websocket"}]
-        routes = [_refuse(_CONNECT, 403), {"match": _EVERYTHING, "route": forward}]
+        upgrades = any(operation.protocol is Protocol.WEBSOCKET for operation in target.operations)
+        routes = [
+            _refuse(_CONNECT, 403),
+            *(_by_lane(_match(o.route), lane, upgrades=upgrades) for o, lane in lanes.routes),
+            _by_lane(_EVERYTHING, lanes.default, upgrades=upgrades),
+        ]
     return {
         "name": target.name,
         "domains": [target.name, f"{target.name}.{target.spiffe_id.trust_domain}"],
-        "routes": [{"name": f"{snapshot.hash}|{target.name}", **route} for route in routes],
+        "routes": [{**route, "name": f"{snapshot.hash}|{target.name}"} for route in routes],
         # Our decision id travels on: the answer to a failed connection and the log line still need it here.  The
         # next sidecar strips it and gives one of its own.
         "request_headers_to_remove": ["proxy-authorization", "x-forwarded-proto", "x-envoy-internal"],
     }
+
+
+def _by_lane(match: Json, lane: Lane | None, *, upgrades: bool) -> Json:
+    if lane is None:
+        return _refuse(match, 503)
+    route = _action(lane.cluster, retry_policy=_RETRY)
+    if upgrades:
+        route["upgrade_configs"] = [{"upgrade_type": "websocket"}]
+    found: Json = {"match": match, "route": route}
+    if lane.fetched is not None and lane.generation is not None:
+        found["typed_per_filter_config"] = fetched_token(lane.target, lane.fetched, lane.generation)
+    return found
+
+
+def _match(route: Route, *more: Json) -> Json:
+    """Return what matches the requests of a route (besides those of a more specific one)."""
+    match: Json = (
+        {"path": route.template}
+        if route.is_literal
+        else {"safe_regex": {"regex": template_path_expression(route)}}
+    )
+    match["headers"] = [*more, {"name": ":method", "string_match": {"exact": route.method}}]
+    return match
 
 
 def _upgrade_routes(operations: Sequence[Operation]) -> list[tuple[Route, bool]]:
@@ -129,12 +160,7 @@ def _upgrade_routes(operations: Sequence[Operation]) -> list[tuple[Route, bool]]
 
 
 def _to_app(route: Route, limits: Limits, *, upgrade: bool) -> Json:
-    match: Json = (
-        {"path": route.template}
-        if route.is_literal
-        else {"safe_regex": {"regex": template_path_expression(route)}}
-    )
-    match["headers"] = [_UPGRADES, {"name": ":method", "string_match": {"exact": route.method}}]
+    match = _match(route, _UPGRADES)
     if upgrade:
         return {"match": match, "route": _tunnel(names.APP, limits, {"upgrade_type": "websocket"})}
     return {"match": match, "route": _action(names.APP)}

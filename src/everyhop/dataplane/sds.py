@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Secrets for sidecars: Envoy's secret discovery service on the agent's Unix socket.
 
-Only the Envoy of a living launch is answered, and only with the SVID of its own service and the bundle of the
-trust domain.  Keys exist in the agent's and in Envoy's memory, never on a disk.  What a sidecar has taken
+Only the Envoy of a living launch is answered, and only with the SVID of its own service, the bundle of the trust
+domain and the access tokens of its own service.  Keys and tokens exist in the agent's and in Envoy's memory, never on a disk.  What a sidecar has taken
 over is known (an ACK per secret), because an authority may sign only once everyone who checks its signatures
 holds it.
 """
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from everyhop.core.errors import AttestationError, InputError, NotFound
 from everyhop.dataplane import _names as names
 from everyhop.dataplane.ads import ConfigDiscovery
+from everyhop.dataplane.lanes import generation_of_svid, label, token_of_secret
 from everyhop.wire.envoy import (
     SECRET_TYPE_URL,
     SPIFFE_VALIDATOR_NAME,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from everyhop.agent.changes import Changes
     from everyhop.agent.identities import Hold
     from everyhop.agent.model import X509Identity
-    from everyhop.dataplane.ports import Identities, Launches, Workloads
+    from everyhop.dataplane.ports import Identities, Launches, TokenSecrets, Workloads
     from everyhop.spiffe.bundle import Bundle
     from everyhop.spiffe.ids import SpiffeId
     from everyhop.wire.peers import PeerInfo
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FIRST_REQUEST_SECONDS: Final = 10.0
-_KNOWN: Final = frozenset({names.SDS_SVID, names.SDS_BUNDLE})
 _MAX_SHOWN: Final = 300
 _MAX_UNSENT_BYTES: Final = 64 * 1024 * 1024  # a policy of 10,000 operations takes several MiB
 
@@ -70,19 +70,32 @@ class SecretDiscovery:
     """Answers sidecars, and knows what they hold.  All use is from one event loop."""
 
     def __init__(
-        self, *, identities: Identities, launches: Launches, workloads: Workloads, changes: Changes
+        self,
+        *,
+        identities: Identities,
+        launches: Launches,
+        workloads: Workloads,
+        changes: Changes,
+        tokens: TokenSecrets | None = None,
     ) -> None:
+        """Serve what these hold; without ``tokens`` no sidecar carries any.  All of them bump ``changes``."""
         self._identities = identities
+        self._tokens = tokens
         self._launches = launches
         self._workloads = workloads
         self._changes = changes
         self._acknowledged: dict[str, tuple[_Stream, int]] = {}
-        self.configs = ConfigDiscovery(launches, changes)
+        self._confirmed: dict[tuple[str, str], set[int]] = {}
+        self.configs = ConfigDiscovery(launches, changes, self.is_confirmed)
 
     def acknowledged_bundle(self, instance: str) -> int:
         """Return the sequence of the bundle that a sidecar has confirmed; 0 while it has none or is not connected."""
         held = self._acknowledged.get(instance)
         return 0 if held is None else held[1]
+
+    def is_confirmed(self, instance: str, secret: str) -> bool:
+        """Tell whether a sidecar that is connected has confirmed a secret."""
+        return bool(self._confirmed.get((instance, secret)))
 
     async def stream(self, call: Call[DiscoveryRequest, DiscoveryResponse]) -> None:
         """Serve one StreamSecrets call until either side ends it.
@@ -116,12 +129,13 @@ class SecretDiscovery:
     def _take(self, stream: _Stream, request: DiscoveryRequest) -> None:
         """Note what a request asks for, and what it confirms or rejects."""
         wanted = frozenset(request.resource_names)
-        if not wanted or not wanted <= _KNOWN:
-            raise InputError("ask for 'svid' or 'bundle'")
+        if not wanted or not all(map(_is_known, wanted)):
+            raise InputError("ask for 'svid', 'bundle' or a token")
         if wanted != stream.wanted:
+            self._forget_confirmed(stream)
             stream.wanted, stream.sent = wanted, b""
             self._changes.bump()  # wakes the task that answers
-        if not request.response_nonce or request.response_nonce != str(stream.nonce):
+        if stream.nonce == 0 or request.response_nonce != str(stream.nonce):
             return
         if request.HasField("error_detail"):
             log.warning(
@@ -130,9 +144,13 @@ class SecretDiscovery:
                 "+".join(sorted(wanted)),
                 request.error_detail.message[:_MAX_SHOWN],
             )
-        elif names.SDS_BUNDLE in wanted:
-            stream.confirmed = stream.nonce
-            self._note_held(stream)
+            return
+        for name in wanted:
+            self._confirmed.setdefault((stream.instance, name), set()).add(id(stream))
+        stream.confirmed = stream.nonce
+        self._note_held(stream)
+        if wanted - {names.SDS_SVID, names.SDS_BUNDLE}:
+            self.configs.look_again(stream.instance)
 
     async def _push(self, stream: _Stream, call: Call[DiscoveryRequest, DiscoveryResponse]) -> None:
         """Send what is new; wait for the next change when something is not there yet."""
@@ -142,13 +160,8 @@ class SecretDiscovery:
             if stream.hold is not None:
                 stream.hold.close()
             stream.hold, stream.held_for = hold, spiffe_id
-        secrets = []
         bundle = self._identities.bundle
-        if names.SDS_SVID in stream.wanted:
-            identity = self._identities.current(spiffe_id)
-            secrets.append(None if identity is None else svid_secret(identity))
-        if names.SDS_BUNDLE in stream.wanted:
-            secrets.append(None if bundle is None else bundle_secret(bundle))
+        secrets = [self._secret(name, spiffe_id) for name in sorted(stream.wanted)]
         if None in secrets:
             return
         content = [secret.SerializeToString(deterministic=True) for secret in secrets if secret is not None]
@@ -171,6 +184,28 @@ class SecretDiscovery:
             response.resources.add(type_url=SECRET_TYPE_URL, value=secret)
         await call.send(response)
 
+    def _secret(self, name: str, spiffe_id: SpiffeId) -> Secret | None:
+        """Return a secret by name, None while it is not there (any more).
+
+        A certificate and a token of a generation are given while it is the one in use: what is under way on the
+        connections of the one before needs nothing new.
+        """
+        if name == names.SDS_BUNDLE:
+            return None if self._identities.bundle is None else bundle_secret(self._identities.bundle)
+        if name == names.SDS_SVID:
+            identity = self._identities.current(spiffe_id)
+            return None if identity is None else svid_secret(identity)
+        identity = None if self._tokens is None else self._tokens.generation(spiffe_id)
+        if self._tokens is None or identity is None:
+            return None
+        generation, audience = token_of_secret(name) or (generation_of_svid(name), None)
+        if generation != label(identity.x5t):
+            return None
+        if audience is None:
+            return svid_secret(identity, name)
+        token = self._tokens.token_for(spiffe_id, *audience, identity.x5t)
+        return None if token is None else token_secret(name, token)
+
     def _note_held(self, stream: _Stream) -> None:
         """Count the bundle that was sent last as held by the sidecar."""
         if names.SDS_BUNDLE in stream.wanted:
@@ -186,7 +221,15 @@ class SecretDiscovery:
             raise AttestationError(f"the policy declares no service {launch.service!r}")
         return service.spiffe_id
 
+    def _forget_confirmed(self, stream: _Stream) -> None:
+        for name in stream.wanted:
+            holders = self._confirmed.get((stream.instance, name), set())
+            holders.discard(id(stream))
+            if not holders:
+                self._confirmed.pop((stream.instance, name), None)
+
     def _forget(self, stream: _Stream) -> None:
+        self._forget_confirmed(stream)
         if stream.hold is not None:
             stream.hold.close()
         held = self._acknowledged.get(stream.instance)
@@ -215,9 +258,22 @@ def secrets_server(discovery: SecretDiscovery) -> PeerServer:
     return PeerServer([Service(methods)], limits=Limits(max_unsent_bytes=_MAX_UNSENT_BYTES))
 
 
-def svid_secret(identity: X509Identity) -> Secret:
+def _is_known(name: str) -> bool:
+    if name in {names.SDS_SVID, names.SDS_BUNDLE}:
+        return True
+    return generation_of_svid(name) is not None or token_of_secret(name) is not None
+
+
+def token_secret(name: str, token: str) -> Secret:
+    """Return an access token as the value of an ``Authorization`` header."""
+    secret = Secret(name=name)
+    secret.generic_secret.secret.inline_string = f"Bearer {token}"
+    return secret
+
+
+def svid_secret(identity: X509Identity, name: str = names.SDS_SVID) -> Secret:
     """Return an X509-SVID with its key as Envoy's ``TlsCertificate``, both PEM."""
-    secret = Secret(name=names.SDS_SVID)
+    secret = Secret(name=name)
     secret.tls_certificate.certificate_chain.inline_bytes = identity.chain_pem
     secret.tls_certificate.private_key.inline_bytes = identity.key_pem.reveal()
     return secret

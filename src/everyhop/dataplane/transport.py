@@ -56,8 +56,11 @@ def server_tls(alpn: Sequence[str]) -> Json:
     )
 
 
-def client_tls(spiffe_id: str, alpn: Sequence[str]) -> Json:
-    """Return the transport socket towards one service: nobody but exactly ``spiffe_id`` is talked to."""
+def client_tls(spiffe_id: str, alpn: Sequence[str], *, svid: str = names.SDS_SVID) -> Json:
+    """Return the transport socket towards one service: nobody but exactly ``spiffe_id`` is talked to.
+
+    ``svid`` is the secret whose certificate is shown.
+    """
     exact = {"san_type": "URI", "matcher": {"exact": spiffe_id}}
     return extension(
         _SOCKET,
@@ -66,7 +69,7 @@ def client_tls(spiffe_id: str, alpn: Sequence[str]) -> Json:
         common_tls_context={
             "tls_params": _ONLY_1_3,
             **({"alpn_protocols": list(alpn)} if alpn else {}),
-            "tls_certificate_sds_secret_configs": [secret(names.SDS_SVID)],
+            "tls_certificate_sds_secret_configs": [secret(svid)],
             "combined_validation_context": {
                 "default_validation_context": {"match_typed_subject_alt_names": [exact]},
                 "validation_context_sds_secret_config": secret(names.SDS_BUNDLE),
