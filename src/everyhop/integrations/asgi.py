@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ASGI: every HTTP request and WebSocket is verified before the application sees it.
+
+    app = EveryhopMiddleware(app)
+
+Put it outermost: what stands in front of it serves everybody.  The caller is what the sidecar says when the request
+came by the workload's own socket, else the certificate of the TLS connection (ASGI's TLS extension, or
+:mod:`everyhop.integrations.uvicorn`); else nobody, which is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from everyhop.integrations._arrival import PEER_KEY, Checks, OwnSocket, ambiguous, same_path
+from everyhop.integrations._workload import Shield
+from everyhop.sdk import serving
+from everyhop.sdk.model import Peer, Refusal, Request, Verified
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    Message = MutableMapping[str, Any]
+    Scope = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+    Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_POLICY_VIOLATION: Final = 1008  # RFC 6455 section 7.4.1
+_DENIAL: Final = "websocket.http.response"
+
+
+class EveryhopMiddleware:
+    """Serves ``app`` to verified calls only.
+
+    ``guard`` defaults to the one of this process's workload.  ``prefix`` is what the *server* puts before every path
+    (uvicorn's ``--root-path`` does; an application's own ``root_path`` does not): it is no part of what the client
+    sent.  ``sidecar_socket`` defaults to ``$EVERYHOP_SOCKET``.
+    """
+
+    def __init__(
+        self,
+        app: Application,
+        guard: Checks | None = None,
+        *,
+        prefix: str = "",
+        sidecar_socket: str | None = None,
+    ) -> None:
+        self.app = app
+        self._shield: Final = Shield(guard)
+        self._own: Final = OwnSocket(sidecar_socket)
+        self._prefix: Final = prefix.rstrip("/").encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection of the server: a request, a WebSocket, or the lifespan, which passes as it is."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if kind not in {"http", "websocket"}:
+            raise ValueError(f"everyhop cannot check connections of type {kind!r}, so they are not served")
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            guard = await self._guard()
+            verified = guard.check(request_of(scope, self._own, self._prefix))
+            if verified.checks_body and kind == "http":
+                receive = await _checked_body(guard, verified, scope, receive)
+            with serving(verified):
+                await self.app(scope, receive, watched)
+        except Refusal as refusal:
+            if started:  # too late to say it
+                raise
+            if kind == "http":
+                await _refuse_http(refusal, send)
+            else:
+                await _refuse_websocket(refusal, scope, receive, send)
+        except _ClientGoneError:
+            return
+
+    async def _guard(self) -> Checks:
+        if self._shield.is_ready:
+            return self._shield.guard()
+        return await asyncio.to_thread(self._shield.guard)  # the first one connects
+
+
+def request_of(scope: Scope, own: OwnSocket, prefix: bytes = b"") -> Request:
+    """Return what the client sent, from an ``http`` or ``websocket`` scope; raise Refusal (400) when that is unclear."""
+    raw = scope.get("raw_path")
+    if raw is None:
+        raise ambiguous("this server does not keep the raw path")
+    if not same_path(raw, scope["path"].encode("utf-8", "surrogateescape")):
+        raise ambiguous("the path that the framework routes by is not the one that was sent")
+    if prefix:
+        if not raw.startswith(prefix + b"/"):
+            raise ambiguous("the server's prefix is not on the path")
+        raw = raw[len(prefix) :]
+    server = scope.get("server")
+    if server is None:
+        via_sidecar = scope.get("client") is None and own.is_only_unnamed()
+    else:
+        via_sidecar = own.is_named(server[0])
+    return Request(
+        method=scope.get("method", "GET"),
+        raw_path=raw,
+        headers=scope["headers"],
+        peer=None if via_sidecar else _peer_of(scope),
+        via_sidecar=via_sidecar,
+        query=scope.get("query_string", b""),
+    )
+
+
+def _peer_of(scope: Scope) -> Peer | None:
+    extensions = scope.get("extensions")
+    if not extensions:
+        return None
+    peer = extensions.get(PEER_KEY)
+    return peer if isinstance(peer, Peer) else None
+
+
+class _ClientGoneError(Exception):
+    """The client left before its body was complete; nobody waits for an answer."""
+
+
+async def _checked_body(guard: Checks, verified: Verified, scope: Scope, receive: Receive) -> Receive:
+    """Read the body, at most one byte more than may be, check it, and return a receiver that gives it again."""
+    chunks: list[bytes] = []
+    size = 0
+    more = True
+    while more and size <= guard.max_body:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _ClientGoneError
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        more = message.get("more_body", False)
+    body = b"".join(chunks)
+    types = [value.decode("latin-1") for name, value in scope["headers"] if name.lower() == b"content-type"]
+    guard.check_body(verified, types, body)
+    is_given = False
+
+    async def again() -> Message:
+        nonlocal is_given
+        if is_given:
+            return await receive()
+        is_given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def _headers_of(refusal: Refusal, body: bytes) -> list[tuple[bytes, bytes]]:
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in refusal.headers]
+    return [*headers, (b"content-length", str(len(body)).encode())]
+
+
+async def _refuse_http(refusal: Refusal, send: Send) -> None:
+    body = refusal.body
+    headers = _headers_of(refusal, body)
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _refuse_websocket(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer the handshake with the refusal where the server can, else close it, which is 403 on the wire."""
+    await receive()
+    if _DENIAL not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": refusal.code})
+        return
+    body = refusal.body
+    headers = _headers_of(refusal, body)
+    await send({"type": f"{_DENIAL}.start", "status": refusal.status, "headers": headers})
+    await send({"type": f"{_DENIAL}.body", "body": body})

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""WSGI: every request is verified before the application sees it.
+
+    app = EveryhopMiddleware(app)
+
+Put it outermost.  The request target is the server's ``RAW_URI`` or ``REQUEST_URI`` (gunicorn, uWSGI, Werkzeug and
+others give one); where a server only keeps the decoded ``PATH_INFO`` (wsgiref), a path that has several spellings is
+refused.  The caller is what the sidecar says on the workload's own socket, else the certificate of the TLS connection
+where the server shows its socket (gunicorn, Werkzeug); else nobody, which is refused.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from everyhop.integrations._arrival import PEER_KEY, Checks, OwnSocket, ambiguous, same_path, spelled
+from everyhop.integrations._workload import Shield
+from everyhop.sdk import serving
+from everyhop.sdk.model import Peer, Refusal, Request, Verified
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
+
+    Environ = dict[str, Any]
+    StartResponse = Callable[..., Callable[[bytes], object]]
+    Application = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+_TARGETS: Final = ("RAW_URI", "REQUEST_URI")
+_SOCKETS: Final = ("gunicorn.socket", "werkzeug.socket")
+_CHUNK: Final = 64 * 1024
+_MAX_LENGTH_DIGITS: Final = 18
+
+
+class EveryhopMiddleware:
+    """Serves ``app`` to verified calls only.
+
+    ``guard`` defaults to the one of this process's workload, ``sidecar_socket`` to ``$EVERYHOP_SOCKET``.
+    """
+
+    def __init__(
+        self, app: Application, guard: Checks | None = None, *, sidecar_socket: str | None = None
+    ) -> None:
+        self.app = app
+        self._shield: Final = Shield(guard)
+        self._own: Final = OwnSocket(sidecar_socket)
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        try:
+            guard = self._shield.guard()
+            verified = guard.check(request_of(environ, self._own))
+            if verified.checks_body:
+                check_body(guard, verified, environ)
+            with serving(verified):
+                answer = self.app(environ, start_response)
+        except Refusal as refusal:
+            return _refuse(refusal, environ, start_response)
+        if isinstance(answer, list | tuple) or _is_file(answer, environ):
+            return answer
+        return _Answer(answer, verified)
+
+
+class _Answer:
+    """The application's answer: each part of it is made while its call is the current one.
+
+    A server may ask for the parts from another thread, so nothing stays set between them.
+    """
+
+    __slots__ = ("_chunks", "_close", "_verified")
+
+    def __init__(self, answer: Iterable[bytes], verified: Verified) -> None:
+        self._close = getattr(answer, "close", None)
+        self._verified = verified
+        with serving(verified):
+            self._chunks = iter(answer)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        with serving(self._verified):
+            return next(self._chunks)
+
+    def close(self) -> None:
+        """Close the application's answer (PEP 3333: always called)."""
+        if self._close is not None:
+            with serving(self._verified):
+                self._close()
+
+
+def request_of(environ: Environ, own: OwnSocket) -> Request:
+    """Return what the client sent; raise Refusal (400) when the server's variables leave that unclear."""
+    connection = next((environ[name] for name in _SOCKETS if name in environ), None)
+    via_sidecar = own.path is not None and (
+        _is_own(connection, own) if connection is not None else _is_unnamed(environ, own)
+    )
+    return Request(
+        method=environ["REQUEST_METHOD"],
+        raw_path=_target(environ),
+        headers=_headers(environ),
+        peer=None if via_sidecar else _peer_of(environ),
+        via_sidecar=via_sidecar,
+        query=environ.get("QUERY_STRING", "").encode("latin-1", "replace"),
+    )
+
+
+def check_body(guard: Checks, verified: Verified, environ: Environ) -> None:
+    """Read the body, at most one byte more than may be, check it, and leave it in ``wsgi.input`` to be read again."""
+    body = _read(environ, guard.max_body + 1)
+    content_type = environ.get("CONTENT_TYPE", "")
+    guard.check_body(verified, [content_type] if content_type else [], body)
+    environ["wsgi.input"] = io.BytesIO(body)
+    environ["wsgi.input_terminated"] = True
+    environ["CONTENT_LENGTH"] = str(len(body))
+    environ.pop("HTTP_TRANSFER_ENCODING", None)
+
+
+def _target(environ: Environ) -> bytes:
+    decoded = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1", "replace")
+    given = {environ[name] for name in _TARGETS if name in environ}
+    if not given:
+        return spelled(decoded)
+    if len(given) > 1:
+        raise ambiguous("the server gives two request targets")
+    raw: bytes = given.pop().encode("latin-1", "replace")
+    if not same_path(raw, decoded):
+        raise ambiguous("the path that the framework routes by is not the one that was sent")
+    return raw
+
+
+def _headers(environ: Environ) -> list[tuple[bytes, bytes]]:
+    return [
+        (name[5:].replace("_", "-").lower().encode("latin-1"), value.encode("latin-1", "replace"))
+        for name, value in environ.items()
+        if name.startswith("HTTP_")
+    ]
+
+
+def _is_own(connection: Any, own: OwnSocket) -> bool:
+    try:
+        return connection.family == socket.AF_UNIX and own.is_named(connection.getsockname())
+    except (AttributeError, OSError):
+        return False
+
+
+def _is_unnamed(environ: Environ, own: OwnSocket) -> bool:
+    return environ.get("REMOTE_ADDR") == "" and own.is_only_unnamed()
+
+
+def _peer_of(environ: Environ) -> Peer | None:
+    peer = environ.get(PEER_KEY)
+    return peer if isinstance(peer, Peer) else None
+
+
+def _is_file(answer: object, environ: Environ) -> bool:
+    wrapper = environ.get("wsgi.file_wrapper")
+    return isinstance(wrapper, type) and isinstance(answer, wrapper)
+
+
+def _read(environ: Environ, limit: int) -> bytes:
+    """Read the body up to ``limit`` bytes; without a length only a stream that ends by itself is read."""
+    stated = environ.get("CONTENT_LENGTH", "")
+    if stated:
+        if not (stated.isascii() and stated.isdigit() and len(stated) <= _MAX_LENGTH_DIGITS):
+            raise Refusal(400, "BODY_MALFORMED", "the content length is not a number")
+        limit = min(limit, int(stated))
+    elif not environ.get("wsgi.input_terminated"):
+        return b""
+    chunks: list[bytes] = []
+    while limit > 0:
+        chunk = environ["wsgi.input"].read(min(limit, _CHUNK))
+        if not chunk:
+            break
+        chunks.append(chunk)
+        limit -= len(chunk)
+    return b"".join(chunks)
+
+
+def _refuse(refusal: Refusal, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    body = b"" if environ.get("REQUEST_METHOD") == "HEAD" else refusal.body
+    headers = [*refusal.headers, ("content-length", str(len(refusal.body)))]
+    # With exc_info a server lets the answer replace one that was begun but not sent, and raises otherwise.
+    error: tuple[type[BaseException], BaseException, TracebackType | None] | None = None
+    if (current := sys.exc_info())[1] is not None:
+        error = (Refusal, refusal, current[2])
+    start_response(f"{refusal.status} {refusal.title}", headers, error)
+    return [body]
