@@ -192,12 +192,23 @@ def _extensions(make: Maker) -> Iterator[Entry]:
 
 def _types(make: Maker) -> Iterator[Entry]:
     source = "RFC 9068 4, RFC 8725 3.11, ASVS 9.2.2"
-    for typ in ("JWT", "jwt", "AT+JWT", "application/at+jwt", "dpop+jwt", "refresh+jwt", "", "at+jwt "):
+    right = make.typ
+    for typ in (
+        "JWT",
+        "jwt",
+        right.upper(),
+        f"application/{right}",
+        "dpop+jwt",
+        "refresh+jwt",
+        "",
+        f"{right} ",
+    ):
         yield f"typ {typ or 'empty'}", make.with_header(typ=typ), INVALID, source
     yield "typ missing", make.with_header(typ=ABSENT), INVALID, source
     yield "typ null", make.with_header(typ=None), INVALID, source
-    yield "typ as a list", make.with_header(typ=["at+jwt"]), INVALID, source
-    yield "access claims under the other type of ours", make.with_header(typ="txntoken+jwt"), INVALID, source
+    yield "typ as a list", make.with_header(typ=[right]), INVALID, source
+    other = "txntoken+jwt" if right == "at+jwt" else "at+jwt"
+    yield "typ of our other kind of token", make.with_header(typ=other), INVALID, source
     head = make.header
     for name in ("alg", "kid", "typ"):
         members = ",".join(f"{json.dumps(key)}:{json.dumps(value)}" for key, value in head.items())

@@ -14,12 +14,23 @@ from tests.vectors.hostile_claims import hostile_claims
 from tests.vectors.hostile_forms import hostile_forms
 from tests.vectors.hostile_headers import hostile_headers
 from tests.vectors.hostile_jwks import HostileJwks, hostile_jwks
+from tests.vectors.hostile_transactions import hostile_transaction_claims
 from tests.vectors.token_maker import Maker, Signer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["HostileJwks", "HostileToken", "Signer", "good_claims", "hostile_jwks", "hostile_tokens", "maker"]
+__all__ = [
+    "HostileJwks",
+    "HostileToken",
+    "Signer",
+    "good_claims",
+    "hostile_jwks",
+    "hostile_tokens",
+    "hostile_txn_tokens",
+    "maker",
+    "txn_maker",
+]
 
 MAX_HEADER_VALUE: Final = 16 * 1024
 
@@ -114,6 +125,39 @@ def _entries(make: Maker, service: str, operation: str, now: int) -> Iterator[tu
     yield from hostile_headers(make)
     yield from hostile_forms(make)
     yield from hostile_claims(make, service, operation, now)
+
+
+def txn_maker(signer: Signer, *, issuer: str, trust_domain: str, requester: str, now: int) -> Maker:
+    """The maker of the good transaction token and of its neighbours."""
+    claims = {
+        "iss": issuer,
+        "aud": trust_domain,
+        "sub": "alice",
+        "txn": "01J9ZQ4M7K3T5V8W2X6Y0B1C2E",
+        "req_wl": requester,
+        "scope": "orders.create",
+        "jti": "01J9ZQ4M7K3T5V8W2X6Y0B1C2F",
+        "iat": now - 10,
+        "exp": now + 290,
+        "tctx": {
+            "roles": ["clerk"],
+            "idp": "https://idp.example",
+            "kind": "user",
+            "acr": "1",
+            "amr": ["pwd"],
+        },
+        "rctx": {"ip": "192.0.2.1"},
+    }
+    return Maker(signer, claims, typ="txntoken+jwt")
+
+
+def hostile_txn_tokens(
+    signer: Signer, *, issuer: str, trust_domain: str, requester: str, now: int
+) -> list[HostileToken]:
+    """Transaction tokens that a verifier of ``issuer`` in ``trust_domain`` must refuse at ``now``."""
+    make = txn_maker(signer, issuer=issuer, trust_domain=trust_domain, requester=requester, now=now)
+    entries = [*hostile_headers(make), *hostile_transaction_claims(make, now)]
+    return [HostileToken(*entry) for entry in entries]
 
 
 if __name__ == "__main__":
