@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from datetime import UTC, datetime
 
 
@@ -13,6 +14,10 @@ class SystemClock:
     def now(self) -> datetime:
         """Return the present moment, aware, in UTC."""
         return datetime.now(UTC)
+
+    def seconds(self) -> float:
+        """Return the seconds since 1970, for whoever needs no date."""
+        return time.time()
 
 
 class SystemEntropy:

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from everyhop.core.errors import TokenError
 from everyhop.tokens.codes import TokenCode
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
     from everyhop.tokens.access import AccessToken
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expectation:
+class Expectation(msgspec.Struct, frozen=True, kw_only=True):
     """The demands of one call.
 
     ``audience`` is the service; with ``per_operation`` the token must be for ``audience#operation`` alone, with
@@ -39,7 +39,7 @@ class Expectation:
 def check(token: AccessToken, expected: Expectation, revocations: Revocations = NOTHING_REVOKED) -> None:
     """Raise TokenError unless the token is good for this very call; see the module for the order."""
     _check_audience(token, expected)
-    if revocations and revocations.is_revoked(token):
+    if revocations.any and revocations.is_revoked(token):
         raise TokenError(TokenCode.TOKEN_REVOKED, "the token was revoked")
     if expected.peer is not None and token.client_id != expected.peer:
         raise TokenError(TokenCode.BINDING_MISMATCH, "the token is of another caller than the peer")

@@ -21,7 +21,7 @@ from everyhop.jose.strict_json import parse_json_object
 from everyhop.tokens.codes import TokenCode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Set as AbstractSet
+    from collections.abc import Callable, Iterable, Mapping, Set as AbstractSet
 
     from everyhop.jose.algorithms import SignatureCheck
 
@@ -62,7 +62,7 @@ class PinnedKey:
 class KeySet:
     """Keys by name; immutable.  ``version`` names the content: equal keys give an equal version."""
 
-    __slots__ = ("_keys", "version")
+    __slots__ = ("_keys", "find", "version")
 
     def __init__(self, keys: Iterable[PinnedKey] = ()) -> None:
         found: dict[str, PinnedKey] = {}
@@ -73,6 +73,8 @@ class KeySet:
         if len(found) > MAX_KEYS:
             raise InputError(f"a key set has at most {MAX_KEYS} keys")
         self._keys: Mapping[str, PinnedKey] = MappingProxyType(found)
+        self.find: Callable[[str], PinnedKey | None] = found.get
+        """Return the key of this name, or None."""
         names = "\n".join(sorted(f"{key.kid}\t{key.identity}" for key in found.values()))
         self.version = hashlib.sha256(names.encode()).hexdigest()
 
@@ -80,10 +82,6 @@ class KeySet:
     def kids(self) -> frozenset[str]:
         """Return the names of the keys."""
         return frozenset(self._keys)
-
-    def find(self, kid: str) -> PinnedKey | None:
-        """Return the key of this name, or None."""
-        return self._keys.get(kid)
 
     def without(self, kids: AbstractSet[str]) -> KeySet:
         """Return the set less the keys that are named."""

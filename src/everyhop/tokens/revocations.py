@@ -53,14 +53,17 @@ class Revocations:
     jtis: Mapping[str, int] = field(default_factory=dict)
     txns: Mapping[str, int] = field(default_factory=dict)
     subs: Mapping[str, int] = field(default_factory=dict)
+    any: bool = field(init=False, compare=False, repr=False)
+    """Whether anything is revoked at all; it is read on every call."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "jtis", MappingProxyType(dict(self.jtis)))
         object.__setattr__(self, "txns", MappingProxyType(dict(self.txns)))
         object.__setattr__(self, "subs", MappingProxyType(dict(self.subs)))
+        object.__setattr__(self, "any", bool(self.kids or self.jtis or self.txns or self.subs))
 
     def __bool__(self) -> bool:
-        return bool(self.kids or self.jtis or self.txns or self.subs)
+        return self.any
 
     def is_revoked(self, token: Revocable) -> bool:
         """Tell whether the token, its key, its transaction or what its subject had then was taken back."""

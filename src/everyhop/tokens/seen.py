@@ -10,9 +10,8 @@ import hashlib
 import threading
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from everyhop.core.errors import TokenError
 from everyhop.tokens.claims import check_expiry, malformed
-from everyhop.tokens.limits import MAX_TOKEN_BYTES
+from everyhop.tokens.limits import EXPIRY_SKEW_SECONDS, MAX_TOKEN_BYTES
 
 if TYPE_CHECKING:
     from everyhop.tokens.keyset import KeySource, PinnedKey
@@ -39,33 +38,32 @@ class SeenTokens(Generic[Kept]):
     __slots__ = ("_lock", "_max_entries", "_prefix", "_seen")
 
     def __init__(self, configuration: str, *, max_entries: int) -> None:
-        self._prefix = configuration.encode() + b"\0"
+        self._prefix = hashlib.sha256(configuration.encode()).digest()[:16]
         self._max_entries = max_entries
         self._lock = threading.Lock()
-        self._seen: dict[bytes, tuple[Kept, str]] = {}
+        self._seen: dict[bytes, tuple[Kept, PinnedKey]] = {}
 
-    def digest(self, token: str) -> bytes:
-        """Return the name under which a token is kept; raises TOKEN_MALFORMED for what no token can be."""
-        if len(token) > MAX_TOKEN_BYTES or not token.isascii():
-            raise malformed(f"a token is ASCII and has at most {MAX_TOKEN_BYTES} bytes")
-        return hashlib.sha256(self._prefix + token.encode()).digest()
+    def look(self, token: str, keys: KeySource, now: float) -> tuple[bytes, Kept | None]:
+        """Return the name under which a token is kept, and what it said, if it was seen and its key is still held.
 
-    def recall(self, digest: bytes, keys: KeySource, now: float) -> Kept | None:
-        """Return the token unless it is unknown or its key is no longer held; raises TOKEN_EXPIRED when it is over."""
+        Raises TOKEN_EXPIRED when it is over, TOKEN_MALFORMED for what is too long for a token.
+        """
+        if len(token) > MAX_TOKEN_BYTES:
+            raise malformed(f"a token has at most {MAX_TOKEN_BYTES} bytes")
+        digest = hashlib.sha256(self._prefix + token.encode()).digest()
         entry = self._seen.get(digest)
         if entry is None:
-            return None
-        token, identity = entry
-        key = keys.current(token.kid)
-        if key is None or key.identity != identity:
+            return digest, None
+        known, key = entry
+        held = keys.current(known.kid)
+        # The same key in a newer document is another object; another key under the old name is no key.
+        if held is not key and (held is None or held.identity != key.identity):
             self._forget(digest)
-            return None
-        try:
-            check_expiry(token.expires_at, now)
-        except TokenError:
+            return digest, None
+        if now >= known.expires_at + EXPIRY_SKEW_SECONDS:
             self._forget(digest)
-            raise
-        return token
+            check_expiry(known.expires_at, now)
+        return digest, known
 
     def keep(self, digest: bytes, token: Kept, key: PinnedKey) -> None:
         """Remember a token that ``key`` was just found to have signed; the oldest entries make room."""
@@ -74,7 +72,7 @@ class SeenTokens(Generic[Kept]):
         with self._lock:
             while len(self._seen) >= self._max_entries:
                 del self._seen[next(iter(self._seen))]
-            self._seen[digest] = token, key.identity
+            self._seen[digest] = token, key
 
     def _forget(self, digest: bytes) -> None:
         with self._lock:

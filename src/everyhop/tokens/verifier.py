@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from everyhop.core.clock import Clock, seconds_of
 from everyhop.core.errors import TokenError
 from everyhop.tokens.access import ACCESS_TYPE, AccessToken, verify_access_token_at
 from everyhop.tokens.codes import TokenCode
@@ -21,7 +22,6 @@ from everyhop.tokens.seen import SeenTokens
 from everyhop.tokens.transaction import TRANSACTION_TYPE, TxnToken, verify_txn_token_at
 
 if TYPE_CHECKING:
-    from everyhop.core.clock import Clock
     from everyhop.tokens.keyset import KeySource
     from everyhop.tokens.replay import ReplayGuard
 
@@ -44,7 +44,7 @@ class TokenVerifier:
         self._keys = keys
         self.issuer = issuer
         self.trust_domain = trust_domain
-        self._clock = clock
+        self._seconds = seconds_of(clock)
         self._revocations = revocations
         self._accesses: SeenTokens[AccessToken] = SeenTokens(
             f"{ACCESS_TYPE}\0{issuer}\0{trust_domain}", max_entries=max_entries
@@ -68,7 +68,13 @@ class TokenVerifier:
         ``token`` is untrusted text; None or empty is MISSING_TOKEN.
         """
         try:
-            found = self._access(token)
+            if not token:
+                raise missing()
+            now = self._seconds()
+            digest, found = self._accesses.look(token, self._keys, now)
+            if found is None:
+                found, key = verify_access_token_at(token, self._keys, self.issuer, now)
+                self._accesses.keep(digest, found, key)
             check(found, expected, self._revocations)
         except TokenError:
             raise
@@ -85,36 +91,19 @@ class TokenVerifier:
     def transaction(self, token: str | None) -> TxnToken:
         """Return a transaction token of this trust domain; raises TokenError, and nothing else."""
         try:
-            found = self._transaction(token)
-            revocations = self._revocations
-            if revocations and revocations.is_revoked(found):
+            if not token:
+                raise missing()
+            now = self._seconds()
+            digest, found = self._transactions.look(token, self._keys, now)
+            if found is None:
+                found, key = verify_txn_token_at(token, self._keys, self.issuer, self.trust_domain, now)
+                self._transactions.keep(digest, found, key)
+            if self._revocations.any and self._revocations.is_revoked(found):
                 raise TokenError(TokenCode.TOKEN_REVOKED, "the transaction token was revoked")
         except TokenError:
             raise
         except Exception as error:
             raise unforeseen(error) from error
-        return found
-
-    def _access(self, token: str | None) -> AccessToken:
-        if not token:
-            raise missing()
-        now = self._clock.now().timestamp()
-        digest = self._accesses.digest(token)
-        found = self._accesses.recall(digest, self._keys, now)
-        if found is None:
-            found, key = verify_access_token_at(token, self._keys, self.issuer, now)
-            self._accesses.keep(digest, found, key)
-        return found
-
-    def _transaction(self, token: str | None) -> TxnToken:
-        if not token:
-            raise missing()
-        now = self._clock.now().timestamp()
-        digest = self._transactions.digest(token)
-        found = self._transactions.recall(digest, self._keys, now)
-        if found is None:
-            found, key = verify_txn_token_at(token, self._keys, self.issuer, self.trust_domain, now)
-            self._transactions.keep(digest, found, key)
         return found
 
 
