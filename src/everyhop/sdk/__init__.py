@@ -11,35 +11,50 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from everyhop.sdk.clients import AsyncWorkloadApiClient, Issued, WorkloadApiClient
     from everyhop.sdk.context import ContextSource, OperationContext, ServiceContext, Target, TargetOperation
+    from everyhop.sdk.grpc_tls import grpc_peer, grpc_server_credentials
     from everyhop.sdk.guard import Guard
+    from everyhop.sdk.identities import JwtIdentity, ValidatedJwt, X509Identity, X509Update
     from everyhop.sdk.model import OUTSIDE, Caller, Decided, Peer, Refusal, Request, User, Verified
-    from everyhop.sdk.propagation import (
-        caller,
-        carry,
-        current,
-        outgoing_headers,
-        require,
-        serving,
-        user,
-    )
+    from everyhop.sdk.propagation import caller, carry, current, outgoing_headers, require, serving, user
+    from everyhop.sdk.servers import asgi_peer, hypercorn_config, uvicorn_config, wsgi_peer
+    from everyhop.sdk.sources import BundleSource, JwtSource, X509Source
+    from everyhop.sdk.targets import find_operation
+    from everyhop.sdk.tls import client_context, peer_of, server_context
+    from everyhop.sdk.token_source import TokenSource
     from everyhop.sdk.trace import TraceContext, parse_trace
+    from everyhop.sdk.workload import Workload, aconnect, connect
 
 _HOMES = {
+    "clients": ("AsyncWorkloadApiClient", "Issued", "WorkloadApiClient"),
     "context": ("ContextSource", "OperationContext", "ServiceContext", "Target", "TargetOperation"),
-    "propagation": ("caller", "carry", "current", "outgoing_headers", "require", "serving", "user"),
+    "grpc_tls": ("grpc_peer", "grpc_server_credentials"),
     "guard": ("Guard",),
+    "identities": ("JwtIdentity", "ValidatedJwt", "X509Identity", "X509Update"),
     "model": ("OUTSIDE", "Caller", "Decided", "Peer", "Refusal", "Request", "User", "Verified"),
+    "propagation": ("caller", "carry", "current", "outgoing_headers", "require", "serving", "user"),
+    "servers": ("asgi_peer", "hypercorn_config", "uvicorn_config", "wsgi_peer"),
+    "sources": ("BundleSource", "JwtSource", "X509Source"),
+    "targets": ("find_operation",),
+    "tls": ("client_context", "peer_of", "server_context"),
+    "token_source": ("TokenSource",),
     "trace": ("TraceContext", "parse_trace"),
+    "workload": ("Workload", "aconnect", "connect"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "OUTSIDE",
+    "AsyncWorkloadApiClient",
+    "BundleSource",
     "Caller",
     "ContextSource",
     "Decided",
     "Guard",
+    "Issued",
+    "JwtIdentity",
+    "JwtSource",
     "OperationContext",
     "Peer",
     "Refusal",
@@ -47,17 +62,36 @@ __all__ = [
     "ServiceContext",
     "Target",
     "TargetOperation",
+    "TokenSource",
     "TraceContext",
     "User",
+    "ValidatedJwt",
     "Verified",
+    "Workload",
+    "WorkloadApiClient",
+    "X509Identity",
+    "X509Source",
+    "X509Update",
+    "aconnect",
+    "asgi_peer",
     "caller",
     "carry",
+    "client_context",
+    "connect",
     "current",
+    "find_operation",
+    "grpc_peer",
+    "grpc_server_credentials",
+    "hypercorn_config",
     "outgoing_headers",
     "parse_trace",
+    "peer_of",
     "require",
+    "server_context",
     "serving",
     "user",
+    "uvicorn_config",
+    "wsgi_peer",
 ]
 
 

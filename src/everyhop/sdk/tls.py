@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mutual TLS 1.3 with SVIDs, for programs that run without a sidecar: contexts that rotate, peers that are checked.
+
+Each connection is made with the identity and the bundle of that moment, so nothing is restarted at a rotation.
+The check of the peer's SPIFFE ID is part of the handshake: a connection that did not pass it carries no byte, whoever
+uses the context and however.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import tempfile
+import threading
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, cast
+
+from everyhop.core.errors import EveryhopError, InputError, TrustError
+from everyhop.sdk.model import Peer
+from everyhop.spiffe.ids import SpiffeId, TrustDomain
+from everyhop.spiffe.x509_svid import check_leaf
+from everyhop.x509.certificates import certificates_to_pem, decode_certificate
+from everyhop.x509.thumbprint import x5t_s256
+
+if TYPE_CHECKING:
+    import socket
+
+    from everyhop.sdk.context import ContextSource
+    from everyhop.sdk.identities import X509Identity
+    from everyhop.sdk.sources import X509Source
+
+Callers: TypeAlias = "Iterable[SpiffeId | str] | Callable[[SpiffeId], bool] | ContextSource"
+
+_PARTIAL_CHAIN: Final = ssl.VerifyFlags(
+    0x80000
+)  # X509_V_FLAG_PARTIAL_CHAIN: every authority of a bundle is a root
+
+CONNECTION: Final[ContextVar[CheckedObject | None]] = ContextVar("everyhop_connection", default=None)
+"""The TLS connection of the server task that runs now, for servers that hand it on in no other way."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Proven:
+    """What a handshake proved of the peer."""
+
+    peer: Peer
+    not_after: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Demand:
+    """What a peer must prove: an identity of this trust domain that is allowed here."""
+
+    trust_domain: TrustDomain
+    allows: Callable[[SpiffeId], bool]
+
+    def prove(self, der: bytes | None) -> _Proven:
+        """Examine a leaf whose chain OpenSSL has verified; raise SSLCertVerificationError."""
+        try:
+            if der is None:
+                raise TrustError("the peer has no certificate")
+            certificate = decode_certificate(der)
+            spiffe_id = check_leaf(certificate)
+            if spiffe_id.trust_domain != self.trust_domain:
+                raise TrustError(f"{spiffe_id} is not of the trust domain {self.trust_domain}")
+            if not self.allows(spiffe_id):
+                raise TrustError(f"{spiffe_id} is not allowed on this connection")
+        except EveryhopError as error:
+            raise ssl.SSLCertVerificationError(f"everyhop: {error.message}") from error
+        return _Proven(Peer(spiffe_id=str(spiffe_id), x5t=x5t_s256(der)), certificate.not_valid_after_utc)
+
+
+class _Inner(ssl.SSLContext):
+    """A context of one moment; ``refusal`` says why no connection can be made now."""
+
+    demand: _Demand | None = None
+    refusal: EveryhopError | None = None
+    outer: RotatingContext
+
+
+def _before(context: ssl.SSLContext | None) -> _Inner:
+    if not isinstance(context, _Inner) or context.refusal is not None or context.demand is None:
+        why = (
+            context.refusal.message
+            if isinstance(context, _Inner) and context.refusal
+            else "not a context of ours"
+        )
+        raise ssl.SSLError(f"everyhop: no TLS connection can be made: {why}")
+    return context
+
+
+class CheckedObject(ssl.SSLObject):
+    """A TLS connection in memory (asyncio, anyio) whose handshake includes the check of the peer's SPIFFE ID."""
+
+    proven: _Proven | None = None
+
+    def do_handshake(self) -> None:
+        """Complete the handshake and check the peer; raise SSLError."""
+        inner = _before(self.context)
+        super().do_handshake()
+        assert inner.demand is not None  # noqa: S101  # _before has looked
+        self.proven = inner.demand.prove(self.getpeercert(binary_form=True))
+
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002  # the base's name
+        """Read; never before the check."""
+        _require(self.proven)
+        return super().read(len, buffer) if buffer is not None else super().read(len)
+
+    def write(self, data: Any) -> int:
+        """Write; never before the check."""
+        _require(self.proven)
+        return super().write(data)
+
+    def selected_alpn_protocol(self) -> str | None:
+        """Return the protocol; a server's connection task asks once, and from then on knows its connection."""
+        if self.server_side and self.proven is not None:
+            CONNECTION.set(self)
+        return super().selected_alpn_protocol()
+
+
+class CheckedSocket(ssl.SSLSocket):
+    """A TLS socket whose handshake includes the check of the peer's SPIFFE ID."""
+
+    proven: _Proven | None = None
+
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002  # the base's signature
+        """Complete the handshake and check the peer; raise SSLError and close."""
+        inner = _before(self.context)
+        super().do_handshake(block)
+        assert inner.demand is not None  # noqa: S101  # _before has looked
+        try:
+            self.proven = inner.demand.prove(self.getpeercert(binary_form=True))
+        except ssl.SSLError:
+            self.close()
+            raise
+
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002  # the base's name
+        """Read; never before the check."""
+        _require(self.proven)
+        return super().read(len, buffer)
+
+    def write(self, data: Any) -> int:
+        """Write; never before the check."""
+        _require(self.proven)
+        return super().write(data)
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """Send; never before the check."""
+        _require(self.proven)
+        return super().send(data, flags)
+
+    def accept(self) -> tuple[ssl.SSLSocket, Any]:
+        """Accept on a listening socket, with the identity of this moment and not of when it began to listen."""
+        inner = self.context
+        # What SSLSocket.accept does, less its use of the context that the listening socket was wrapped with.
+        connection, address = super(ssl.SSLSocket, self).accept()
+        outer = inner.outer if isinstance(inner, _Inner) else inner
+        return (
+            outer.wrap_socket(
+                connection,
+                server_side=True,
+                do_handshake_on_connect=cast("Any", self).do_handshake_on_connect,
+                suppress_ragged_eofs=cast("Any", self).suppress_ragged_eofs,
+            ),
+            address,
+        )
+
+
+def _require(proven: _Proven | None) -> None:
+    if proven is None:
+        raise ssl.SSLError("everyhop: the handshake of this connection is not complete")
+
+
+class RotatingContext(ssl.SSLContext):
+    """An ``ssl.SSLContext`` that makes each connection with the identity and bundle of that moment.
+
+    It goes wherever a context goes.  What libraries would load into it or switch off in it has no effect: roots,
+    certificates, modes and names are the identity's business; only ALPN can be set.
+    """
+
+    def __new__(cls, *_: Any, server: bool, **__: Any) -> Self:
+        """Make the outer context; it holds no key and no root, and is never used for a handshake."""
+        return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+
+    def __init__(self, source: X509Source, allows: Callable[[SpiffeId], bool], *, server: bool) -> None:
+        self._source = source
+        self._allows = allows
+        self._server = server
+        self._lock = threading.Lock()
+        self._alpn: tuple[str, ...] = ()
+        self._made: tuple[X509Identity, tuple[str, ...], _Inner] | None = None
+
+    @property
+    def x5t(self) -> str:
+        """Return the thumbprint of the certificate that a connection made now would show."""
+        return self._source.svid.x5t
+
+    def wrap_socket(self, sock: socket.socket, *args: Any, **named: Any) -> ssl.SSLSocket:
+        """Wrap a socket with the identity of this moment; nothing is resumed."""
+        named.pop("session", None)
+        return self.inner().wrap_socket(sock, *args[:5], **named)
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,  # noqa: FBT001, FBT002  # the base's signature
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """Wrap a pair of buffers with the identity of this moment; nothing is resumed."""
+        del session
+        return self.inner().wrap_bio(incoming, outgoing, server_side, server_hostname)
+
+    def set_alpn_protocols(self, alpn_protocols: Iterable[str]) -> None:
+        """Offer these application protocols on connections made from now on."""
+        self._alpn = tuple(alpn_protocols)
+
+    def load_verify_locations(self, *args: Any, **named: Any) -> None:
+        """Do nothing: trust comes from the bundle and from nowhere else."""
+
+    def load_cert_chain(self, *args: Any, **named: Any) -> None:
+        """Do nothing: the identity comes from the agent and from nowhere else."""
+
+    def load_default_certs(self, *args: Any, **named: Any) -> None:
+        """Do nothing: trust comes from the bundle and from nowhere else."""
+
+    def inner(self) -> _Inner:
+        """Return the context of this moment, made once a rotation; without identity one that refuses."""
+        try:
+            identity = self._source.svid
+        except EveryhopError as error:
+            return self._refusing(error)
+        with self._lock:
+            made = self._made
+            if made is None or made[0] is not identity or made[1] != self._alpn:
+                inner = _inner(identity, self._alpn, server=self._server)
+                inner.demand = _Demand(identity.bundle.trust_domain, self._allows)
+                inner.outer = self
+                made = self._made = (identity, self._alpn, inner)
+            return made[2]
+
+    def _refusing(self, error: EveryhopError) -> _Inner:
+        inner = _bare(server=self._server)
+        inner.refusal = error
+        inner.outer = self
+        return inner
+
+
+def server_context(source: X509Source, callers: Callers) -> RotatingContext:
+    """Return a context for servers: TLS 1.3, a certificate of the trust domain demanded, rotation by itself.
+
+    ``callers`` are the SPIFFE IDs to let in, a predicate of one, or a workload (or context): then whoever may call
+    any operation of it.  Whatever is let in here is still to be checked per request by the guard.
+    """
+    return RotatingContext(source, _allowing(callers), server=True)
+
+
+def client_context(source: X509Source, server: SpiffeId | str) -> RotatingContext:
+    """Return a context for calls to exactly one service: TLS 1.3, its SPIFFE ID and no other.
+
+    Host names are not looked at: the SPIFFE ID says who is there.
+    """
+    wanted = SpiffeId.parse(server) if isinstance(server, str) else server
+    return RotatingContext(source, lambda found: found == wanted, server=False)
+
+
+def peer_of(connection: object, *, now: datetime | None = None) -> Peer:
+    """Return the verified peer of a TLS connection made with one of our contexts.
+
+    ``connection`` is asyncio's ``ssl_object`` or an ``SSLSocket``.  Raises TrustError for a connection of another
+    context, one whose handshake is not complete, and one whose peer's certificate has expired since.
+    """
+    if not isinstance(connection, CheckedObject | CheckedSocket):
+        raise TrustError("the connection was not made with a context of everyhop.sdk")
+    proven = connection.proven
+    if proven is None:
+        raise TrustError("the handshake of the connection is not complete")
+    if proven.not_after <= (now or datetime.now(UTC)):
+        raise TrustError("the certificate of the peer has expired on this connection")
+    return proven.peer
+
+
+def _allowing(callers: Callers) -> Callable[[SpiffeId], bool]:
+    if hasattr(callers, "context"):
+        source = cast("ContextSource", callers)
+        return lambda found: any(str(found) in one.callers for one in source.context.operations)
+    if callable(callers):
+        predicate = callers
+        return lambda found: predicate(found) is True
+    if isinstance(callers, str):
+        raise InputError("callers are a collection of SPIFFE IDs, not one text")
+    allowed = frozenset(one if isinstance(one, SpiffeId) else SpiffeId.parse(one) for one in callers)
+    if not allowed:
+        raise InputError("no caller would be allowed", hint="name their SPIFFE IDs, or give the workload")
+    return allowed.__contains__
+
+
+def _bare(*, server: bool) -> _Inner:
+    """Return a context with everything decided but the identity."""
+    inner = _Inner(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+    inner.sslobject_class = CheckedObject
+    inner.sslsocket_class = CheckedSocket
+    inner.check_hostname = False
+    inner.verify_mode = ssl.CERT_REQUIRED
+    inner.verify_flags |= _PARTIAL_CHAIN
+    inner.minimum_version = ssl.TLSVersion.TLSv1_3
+    inner.options |= ssl.OP_NO_TICKET
+    if server:
+        inner.num_tickets = 0  # a resumed session would be believed on yesterday's bundle
+    return inner
+
+
+def _inner(identity: X509Identity, alpn: tuple[str, ...], *, server: bool) -> _Inner:
+    inner = _bare(server=server)
+    inner.load_verify_locations(cadata=certificates_to_pem(identity.bundle.x509_authorities).decode("ascii"))
+    if alpn:
+        inner.set_alpn_protocols(alpn)
+    _load_identity(inner, identity)
+    return inner
+
+
+def _load_identity(context: ssl.SSLContext, identity: X509Identity) -> None:
+    """Load chain and key through a file without a name: the library reads keys from files only."""
+    with _nameless_file() as file:
+        file.write(identity.chain_pem + identity.key_pem.reveal())
+        file.flush()
+        context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
+
+
+def _nameless_file() -> Any:
+    """Return a file in memory, or where the kernel refuses one, a 0600 file without a name."""
+    try:
+        return os.fdopen(os.memfd_create("everyhop", os.MFD_CLOEXEC), "wb")
+    except OSError:
+        return tempfile.TemporaryFile()
