@@ -9,9 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from everyhop.apikeys import ApiKeys
 from everyhop.authority import Authority
 from everyhop.control.feed import Feed
+from everyhop.control.policy_holder import PolicyHolder
 from everyhop.control.service import ControlPlane, ControlPorts
+from everyhop.control.token_control import TokenWorks
+from everyhop.issuing import IssuingSettings, SigningKeys, TokenPorts, TokenService
 from everyhop.policy import parse_policy
 from everyhop.providers.keystores import MemoryKeyStore
 from everyhop.runtime.policy_files import PureRules
@@ -90,6 +94,8 @@ class ControlUnderTest:
         )
         self.authority.start()
         self.feed = Feed(self.clock)
+        self.policy = PolicyHolder()
+        self.works = self._token_works()
         self.control = ControlPlane(
             ControlPorts(
                 authority=self.authority,
@@ -100,7 +106,36 @@ class ControlUnderTest:
                 clock=self.clock,
                 pool=self.pool,
                 records_keep=timedelta(days=30),
+                tokens=self.works,
+                policy=self.policy,
             )
+        )
+
+    def _token_works(self) -> TokenWorks:
+        keystore, entropy = MemoryKeyStore(), RealEntropy()
+        settings = IssuingSettings(issuer="https://127.0.0.1:8443", trust_domain="shop.example")
+        keys = SigningKeys(
+            store=self.storage.issuing, keystore=keystore, clock=self.clock, settings=settings
+        )
+        keys.start()
+        api_keys = ApiKeys(
+            store=self.storage.api_keys,
+            keystore=keystore,
+            edge_scopes=self.policy.edge_scopes,
+            clock=self.clock,
+            entropy=entropy,
+        )
+        ports = TokenPorts(
+            keys=keys,
+            store=self.storage.issuing,
+            policy=self.policy,
+            journal=self.storage.token_journal,
+            clock=self.clock,
+            entropy=entropy,
+            api_keys=api_keys,
+        )
+        return TokenWorks(
+            service=TokenService(ports, settings), api_keys=api_keys, journal=self.storage.token_journal
         )
 
     def close(self) -> None:

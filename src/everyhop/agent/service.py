@@ -171,6 +171,22 @@ class WorkloadService:
                     last = bundle
                     yield bundle
 
+    async def service_of(self, peer: PeerInfo, spiffe_id: str = "") -> Service:
+        """Return the service that a peer is: the one asked for, or its first.
+
+        Raises InputError for a malformed id, AccessDenied when it is none, AttestationError when it is gone.
+        """
+        service = _chosen((await self._entitled(peer)).services, spiffe_id, peer)
+        if not peer.is_alive():
+            raise AttestationError(f"process {peer.pid} is gone")
+        return service
+
+    async def watch_service(self, peer: PeerInfo, spiffe_id: str = "") -> AsyncGenerator[Service]:
+        """Yield the service that a peer is, at once and after each change of anything; raises as above."""
+        async with aclosing(self._watch(peer)) as watch:
+            async for attested in watch:
+                yield _chosen(attested.services, spiffe_id, peer)
+
     async def jwt_svids(
         self, peer: PeerInfo, audience: tuple[str, ...], spiffe_id: str = ""
     ) -> tuple[tuple[str, JwtIdentity], ...]:
@@ -266,6 +282,18 @@ class WorkloadService:
         if bundle is None:
             raise Unavailable("the agent is starting")
         return bundle
+
+
+def _chosen(services: tuple[Service, ...], spiffe_id: str, peer: PeerInfo) -> Service:
+    """Return the service asked for, or the first; a peer without any was refused before."""
+    if not spiffe_id:
+        return services[0]
+    wanted = SpiffeId.parse(spiffe_id)
+    for service in services:
+        if service.spiffe_id == wanted:
+            return service
+    log.warning("refused: pid %d is not entitled to %s", peer.pid, wanted)
+    raise AccessDenied(f"not entitled to {wanted}")
 
 
 def _check_audience(audience: tuple[str, ...]) -> None:

@@ -117,6 +117,20 @@ class ServiceTokens:
         settled = (g.identity for g in reversed(valid) if self._is_settled(spiffe_id, g.identity.x5t))
         return next(settled, valid[0].identity)
 
+    def certificate_of(self, spiffe_id: SpiffeId, start: str) -> str | None:
+        """Return the thumbprint in use that begins with ``start``, newest first; None when there is none."""
+        known = [g.identity for g in reversed(self._generations.get(spiffe_id, ()))]
+        current = self._identities.current(spiffe_id)
+        now = self._clock.now()
+        return next(
+            (
+                identity.x5t
+                for identity in (current, *known)
+                if identity is not None and identity.expires_at > now and identity.x5t.startswith(start)
+            ),
+            None,
+        )
+
     def token_for(self, spiffe_id: SpiffeId, target: str, operation: str | None, x5t: str) -> str | None:
         """Return the token that is held for a certificate, None while there is none; never waits."""
         wish = TokenWish(spiffe_id=spiffe_id, target=target, operation=operation, x5t=x5t)
@@ -139,6 +153,11 @@ class ServiceTokens:
         if entry.refused is not None:
             raise AccessDenied(entry.refused)
         raise Unavailable("no token can be had now: the server does not answer")
+
+    async def fresh(self, wish: TokenWish) -> ServiceToken:
+        """Return a new token, whatever is held; raises as :meth:`token`."""
+        (token,) = await self._minting.mint(wish)
+        return token
 
     async def once(self, wish: TokenWish) -> ServiceToken:
         """Return a fresh token that nobody else gets; raises as :meth:`token`."""

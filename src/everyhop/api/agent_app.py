@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import Route
 
+from everyhop.agent import TokenWish
 from everyhop.api.http import make_app, read_message, reply
-from everyhop.control.messages import LaunchRequest, LaunchState, SvidReply, SvidRequest
+from everyhop.control.messages import (
+    LaunchRequest,
+    LaunchState,
+    SvidReply,
+    SvidRequest,
+    TokenReply,
+    TokenRequest,
+)
 from everyhop.core.errors import AttestationError, InputError, NotFound, Unavailable
 from everyhop.wire.peers import PeerInfo
 from everyhop.wire.processes import ProcessHandle, read_ids
@@ -18,7 +26,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from everyhop.agent import Attested, IdentityCache, TokenCache, WorkloadService
+    from everyhop.agent import Attested, IdentityCache, ServiceTokens, TokenCache, WorkloadService
     from everyhop.control.node import Node
     from everyhop.policy.model import Service
 
@@ -27,9 +35,15 @@ class OwnerDoor:
     """What ``everyhop run``, ``svid``, ``call``, ``why --pid`` and ``envoy show`` ask."""
 
     def __init__(
-        self, node: Node, workloads: WorkloadService, identities: IdentityCache, tokens: TokenCache
+        self,
+        node: Node,
+        workloads: WorkloadService,
+        identities: IdentityCache,
+        tokens: TokenCache,
+        service_tokens: ServiceTokens,
     ) -> None:
         self._node = node
+        self._service_tokens = service_tokens
         self._workloads = workloads
         self._identities = identities
         self._tokens = tokens
@@ -43,6 +57,7 @@ class OwnerDoor:
                 Route("/v1/launches/{id}", self._news, methods=["POST"]),
                 Route("/v1/launches/{id}", self._end, methods=["DELETE"]),
                 Route("/v1/svid", self._svid, methods=["POST"]),
+                Route("/v1/token", self._token, methods=["POST"]),
                 Route("/v1/why", self._why),
                 Route("/v1/envoy/{service}", self._envoy),
             ]
@@ -90,6 +105,22 @@ class OwnerDoor:
                 expires_at=identity.expires_at,
             )
         )
+
+    async def _token(self, request: Request) -> Response:
+        """Mint a token of any service: the owner may be any of them anyway (``svid fetch``)."""
+        message = await read_message(request, TokenRequest, max_bytes=65536)
+        caller = self._service(message.caller).spiffe_id
+        self._service(message.target)
+        x5t = message.x5t or (await self._identities.x509(caller)).x5t
+        wish = TokenWish(
+            spiffe_id=caller,
+            target=message.target,
+            operation=message.operation,
+            x5t=x5t,
+            scope=None if message.scope is None else frozenset(message.scope),
+        )
+        token = await self._service_tokens.fresh(wish)
+        return reply(TokenReply(token=token.token, jti=token.jti, expires_at=token.expires_at, x5t=x5t))
 
     async def _why(self, request: Request) -> Response:
         text = request.query_params.get("pid", "")

@@ -70,6 +70,7 @@ async def on_everyhop_error(request: Request, error: Exception) -> Response:
         hint=error.hint,
         problems=problems,
         retry=retry,
+        token_code=getattr(error, "token_code", None),
     )
 
 

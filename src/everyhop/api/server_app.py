@@ -11,6 +11,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from everyhop.api.http import make_app, read_message, reply
+from everyhop.api.token_admin import token_routes
 from everyhop.auditlog import Kind, Order, RecordFilter
 from everyhop.auditlog.query import MAX_PAGE
 from everyhop.authority import AuthorityKind
@@ -18,6 +19,9 @@ from everyhop.authz import Engine
 from everyhop.control.messages import (
     UNCHANGED,
     AgentReport,
+    ExchangeTokenRequest,
+    MintTokensRequest,
+    MintTokensResponse,
     RecordBatch,
     RecordsAccepted,
     SignJwtRequest,
@@ -53,6 +57,7 @@ def _update(known: Truth | None, truth: Truth) -> bytes:
         if known is None or truth.bundle_sequence != known.bundle_sequence
         else UNCHANGED,
         authority=truth.authority if known is None or truth.authority != known.authority else None,
+        tokens=msgspec.Raw(truth.tokens) if known is None or truth.tokens != known.tokens else UNCHANGED,
     )
     return msgspec.json.encode(update) + b"\n"
 
@@ -70,6 +75,8 @@ class AgentDoor:
                 Route("/v1/updates/{agent}", self._updates),
                 Route("/v1/sign-x509", self._sign_x509, methods=["POST"]),
                 Route("/v1/sign-jwt", self._sign_jwt, methods=["POST"]),
+                Route("/v1/tokens/mint", self._mint, methods=["POST"]),
+                Route("/v1/tokens/exchange", self._exchange, methods=["POST"]),
                 Route("/v1/records", self._records, methods=["POST"]),
                 Route("/v1/report", self._report, methods=["POST"]),
             ]
@@ -103,6 +110,15 @@ class AgentDoor:
         return reply(
             SignJwtResponse(token=issued.token, issued_at=issued.issued_at, expires_at=issued.expires_at)
         )
+
+    async def _mint(self, request: Request) -> Response:
+        message = await read_message(request, MintTokensRequest)
+        results = await self._control.tokens.mint(message.agent, message.items)
+        return reply(MintTokensResponse(results=results))
+
+    async def _exchange(self, request: Request) -> Response:
+        message = await read_message(request, ExchangeTokenRequest, max_bytes=256 * 1024)
+        return reply(await self._control.tokens.exchange(message))
 
     async def _records(self, request: Request) -> Response:
         message = await read_message(request, RecordBatch)
@@ -178,6 +194,7 @@ class AdminDoor:
                 Route("/v1/rotate", self._rotate, methods=["POST"]),
                 Route("/v1/policy", self._policy_status, methods=["GET"]),
                 Route("/v1/policy", self._policy, methods=["POST"]),
+                *token_routes(self._control),
             ]
         )
 

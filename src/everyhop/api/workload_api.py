@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from grpclib.exceptions import GRPCError
 from grpclib.reflection.service import ServerReflection
 
+from everyhop.api.tokens_rpc import TokensApi
 from everyhop.core.errors import InputError
 from everyhop.spiffe.bundle import encode_jwt_bundle
 from everyhop.wire.rpc import Call, Cardinality, GrpcStatus, Guarded, Method, Service
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from grpclib._typing import IServable
 
     from everyhop.agent import WorkloadService, X509Context
+    from everyhop.control.workload_tokens import WorkloadTokens
     from everyhop.spiffe.bundle import Bundle
 
 log = logging.getLogger(__name__)
@@ -51,13 +53,22 @@ SECURITY_HEADER: Final = "workload.spiffe.io"
 
 
 def workload_server(
-    service: WorkloadService, *, limits: Limits | None = None, kernel_pidfd: bool = True
+    service: WorkloadService,
+    *,
+    tokens: WorkloadTokens | None = None,
+    limits: Limits | None = None,
+    kernel_pidfd: bool = True,
 ) -> PeerServer:
-    """Return a server of the Workload API with gRPC reflection, to be started on a listening socket."""
-    api = WorkloadApi(service).routes()
+    """Return a server of the Workload API with gRPC reflection, to be started on a listening socket.
+
+    With ``tokens`` it offers ``everyhop.workload.v1.Tokens`` too.
+    """
+    ours: list[IServable] = [WorkloadApi(service).routes()]
+    if tokens is not None:
+        ours.append(Service(TokensApi(tokens).methods(), guard=require_security_header))
     reflected: list[IServable] = [
-        entry if entry is api else Guarded(entry, require_security_header)
-        for entry in ServerReflection.extend([api], pool=POOL)
+        entry if entry in ours else Guarded(entry, require_security_header)
+        for entry in ServerReflection.extend(ours, pool=POOL)
     ]
     return PeerServer(reflected, limits=limits, kernel_pidfd=kernel_pidfd)
 

@@ -10,6 +10,11 @@ import msgspec
 
 from everyhop.control.messages import (
     AgentReport,
+    ExchangeTokenRequest,
+    ExchangeTokenResponse,
+    MintItem,
+    MintTokensRequest,
+    MintTokensResponse,
     RecordBatch,
     RecordsAccepted,
     SignJwtRequest,
@@ -19,18 +24,20 @@ from everyhop.control.messages import (
     SignX509Response,
     Update,
 )
-from everyhop.core.errors import AccessDenied, Unavailable
+from everyhop.core.errors import AccessDenied, TokenError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
+    from everyhop.agent import TokenWish
     from everyhop.auditlog import Record
-    from everyhop.control.messages import SignX509Result
+    from everyhop.control.messages import MintResult, SignX509Result
 
 T = TypeVar("T")
 _BASE: Final = "http://server"
 _SILENCE_SECONDS: Final = 10.0
+_UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 
 
@@ -56,6 +63,11 @@ class ControlClient:
             raise Unavailable(f"the server does not answer: {type(error).__name__}") from error
         if answer.status_code == _FORBIDDEN:
             raise AccessDenied(str(answer.json().get("detail", "refused")))
+        if answer.status_code == _UNAUTHORIZED:
+            problem = answer.json()
+            raise TokenError(
+                str(problem.get("token_code", "TOKEN_INVALID")), str(problem.get("detail", "refused"))
+            )
         if answer.status_code >= 400:  # noqa: PLR2004  # every HTTP error
             raise Unavailable(f"the server refuses {path}: {answer.status_code} {answer.text[:200]}")
         try:
@@ -90,6 +102,26 @@ class ControlClient:
         """Ask for a JWT-SVID; raises AccessDenied when the policy does not know the identity."""
         message = SignJwtRequest(agent=self.agent, spiffe_id=spiffe_id, audience=list(audience))
         return await self._post("/v1/sign-jwt", message, SignJwtResponse)
+
+    async def mint(self, wishes: Sequence[tuple[TokenWish, int]]) -> list[MintResult]:
+        """Ask for so many access tokens per wish; results keep the order."""
+        items = [
+            MintItem(
+                spiffe_id=str(wish.spiffe_id),
+                target=wish.target,
+                operation=wish.operation,
+                scope=None if wish.scope is None else sorted(wish.scope),
+                x5t=wish.x5t,
+                count=count,
+            )
+            for wish, count in wishes
+        ]
+        message = MintTokensRequest(agent=self.agent, items=items)
+        return (await self._post("/v1/tokens/mint", message, MintTokensResponse)).results
+
+    async def exchange(self, request: ExchangeTokenRequest) -> ExchangeTokenResponse:
+        """Exchange a token; raises AccessDenied or TokenError when the server refuses."""
+        return await self._post("/v1/tokens/exchange", request, ExchangeTokenResponse)
 
     async def send_records(self, records: list[Record]) -> RecordsAccepted:
         """Hand records over; when this returns they are durable."""

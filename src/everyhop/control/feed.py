@@ -31,6 +31,8 @@ class Truth:
     bundle: bytes
     bundle_sequence: int
     authority: str
+    tokens: bytes
+    token_sequence: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

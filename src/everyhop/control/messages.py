@@ -32,11 +32,15 @@ class Update(Message, frozen=True, omit_defaults=True):
 
 
 class RevokedDocument(Message, frozen=True):
-    """What is believed no more: signing keys, and tokens and transactions until the given end (epoch seconds)."""
+    """What is believed no more: signing keys, and tokens and transactions until the given end (epoch seconds).
+
+    Of a subject in ``subs``, what was issued up to the given moment.
+    """
 
     kids: list[str] = []
     jtis: dict[str, int] = {}
     txns: dict[str, int] = {}
+    subs: dict[str, int] = {}
 
 
 class TokenTruthDocument(Message, frozen=True):
@@ -298,3 +302,78 @@ class TokenReply(Message, frozen=True):
     jti: str
     expires_at: int
     x5t: str
+
+
+class RevokeRequest(Message, frozen=True):
+    """What to take back: one token, a transaction, or everything that a subject had up to now; exactly one."""
+
+    token: str | None = None
+    txn: str | None = None
+    subject: str | None = None
+
+
+class TokenText(Message, frozen=True):
+    """One token."""
+
+    token: str
+
+
+class SigningKeyView(Message, frozen=True):
+    """One key that signs tokens, as the owner may see it."""
+
+    kid: str
+    algorithm: str
+    state: str
+    created_at: datetime
+    activated_at: datetime | None
+    retired_at: datetime | None
+    published_sequence: int
+
+
+class SigningRotation(Message, frozen=True):
+    """Publish the next signing key; ``now`` lets it sign once every agent holds it (``timeout`` in seconds)."""
+
+    now: bool = False
+    timeout: float = 20.0
+
+
+class ApiKeyWish(Message, frozen=True):
+    """An API key to be made: its owner, what it opens (``service.operation``), from where, for how long."""
+
+    owner: str
+    scopes: list[str]
+    environment: str = "live"
+    sources: list[str] = []
+    life_seconds: float | None = None
+
+
+class ApiKeyRotation(Message, frozen=True):
+    """How long a key that is replaced goes on."""
+
+    overlap_seconds: float | None = None
+
+
+class ApiKeyView(Message, frozen=True):
+    """One API key as the owner may see it; the key cannot be told from it."""
+
+    lookup: str
+    environment: str
+    owner: str
+    scopes: list[str]
+    sources: list[str]
+    state: str
+    created_at: datetime
+    expires_at: datetime
+    last_used_at: datetime | None = None
+    replaces: str | None = None
+    replaced_by: str | None = None
+
+
+class ApiKeyCreated(Message, frozen=True):
+    """A new API key: ``key`` is shown once and kept nowhere."""
+
+    key: str
+    entry: ApiKeyView
+
+    def __repr__(self) -> str:
+        return f"ApiKeyCreated(entry={self.entry!r})"

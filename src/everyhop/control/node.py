@@ -19,6 +19,7 @@ import msgspec
 from everyhop.agent import Launch, LaunchState
 from everyhop.control.launching import egress_secret, environment_of, plan_launch
 from everyhop.control.messages import AgentReport, InstanceReport, LaunchReply
+from everyhop.control.policy_view import PolicyView
 from everyhop.core.errors import EveryhopError, NotFound, Unavailable
 from everyhop.dataplane.envoy import envoy_argv
 from everyhop.dataplane.spool import SpoolReader
@@ -27,12 +28,14 @@ from everyhop.spiffe.bundle import decode_bundle
 from everyhop.wire.processes import read_stat
 
 if TYPE_CHECKING:
-    from everyhop.agent import IdentityCache, LaunchRegistry, WorkloadService
+    from everyhop.agent import IdentityCache, LaunchRegistry, ServiceTokens, WorkloadService
     from everyhop.agent.changes import Changes
     from everyhop.control.client import ControlClient
+    from everyhop.control.credentials import Credentials
     from everyhop.control.launching import Places
     from everyhop.control.messages import LaunchRequest, LaunchState as LaunchNews, Update
     from everyhop.control.sidecars import Sidecars
+    from everyhop.control.token_truth import TokenTruth
     from everyhop.core.clock import Entropy
     from everyhop.core.secret import Secret
     from everyhop.dataplane.sds import SecretDiscovery
@@ -56,6 +59,9 @@ class NodePorts:
     workloads: WorkloadService
     secrets: SecretDiscovery
     sidecars: Sidecars
+    tokens: ServiceTokens
+    truth: TokenTruth
+    credentials: Credentials
     changes: Changes
     places: Places
     key: Secret
@@ -70,7 +76,7 @@ class Node:
 
     def __init__(self, ports: NodePorts) -> None:
         self._p = ports
-        self._snapshot: Snapshot | None = None
+        self._view: PolicyView | None = None
         self._bundle_sequence = 0
         self._spools: dict[str, SpoolReader] = {}
         self._waiting = 0
@@ -78,14 +84,14 @@ class Node:
     @property
     def snapshot(self) -> Snapshot:
         """Return the snapshot that this node enforces; raises Unavailable before the first."""
-        if self._snapshot is None:
+        if self._view is None:
             raise Unavailable("the agent has no policy yet")
-        return self._snapshot
+        return self._view.snapshot
 
     @property
     def is_ready(self) -> bool:
         """Tell whether workloads can be launched and attested."""
-        return self._snapshot is not None and self._bundle_sequence > 0
+        return self._view is not None and self._bundle_sequence > 0 and self._p.truth.sequence > 0
 
     async def run(self) -> None:
         """Do all of it until cancelled."""
@@ -93,6 +99,7 @@ class Node:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._p.identities.run())
             group.create_task(self._p.workloads.run())
+            group.create_task(self._p.tokens.run())
             group.create_task(self._follow_server())
             group.create_task(self._follow_changes())
             group.create_task(self._report_regularly())
@@ -109,6 +116,7 @@ class Node:
                     if wait > FIRST_RECONNECT_SECONDS:
                         wait = FIRST_RECONNECT_SECONDS
                         self._p.identities.retry_now()
+                        self._p.tokens.retry_now()
             except Unavailable as error:
                 # Before the first update it is only the server that takes its time to start.
                 level = logging.WARNING if self.is_ready else logging.INFO
@@ -119,9 +127,16 @@ class Node:
             wait = min(wait * 2, LAST_RECONNECT_SECONDS)
 
     async def _take(self, update: Update) -> None:
+        """Take over what is new.  What judges calls comes first: it must be in force before a sidecar asks."""
         if update.snapshot:
-            self._snapshot = await asyncio.to_thread(decode_snapshot, bytes(update.snapshot))
-            self._p.workloads.apply_snapshot(self._snapshot)
+            view = PolicyView(await asyncio.to_thread(decode_snapshot, bytes(update.snapshot)))
+            self._view = view
+            self._p.credentials.apply_policy(view)
+            self._p.workloads.apply_snapshot(view.snapshot)
+        if update.tokens:
+            self._p.truth.take(bytes(update.tokens), self.snapshot.trust_domain)
+            self._p.credentials.apply_verifier(self._p.truth.verifier)
+            self._p.tokens.drop(self._p.truth.is_dead)
         if update.bundle:
             bundle = decode_bundle(self.snapshot.trust_domain, bytes(update.bundle))
             self._bundle_sequence = bundle.sequence or 0
@@ -145,10 +160,15 @@ class Node:
             await self._p.changes.beyond(version)
 
     async def _apply(self, *, only: str | None = None) -> None:
-        if self._snapshot is None:
+        view = self._view
+        if view is None:
             return
         launches = self._p.registry.live()
-        await self._p.sidecars.apply(self._snapshot, launches, only=only)
+        services = {launch.service for launch in launches} & view.snapshot.services.keys()
+        self._p.tokens.need(
+            {view.snapshot.services[name].spiffe_id: view.audiences(name) for name in services}
+        )
+        await self._p.sidecars.apply(view, launches, epoch=self._p.truth.epoch, only=only)
         for launch in launches:
             self._spool_of(launch.instance)
         # Asked anew: a launch may have been registered while the files were written, and its directories are in use.
@@ -260,14 +280,15 @@ class Node:
         return min([self._bundle_sequence, *(self._p.secrets.acknowledged_bundle(i) for i in running)])
 
     async def _report(self) -> None:
-        if self._snapshot is None:
+        if self._view is None:
             return
         report = AgentReport(
             agent=self._p.client.agent,
-            snapshot=self._snapshot.hash,
+            snapshot=self._view.snapshot.hash,
             bundle_sequence=self._held_sequence(),
             instances=[self._instance(launch) for launch in self._p.registry.live()],
             spooled=self._waiting,
+            token_sequence=self._p.truth.sequence,
         )
         with suppress(EveryhopError):
             await self._p.client.report(report)

@@ -18,6 +18,7 @@ from everyhop.authority import AuthorityKind, AuthorityStatus
 from everyhop.control.feed import Truth
 from everyhop.control.messages import AuthorityView, SignX509Result
 from everyhop.control.policy_in_force import Rejected, check_candidate, rejection
+from everyhop.control.token_control import TokenControl
 from everyhop.core.clock import rfc3339
 from everyhop.core.errors import (
     AccessDenied,
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
     from everyhop.authority import Authority, IssuedJwt
     from everyhop.control.feed import Feed
     from everyhop.control.messages import AgentReport, SignX509Item
+    from everyhop.control.policy_holder import PolicyHolder
     from everyhop.control.ports import PolicyRules, PolicySource, SnapshotStore
+    from everyhop.control.token_control import TokenWorks
     from everyhop.core.clock import Clock
     from everyhop.policy.model import Snapshot
 
@@ -64,6 +67,8 @@ class ControlPorts:
     clock: Clock
     pool: Executor
     records_keep: timedelta
+    tokens: TokenWorks
+    policy: PolicyHolder
     urls: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -77,6 +82,10 @@ class ControlPlane:
         self._rejected: Rejected | None = None
         self._policy_lock = asyncio.Lock()
         self._rotation_lock = asyncio.Lock()
+        self._publish_lock = asyncio.Lock()
+        self.tokens = TokenControl(
+            ports.tokens, feed=ports.feed, clock=ports.clock, pool=ports.pool, publish=self._publish
+        )
 
     @property
     def feed(self) -> Feed:
@@ -109,6 +118,7 @@ class ControlPlane:
         stored = await self._work(self._p.snapshots.latest)
         if stored is not None:
             self._snapshot, self._document = decode_snapshot(stored), stored
+            self._p.policy.put(self._snapshot)
         try:
             await self.apply_policy(await self._work(source.read), source=source.name)
         except (PolicyError, Conflict, InputError) as error:
@@ -139,6 +149,7 @@ class ControlPlane:
             if await self._work(self._p.snapshots.save, document, snapshot.hash, source, self._p.clock.now()):
                 _log.info("policy applied", extra={"snapshot": snapshot.hash, "source": source})
             self._snapshot, self._document, self._rejected = snapshot, document, None
+            self._p.policy.put(snapshot)
             await self._publish()
             return snapshot
 
@@ -148,11 +159,16 @@ class ControlPlane:
         _log.error("policy cannot be read", extra={"source": source, "problem": error.message})
 
     async def _publish(self) -> None:
+        async with self._publish_lock:  # one at a time, or an older truth could come after a newer one
+            await self._publish_now()
+
+    async def _publish_now(self) -> None:
         bundle = await self._work(self._p.authority.bundle)
         entries = await self._work(self._p.authority.list_authorities)
         active = (
             e.id for e in entries if e.kind is AuthorityKind.X509 and e.status is AuthorityStatus.ACTIVE
         )
+        tokens, token_sequence = await self.tokens.truth()
         self._p.feed.publish(
             Truth(
                 snapshot=self._document,
@@ -160,6 +176,8 @@ class ControlPlane:
                 bundle=encode_bundle(bundle),
                 bundle_sequence=bundle.sequence or 0,
                 authority=next(active, ""),
+                tokens=tokens,
+                token_sequence=token_sequence,
             )
         )
 
@@ -333,11 +351,13 @@ class ControlPlane:
             "trust_domain": str(self.snapshot.trust_domain),
             **self.policy_status(),
             "bundle_sequence": None if truth is None else truth.bundle_sequence,
+            "token_sequence": None if truth is None else truth.token_sequence,
             "agents": [
                 {
                     "id": r.agent,
                     "snapshot": r.snapshot,
                     "bundle_sequence": r.bundle_sequence,
+                    "token_sequence": r.token_sequence,
                     "spooled_records": r.spooled,
                 }
                 for r in reports

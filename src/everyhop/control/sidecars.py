@@ -4,71 +4,90 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from everyhop.agent import LaunchState
-from everyhop.authz import reachable_targets
 from everyhop.control.launching import egress_secret
 from everyhop.dataplane.closing import closing_files
 from everyhop.dataplane.configuration import load_configuration
 from everyhop.dataplane.files import replace_files, write_files
+from everyhop.dataplane.lanes import carried_by
 from everyhop.dataplane.model import LOOPBACK, AppPort, AppSocket, Limits, Sidecar
 from everyhop.dataplane.render import render_sidecar
-from everyhop.policy.access import AccessIndex
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from everyhop.agent import Launch
+    from everyhop.control.policy_view import PolicyView
     from everyhop.core.secret import Secret
     from everyhop.dataplane.ads import ConfigDiscovery
     from everyhop.dataplane.configuration import Configuration
-    from everyhop.policy.model import Snapshot
+    from everyhop.dataplane.lanes import Carried
+    from everyhop.dataplane.ports import TokenSecrets
 
 Endpoints: TypeAlias = "tuple[tuple[str, int], ...]"
 """Where the sidecars of one service listen."""
 Grounds: TypeAlias = "tuple[object, ...]"
-"""What a sidecar's files were made from: policy, where the application listens, endpoints that matter to it."""
+"""What a sidecar's files were made from: policy, application, endpoints, credentials that matter to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """A sidecar that is to be rendered, and from what."""
+
+    grounds: Grounds
+    _: KW_ONLY
+    sidecar: Sidecar
+    endpoints: dict[str, Endpoints]
+    epoch: str
+    carried: Carried | None
 
 
 class Sidecars:
     """Renders what has changed, and nothing else.  Used from one event loop."""
 
     def __init__(
-        self, *, configs: ConfigDiscovery, key: Secret, node: str, sds_socket: Path, max_connections: int
+        self,
+        *,
+        configs: ConfigDiscovery,
+        tokens: TokenSecrets,
+        key: Secret,
+        node: str,
+        sds_socket: Path,
+        max_connections: int,
     ) -> None:
         self._configs = configs
+        self._tokens = tokens
         self._key = key
         self._node = node
         self._sds_socket = sds_socket
         self._limits = Limits(connections=max_connections)
         self._lock = asyncio.Lock()
         self._rendered: dict[str, Grounds] = {}
-        self._index: AccessIndex | None = None
-        self._indexed = ""
-        self._reach: dict[str, frozenset[str]] = {}
 
     async def apply(
-        self, snapshot: Snapshot, launches: Collection[Launch], *, only: str | None = None
+        self, view: PolicyView, launches: Collection[Launch], *, epoch: str, only: str | None = None
     ) -> None:
-        """Make the files of every launch's sidecar (or of ``only`` one) agree with the snapshot.
+        """Make the files of every launch's sidecar (or of ``only`` one) agree with the policy.
 
-        A sidecar whose policy, application and endpoints are what they were is not rendered again: with fifty
-        sidecars, a new one costs as much as with one.  Raises OSError when the disk refuses.
+        A sidecar whose policy, application, endpoints and credentials are what they were is not rendered again:
+        with fifty sidecars, a new one costs as much as with one.  ``epoch`` is a text that differs whenever keys
+        or revocations of tokens differ.  Raises OSError when the disk refuses.
         """
         async with self._lock:
             chosen = [launch for launch in launches if only in {None, launch.instance}]
-            for grounds, endpoints, sidecar in self._due(snapshot, chosen, endpoints_of(launches)):
-                held = self._configs.published(sidecar.instance)
+            for due in self._due(view, chosen, endpoints_of(launches), epoch):
+                instance = due.sidecar.instance
+                held = self._configs.published(instance)
                 try:
-                    configuration = await asyncio.to_thread(
-                        _write, snapshot, sidecar, endpoints, held, self._index
-                    )
+                    configuration = await asyncio.to_thread(_write, view, due, held)
                 except FileNotFoundError:
                     continue  # the launch has ended meanwhile, and its directory is gone
-                self._configs.publish(sidecar.instance, configuration)
-                self._rendered[sidecar.instance] = grounds
+                self._configs.publish(instance, configuration)
+                self._rendered[instance] = due.grounds
 
     def keep_only(self, instances: Collection[str]) -> None:
         """Forget the sidecars that are not among ``instances``."""
@@ -80,21 +99,24 @@ class Sidecars:
         return self._configs.enforced(instance)
 
     def _due(
-        self, snapshot: Snapshot, launches: Collection[Launch], endpoints: dict[str, Endpoints]
-    ) -> list[tuple[Grounds, dict[str, Endpoints], Sidecar]]:
-        """Return the sidecars whose grounds have changed, each with the endpoints that matter to it."""
-        if self._index is None or self._indexed != snapshot.hash:
-            self._index, self._indexed, self._reach = AccessIndex(snapshot), snapshot.hash, {}
-        due: list[tuple[Grounds, dict[str, Endpoints], Sidecar]] = []
+        self, view: PolicyView, launches: Collection[Launch], endpoints: dict[str, Endpoints], epoch: str
+    ) -> list[_Due]:
+        """Return the sidecars whose grounds have changed, each with what matters to it."""
+        due: list[_Due] = []
         for launch in launches:
-            if launch.service not in self._reach:
-                known = launch.service in snapshot.services
-                targets = reachable_targets(snapshot, launch.service, index=self._index) if known else []
-                self._reach[launch.service] = frozenset(targets)
-            relevant = {t: places for t, places in endpoints.items() if t in self._reach[launch.service]}
-            grounds = (snapshot.hash, launch.facts.get("app"), tuple(relevant.items()))
+            service = view.snapshot.services.get(launch.service)
+            reach = view.reach(launch.service)
+            relevant = {target: places for target, places in endpoints.items() if target in reach}
+            checked = epoch if view.checks_credentials(launch.service) else ""
+            audiences = {(a.target, a.operation) for a in view.audiences(launch.service)}
+            carried = None
+            if service is not None and audiences:
+                carried = carried_by(self._tokens, service.spiffe_id, audiences)
+            app = launch.facts.get("app")
+            grounds = (view.snapshot.hash, app, tuple(relevant.items()), checked, carried)
             if self._rendered.get(launch.instance) != grounds:
-                due.append((grounds, relevant, self.sidecar_of(launch)))
+                sidecar = self.sidecar_of(launch)
+                due.append(_Due(grounds, sidecar=sidecar, endpoints=relevant, epoch=checked, carried=carried))
         return due
 
     def sidecar_of(self, launch: Launch) -> Sidecar:
@@ -132,16 +154,14 @@ def endpoints_of(launches: Collection[Launch]) -> dict[str, tuple[tuple[str, int
     return {service: tuple(sorted(places)) for service, places in sorted(found.items())}
 
 
-def _write(
-    snapshot: Snapshot,
-    sidecar: Sidecar,
-    endpoints: dict[str, Endpoints],
-    held: Configuration | None,
-    index: AccessIndex | None,
-) -> Configuration:
+def _write(view: PolicyView, due: _Due, held: Configuration | None) -> Configuration:
     """Write the files of a sidecar; return what its Envoy is to be given."""
+    snapshot, sidecar = view.snapshot, due.sidecar
     if sidecar.service in snapshot.services:
-        write_files(sidecar.directory, render_sidecar(snapshot, sidecar, endpoints, index=index))
+        files = render_sidecar(
+            snapshot, sidecar, due.endpoints, index=view.index, epoch=due.epoch, carried=due.carried
+        )
+        write_files(sidecar.directory, files)
     else:
         replace_files(sidecar.directory, closing_files(snapshot, sidecar))
     return load_configuration(sidecar.directory, held)

@@ -11,18 +11,23 @@ import signal
 import socket
 from typing import TYPE_CHECKING
 
-from everyhop.agent import IdentityCache, LaunchRegistry, TokenCache, WorkloadService
+from everyhop.agent import IdentityCache, LaunchRegistry, ServiceTokens, TokenCache, WorkloadService
 from everyhop.agent.changes import Changes
 from everyhop.api.agent_app import OwnerDoor
+from everyhop.api.ext_authz import ExternalAuthorization, authorization_server
 from everyhop.api.http import http_server, serve_until_stopped
 from everyhop.api.workload_api import workload_server
 from everyhop.control.client import ControlClient
+from everyhop.control.credentials import Credentials
 from everyhop.control.launching import Places, load_key
 from everyhop.control.node import Node, NodePorts
 from everyhop.control.sidecars import Sidecars
+from everyhop.control.token_truth import TokenTruth
+from everyhop.control.workload_tokens import WorkloadTokens
 from everyhop.dataplane.envoy import locate_envoy
 from everyhop.dataplane.sds import SecretDiscovery, secrets_server
 from everyhop.providers.attestors import ProcInspector
+from everyhop.runtime.single_use import first_use
 from everyhop.runtime.system import SystemClock, SystemEntropy
 from everyhop.wire.sockets import UnixListener
 
@@ -59,6 +64,13 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
         )
         identities = IdentityCache(control=client, clock=clock, entropy=entropy, changes=changes)
         tokens = TokenCache(control=client, clock=clock)
+        service_tokens = ServiceTokens(
+            control=client, identities=identities, clock=clock, entropy=entropy, changes=changes
+        )
+        truth = TokenTruth(clock)
+        credentials = Credentials(
+            tokens=service_tokens, exchanger=client, first_use=first_use(settings, clock), clock=clock
+        )
         inspector = stack.enter_context(contextlib.closing(ProcInspector()))
         workloads = WorkloadService(
             inspector=inspector,
@@ -68,12 +80,25 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
             clock=clock,
             changes=changes,
         )
+        workload_tokens = WorkloadTokens(
+            workloads=workloads,
+            identities=identities,
+            launches=registry,
+            tokens=service_tokens,
+            exchanger=client,
+            truth=truth,
+        )
         secrets = SecretDiscovery(
-            identities=identities, launches=registry, workloads=workloads, changes=changes
+            identities=identities,
+            launches=registry,
+            workloads=workloads,
+            changes=changes,
+            tokens=service_tokens,
         )
         places, key = _places(layout), load_key(layout.agent_state / "key", entropy)
         sidecars = Sidecars(
             configs=secrets.configs,
+            tokens=service_tokens,
             key=key,
             node=client.agent,
             sds_socket=layout.sds_socket,
@@ -87,6 +112,9 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
                 workloads=workloads,
                 secrets=secrets,
                 sidecars=sidecars,
+                tokens=service_tokens,
+                truth=truth,
+                credentials=credentials,
                 changes=changes,
                 places=places,
                 key=key,
@@ -97,13 +125,18 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
             )
         )
         for server, path, mode in (
-            (workload_server(workloads), layout.workload_socket, 0o777),
+            (workload_server(workloads, tokens=workload_tokens), layout.workload_socket, 0o777),
             (secrets_server(secrets), layout.sds_socket, 0o600),
+            (
+                authorization_server(ExternalAuthorization(credentials, registry)),
+                layout.authz_socket,
+                0o600,
+            ),
         ):
             listener = stack.enter_context(contextlib.closing(UnixListener.bind(path, mode=mode)))
             await server.start(listener)
             stack.push_async_callback(server.close)
-        door = http_server(OwnerDoor(node, workloads, identities, tokens).app())
+        door = http_server(OwnerDoor(node, workloads, identities, tokens, service_tokens).app())
         owner = stack.enter_context(contextlib.closing(UnixListener.bind(layout.agent_socket, mode=0o600)))
         _log.info("serving", extra={"agent": client.agent, "pid": os.getpid()})
         async with asyncio.TaskGroup() as group:

@@ -96,6 +96,7 @@ def _modes(layout: StateLayout) -> Iterator[Finding]:
         layout.server_socket,
         layout.agent_socket,
         layout.sds_socket,
+        layout.authz_socket,
     )
     bad = [p for p in private if p.exists() and stat.S_IMODE(p.stat().st_mode) & 0o077]
     foreign = layout.root.stat().st_uid != os.getuid()

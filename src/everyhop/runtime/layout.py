@@ -64,6 +64,11 @@ class StateLayout:
         return self.run / "sds.sock"
 
     @property
+    def authz_socket(self) -> Path:
+        """Where the node's own Envoys have credentials checked, mode 0600 and peer-checked."""
+        return self.run / "authz.sock"
+
+    @property
     def agent_socket(self) -> Path:
         """The agent's door for the owner (``everyhop run``), mode 0600."""
         return self.run / "agent.sock"

@@ -14,6 +14,7 @@ from everyhop.api.http import http_server, serve_until_stopped
 from everyhop.api.server_app import AdminDoor, AgentDoor
 from everyhop.authority import Authority, AuthoritySettings
 from everyhop.control.feed import Feed
+from everyhop.control.policy_holder import PolicyHolder
 from everyhop.control.service import ControlPlane, ControlPorts
 from everyhop.core.errors import Conflict, InputError, PolicyError
 from everyhop.policy import decode_snapshot, parse_policy
@@ -22,6 +23,7 @@ from everyhop.runtime.face import describe
 from everyhop.runtime.face_server import face_service, oauth_door
 from everyhop.runtime.policy_files import PolicyFiles, PureRules
 from everyhop.runtime.system import SystemClock, SystemEntropy
+from everyhop.runtime.token_works import token_works
 from everyhop.storage import open_storage
 from everyhop.wire.sockets import UnixListener
 
@@ -95,7 +97,7 @@ def _authority(storage: Storage, layout: StateLayout, settings: Settings, domain
 def _control_plane(
     storage: Storage, layout: StateLayout, settings: Settings, authority: Authority, pool: Executor
 ) -> ControlPlane:
-    clock = SystemClock()
+    clock, policy = SystemClock(), PolicyHolder()
     return ControlPlane(
         ControlPorts(
             authority=authority,
@@ -106,6 +108,8 @@ def _control_plane(
             clock=clock,
             pool=pool,
             records_keep=settings.records_keep,
+            tokens=token_works(storage, layout, settings, authority.trust_domain, policy),
+            policy=policy,
             urls=describe(layout, settings),
         )
     )
@@ -159,6 +163,7 @@ async def _serve(
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(control.run_schedule()),
+                group.create_task(control.tokens.run_schedule()),
                 group.create_task(watch_policy(control, source, applied)),
             ]
             for server, listener in doors:

@@ -19,7 +19,15 @@ class FakeClock:
 
 
 def _truth(sequence: int) -> Truth:
-    return Truth(snapshot=b"s", snapshot_hash="h", bundle=b"b", bundle_sequence=sequence, authority="a")
+    return Truth(
+        snapshot=b"s",
+        snapshot_hash="h",
+        bundle=b"b",
+        bundle_sequence=sequence,
+        authority="a",
+        tokens=b"t",
+        token_sequence=1,
+    )
 
 
 def _report(agent: str, sequence: int) -> AgentReport:

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Envoy's questions about credentials (external authorization, v3) on the agent's ``authz.sock``.
+
+This module only translates; what is believed is decided by :class:`everyhop.control.credentials.Credentials`.
+Only the Envoy of a living launch is answered.  Whatever goes wrong refuses the call, without saying what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote_to_bytes
+
+from everyhop.control.credentials import Passed, Shown
+from everyhop.core.errors import EveryhopError, InputError, TokenError, Unavailable
+from everyhop.sdk.headers import Headers, MalformedCredentialError, bearer_token, txn_token
+from everyhop.tokens.codes import TokenCode, challenge, status_of
+from everyhop.wire.ext_authz import CHECK, OVERWRITE, CheckRequest, CheckResponse
+from everyhop.wire.rpc import Call, Cardinality, Method, Service
+from everyhop.wire.transport import Limits, PeerServer
+from everyhop.x509.certificates import certificates_from_pem
+from everyhop.x509.thumbprint import x5t_s256
+
+if TYPE_CHECKING:
+    from everyhop.agent import Launch, LaunchRegistry
+    from everyhop.control.credentials import Credentials
+    from everyhop.wire.ext_authz import AttributeContext
+
+log = logging.getLogger(__name__)
+
+INSTANCE: Final = "x-everyhop-instance"
+POINT: Final = "x-everyhop-point"
+DECISION: Final = b"x-everyhop-decision"
+RBAC: Final = "envoy.filters.http.rbac"
+OPERATION: Final = "shadow_effective_policy_id"
+
+MAX_WAITING: Final = 512
+DEADLINE_SECONDS: Final = 1.8  # Envoy gives up after two: it is better to know why
+UNAVAILABLE: Final = 503
+_PERMISSION_DENIED: Final = 7  # google.rpc.Code
+_LIMITS: Final = Limits(streams_per_connection=1024, resets_per_connection=1_000_000)
+_MAX_DECISION: Final = 64
+_TITLES: Final = {401: "Unauthorized", 403: "Forbidden", 503: "Service Unavailable"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A check request, read."""
+
+    attributes: AttributeContext
+    headers: Headers
+    decision: str
+
+    @classmethod
+    def read(cls, request: CheckRequest) -> _Question:
+        http = request.attributes.request.http
+        fields = [(field.key, field.raw_value or field.value) for field in http.header_map.headers]
+        decisions = [value for name, value in fields if name.lower() == DECISION]
+        decision = decisions[0][:_MAX_DECISION].decode("ascii", "replace") if len(decisions) == 1 else ""
+        return cls(request.attributes, Headers(fields), decision if decision.isprintable() else "")
+
+    @property
+    def operation(self) -> str:
+        """Return the operation that Envoy's policy filter has found."""
+        metadata = self.attributes.metadata_context.filter_metadata
+        name = metadata[RBAC].fields[OPERATION].string_value if RBAC in metadata else ""
+        if not name:
+            raise InputError("the question names no operation")
+        return name
+
+    def shown(self, caller: str) -> Shown:
+        """Return what the call shows; raises TokenError for a credential that has more than one reading."""
+        query = self.attributes.request.http.path.partition(b"?")[2]
+        certificate = self.attributes.source.certificate
+        try:
+            return Shown(
+                caller=caller,
+                x5t=thumbprint_of(certificate) if certificate else None,
+                operation=self.operation,
+                token=bearer_token(self.headers, query),
+                txn=txn_token(self.headers),
+                source=self.attributes.source.address.socket_address.address or None,
+            )
+        except MalformedCredentialError as error:
+            raise TokenError(TokenCode.TOKEN_MALFORMED, str(error)) from error
+
+
+class ExternalAuthorization:
+    """Answers the sidecars of this node.  All use is from one event loop."""
+
+    def __init__(self, credentials: Credentials, launches: LaunchRegistry) -> None:
+        self._credentials = credentials
+        self._launches = launches
+        self._waiting = 0
+
+    async def check(self, call: Call[CheckRequest, CheckResponse]) -> None:
+        """Answer one question; raises AttestationError for a peer that is no sidecar."""
+        (instance,) = call.metadata(INSTANCE) or ("",)
+        (point,) = call.metadata(POINT) or ("",)
+        launch = self._launches.check_sidecar(call.peer, instance)
+        question = _Question.read(await call.receive_only())
+        await call.send(await self._answer(launch, point, question))
+
+    async def _answer(self, launch: Launch, point: str, question: _Question) -> CheckResponse:
+        try:
+            if self._waiting >= MAX_WAITING:
+                raise Unavailable("too many checks are waiting")
+            self._waiting += 1
+            try:
+                async with asyncio.timeout(DEADLINE_SECONDS):
+                    return passed(await self._judge(launch, point, question))
+            finally:
+                self._waiting -= 1
+        except TokenError as error:
+            code = error.token_code
+            _tell(logging.INFO, launch, point, question, f"{code}: {error.message}")
+            return denied(status_of(code), code, question.decision, authenticate=challenge(code))
+        except EveryhopError as error:
+            _tell(logging.WARNING, launch, point, question, error.message)
+        except TimeoutError:
+            _tell(logging.WARNING, launch, point, question, "no answer in time")
+        except Exception:
+            log.exception("a check failed; the call is refused")
+        return denied(UNAVAILABLE, "UNAVAILABLE", question.decision)
+
+    async def _judge(self, launch: Launch, point: str, question: _Question) -> Passed:
+        match point:
+            case "ingress":
+                caller = question.attributes.source.principal
+                if not caller:
+                    raise InputError("the question names no caller")
+                return await self._credentials.ingress(launch.service, question.shown(caller))
+            case "egress":
+                about = question.attributes.context_extensions
+                return await self._credentials.egress(
+                    launch.service, about["target"], about["operation"], about["generation"]
+                )
+            case "edge":
+                return await self._credentials.edge(launch.service, question.shown("outside"))
+            case _:
+                raise InputError("the question is of no known point")
+
+
+def authorization_server(authorization: ExternalAuthorization) -> PeerServer:
+    """Return the gRPC server for ``authz.sock``.  Start it in the event loop that made it."""
+    method = Method(
+        path=CHECK,
+        cardinality=Cardinality.UNARY_UNARY,
+        request=CheckRequest,
+        reply=CheckResponse,
+        handler=authorization.check,
+    )
+    return PeerServer([Service([method])], limits=_LIMITS)
+
+
+def thumbprint_of(certificate: str) -> str:
+    """Return ``x5t#S256`` of a certificate as Envoy sends it (URL-encoded PEM); raises InputError."""
+    return x5t_s256(certificates_from_pem(unquote_to_bytes(certificate))[0])
+
+
+def passed(answer: Passed) -> CheckResponse:
+    """Return the message that lets a call go on."""
+    response = CheckResponse()
+    for name, value in answer.headers.items():
+        option = response.ok_response.headers.add(append_action=OVERWRITE)
+        option.header.key, option.header.value = name.encode(), value.encode("ascii")
+    response.ok_response.headers_to_remove.extend(answer.remove)
+    response.ok_response.SetInParent()
+    metadata: dict[str, Any] = {}
+    if answer.until is not None:
+        metadata["until"] = answer.until
+        metadata["headers"] = answer.headers
+    if answer.user is not None:
+        metadata["user"] = answer.user
+    response.dynamic_metadata.update(metadata)
+    return response
+
+
+def denied(status: int, code: str, decision: str, *, authenticate: str | None = None) -> CheckResponse:
+    """Return the message that refuses a call: problem+json with the code and the decision id, nothing else."""
+    response = CheckResponse()
+    response.status.code = _PERMISSION_DENIED
+    refusal = response.denied_response
+    refusal.status.code = status
+    title = _TITLES[status]
+    problem = {"type": "about:blank", "title": title, "status": status, "code": code}
+    refusal.body = json.dumps(problem | ({"decision": decision} if decision else {}))
+    headers = {"content-type": "application/problem+json"}
+    if authenticate is not None:
+        headers["www-authenticate"] = authenticate
+    for name, value in headers.items():
+        option = refusal.headers.add(append_action=OVERWRITE)
+        option.header.key, option.header.value = name.encode(), value.encode("ascii")
+    response.dynamic_metadata.update({"code": code, "title": title})
+    return response
+
+
+def _tell(level: int, launch: Launch, point: str, question: _Question, reason: str) -> None:
+    log.log(
+        level,
+        "call refused: %s",
+        reason,
+        extra={
+            "instance": launch.instance,
+            "service": launch.service,
+            "point": point,
+            "decision": question.decision,
+        },
+    )

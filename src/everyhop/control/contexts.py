@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The service context: what one workload's own code needs to decide as its sidecar does (JSON, format 1).
+
+It is public within the service: doors and who may use them, the keys and revocations that tokens are checked
+with, and the services that this one may call.  It holds no secret.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from everyhop.authz import Grants, service_table
+from everyhop.core.decision import Effect
+from everyhop.policy.access import AccessIndex
+from everyhop.policy.model import OUTSIDE, TokenMode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from everyhop.authz import OperationEntry, Verdict
+    from everyhop.control.messages import TokenTruthDocument
+    from everyhop.policy.model import Operation, Snapshot
+
+FORMAT: Final = 1
+_TOKEN_MODES: Final = {
+    TokenMode.NONE: "none",
+    TokenMode.SERVICE: "service",
+    TokenMode.OPERATION: "operation",
+}
+
+
+class ServiceContexts:
+    """Builds contexts; what depends on the policy alone is built once per service and snapshot."""
+
+    def __init__(self) -> None:
+        self._snapshot: Snapshot | None = None
+        self._index: AccessIndex | None = None
+        self._static: dict[str, tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]] = {}
+
+    def document(
+        self,
+        snapshot: Snapshot,
+        service: str,
+        truth: TokenTruthDocument,
+        endpoints: Mapping[str, tuple[tuple[str, int], ...]],
+    ) -> bytes:
+        """Return the context of a declared service as JSON; the same facts give the same bytes."""
+        operations, targets = self._static_of(snapshot, service)
+        return msgspec.json.encode(
+            {
+                "format": FORMAT,
+                "service": service,
+                "spiffe_id": str(snapshot.services[service].spiffe_id),
+                "trust_domain": str(snapshot.trust_domain),
+                "issuer": truth.issuer,
+                "snapshot": snapshot.hash,
+                "sequence": truth.sequence,
+                "jwks": truth.jwks,
+                "revoked": truth.revoked,
+                "operations": operations,
+                "targets": {
+                    name: {**target, "ingress": [f"{host}:{port}" for host, port in endpoints.get(name, ())]}
+                    for name, target in targets.items()
+                },
+            }
+        )
+
+    def _static_of(
+        self, snapshot: Snapshot, service: str
+    ) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+        if self._snapshot is not snapshot:
+            self._snapshot, self._index, self._static = snapshot, AccessIndex(snapshot), {}
+        if service not in self._static:
+            table = service_table(snapshot, service, index=self._index)
+            operations = [_own_operation(entry) for entry in table.entries]
+            self._static[service] = operations, _targets(snapshot, service, self._index)
+        return self._static[service]
+
+
+def _own_operation(entry: OperationEntry) -> dict[str, Any]:
+    body = entry.operation.body
+    verdicts = {**entry.verdicts, OUTSIDE: entry.outside}
+    return {
+        **_operation(entry.operation),
+        "protocol": entry.operation.protocol.value,
+        "probe": entry.is_probe,
+        "body": None if body is None else msgspec.Raw(body.document),
+        "callers": {who: _rule(v) for who, v in verdicts.items() if v.effect is Effect.ALLOW},
+    }
+
+
+def _rule(verdict: Verdict) -> dict[str, str | None]:
+    return {"rule": verdict.rule, "user": verdict.user.value}
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    return {
+        "name": operation.name,
+        "method": operation.route.method,
+        "path": operation.route.template,
+        "token": _TOKEN_MODES[operation.token],
+        "once": operation.once,
+    }
+
+
+def _targets(snapshot: Snapshot, caller: str, index: AccessIndex | None) -> dict[str, dict[str, Any]]:
+    grants = Grants(snapshot, index)
+    found = {}
+    for name, service in sorted(snapshot.services.items()):
+        granted = grants.operations(caller, name) or frozenset()
+        operations = [_operation(o) for o in service.operations if o.name in granted]
+        if operations:
+            found[name] = {"spiffe_id": str(service.spiffe_id), "operations": operations}
+    return found

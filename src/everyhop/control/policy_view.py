@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One snapshot with what is looked up in it again and again, each built at its first use."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from everyhop.agent import Audience
+from everyhop.authz import Grants, reachable_targets
+from everyhop.authz.requirements import requirement_of
+from everyhop.core.errors import NotFound
+from everyhop.policy.access import AccessIndex
+from everyhop.policy.model import OUTSIDE, TokenMode
+
+if TYPE_CHECKING:
+    from everyhop.authz import Requirement
+    from everyhop.policy.model import Snapshot
+
+
+class PolicyView:
+    """Questions about one snapshot that the agent asks for each call."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._reach: dict[str, frozenset[str]] = {}
+        self._audiences: dict[str, frozenset[Audience]] = {}
+        self._requirements: dict[tuple[str, str, str], Requirement] = {}
+
+    @cached_property
+    def index(self) -> AccessIndex:
+        """Return the rules by door."""
+        return AccessIndex(self.snapshot)
+
+    @cached_property
+    def grants(self) -> Grants:
+        """Return what tokens may say."""
+        return Grants(self.snapshot, self.index)
+
+    def audiences(self, service: str) -> frozenset[Audience]:
+        """Return the tokens that the calls of a service need; none for one that is not declared."""
+        if service not in self._audiences:
+            self._audiences[service] = frozenset(
+                Audience(
+                    target=target,
+                    operation=operation,
+                    grants=self.grants.operations(service, target) or frozenset(),
+                )
+                for target, operation in self.grants.audiences(service)
+            )
+        return self._audiences[service]
+
+    def reach(self, service: str) -> frozenset[str]:
+        """Return the services that a service may call; none for one that is not declared."""
+        if service not in self._reach:
+            known = service in self.snapshot.services
+            targets = reachable_targets(self.snapshot, service, index=self.index) if known else []
+            self._reach[service] = frozenset(targets)
+        return self._reach[service]
+
+    def checks_credentials(self, service: str) -> bool:
+        """Tell whether some call of a service may carry a token or a user that counts."""
+        declared = self.snapshot.services.get(service)
+        return declared is not None and any(
+            operation.token is not TokenMode.NONE or self.index.of(service, operation.name).with_user
+            for operation in declared.operations
+        )
+
+    def requirement(self, caller: str, target: str, operation: str) -> Requirement:
+        """Return what a permitted call carries; ``caller`` is a SPIFFE ID or ``outside``.
+
+        Raises NotFound for a door or a caller that this snapshot does not declare.
+        """
+        key = caller, target, operation
+        found = self._requirements.get(key)
+        if found is None:
+            found = self._requirements[key] = self._requirement_of(*key)
+        return found
+
+    def _requirement_of(self, caller: str, target: str, operation: str) -> Requirement:
+        owner = OUTSIDE if caller == OUTSIDE else getattr(self.snapshot.service_of(caller), "name", None)
+        service = self.snapshot.services.get(target)
+        doors = () if service is None else (*service.operations, *service.probes)
+        door = next((o for o in doors if o.name == operation), None)
+        if owner is None or service is None or door is None:
+            raise NotFound(
+                f"the policy in force does not know {target[:80]}.{operation[:80]} for this caller"
+            )
+        user = self.index.of(target, operation).user_mode(owner)
+        return requirement_of(target, None if door in service.probes else door, user)

@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tokens in the control plane: minting for agents, signing keys, revocation, API keys, and what agents are told.
+
+Every change of keys or revocations is published at once: an agent holds it a moment later.  Changes made by
+another process that shares the database are noticed within a quarter of a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+import msgspec
+
+from everyhop.control.messages import (
+    ApiKeyCreated,
+    ApiKeyView,
+    ExchangeTokenResponse,
+    MintedToken,
+    MintResult,
+    RevokedDocument,
+    SigningKeyView,
+    TokenTruthDocument,
+)
+from everyhop.core.errors import AccessDenied, InputError, TokenError, Unavailable
+from everyhop.issuing import ADMIN, ExchangeRequest, GrantRefused, MintRequest, TokenService
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from concurrent.futures import Executor
+
+    from everyhop.apikeys import ApiKeyEntry, ApiKeys
+    from everyhop.control.feed import Feed
+    from everyhop.control.messages import ApiKeyWish, ExchangeTokenRequest, MintItem, RevokeRequest
+    from everyhop.core.clock import Clock
+    from everyhop.issuing import SigningKey, TokenTruth
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 0.25
+TICK_SECONDS: Final = 1.0
+MAX_ITEMS: Final = 256
+MAX_COUNT: Final = 64
+
+
+class Journal(Protocol):
+    """Where issues wait to be written."""
+
+    def flush(self) -> int:
+        """Write what waits; return how many records that were."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenWorks:
+    """The rooms that this use case stands on."""
+
+    service: TokenService
+    api_keys: ApiKeys
+    journal: Journal
+
+
+class TokenControl:
+    """Everything about tokens that agents and the owner ask.  Used from one event loop."""
+
+    def __init__(
+        self,
+        works: TokenWorks,
+        *,
+        feed: Feed,
+        clock: Clock,
+        pool: Executor,
+        publish: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._w = works
+        self._feed = feed
+        self._clock = clock
+        self._pool = pool
+        self._publish = publish
+        self._rotation_lock = asyncio.Lock()
+
+    async def _work(self, call: Callable[..., T], /, *args: object, **kwargs: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(call, *args, **kwargs))
+
+    # -- what verifiers are told
+
+    async def truth(self) -> tuple[bytes, int]:
+        """Return the encoded truth and its number."""
+        truth = await self._work(self._w.service.truth)
+        return msgspec.json.encode(truth_document(truth)), truth.sequence
+
+    # -- for agents
+
+    async def mint(self, agent: str, items: Sequence[MintItem]) -> list[MintResult]:
+        """Mint for each item; a refusal touches only its item.  Raises InputError for too many."""
+        if len(items) > MAX_ITEMS or not all(0 < item.count <= MAX_COUNT for item in items):
+            raise InputError(f"at most {MAX_ITEMS} items of 1 to {MAX_COUNT} tokens")
+
+        def mint_all() -> list[MintResult]:
+            return [self._mint(agent, item) for item in items]
+
+        return await self._work(mint_all)
+
+    def _mint(self, agent: str, item: MintItem) -> MintResult:
+        request = MintRequest(
+            caller=item.spiffe_id,
+            target=item.target,
+            operation=item.operation,
+            scope=None if item.scope is None else frozenset(item.scope),
+            x5t=item.x5t,
+        )
+        try:
+            issued = [self._w.service.mint(request) for _ in range(item.count)]
+        except GrantRefused as refusal:
+            _log.warning("refused a token", extra={"agent": agent, "reason": refusal.message})
+            return MintResult(error=_words(refusal), code=refusal.error)
+        return MintResult(
+            tokens=[MintedToken(token=i.token, expires_at=i.expires_at, jti=i.jti) for i in issued]
+        )
+
+    async def exchange(self, request: ExchangeTokenRequest) -> ExchangeTokenResponse:
+        """Exchange for an agent's workload.
+
+        Raises TokenError with its stable code when the subject token is not believed, AccessDenied when the policy
+        does not grant what is asked for.
+        """
+        wanted = ExchangeRequest(
+            caller=request.spiffe_id,
+            subject_token=request.subject_token,
+            subject_token_type=request.subject_token_type,
+            requested_token_type=request.requested_token_type,
+            target=request.target,
+            operation=request.operation,
+            scope=None if request.scope is None else frozenset(request.scope),
+            x5t=request.x5t,
+            source=request.source,
+        )
+        try:
+            issued = await self._work(self._w.service.exchange, wanted)
+        except GrantRefused as refusal:
+            if refusal.token_code is not None:
+                raise TokenError(refusal.token_code, refusal.message) from refusal
+            raise
+        return ExchangeTokenResponse(
+            token=issued.token, issued_token_type=issued.issued_token_type, expires_at=issued.expires_at
+        )
+
+    # -- for the owner: tokens
+
+    async def introspect(self, token: str) -> dict[str, Any]:
+        """Return what a token says if it is believed now, else ``{"active": false}``."""
+        return await self._work(self._w.service.introspect, token, asker=ADMIN)
+
+    async def revoke(self, request: RevokeRequest) -> dict[str, object]:
+        """Take back a token, a transaction, or all that a subject had; published when this returns."""
+        named = [v for v in (request.token, request.txn, request.subject) if v is not None]
+        if len(named) != 1:
+            raise InputError("name a token, a transaction or a subject")
+        is_known = True
+        if request.token is not None:
+            is_known = await self._work(self._w.service.revoke, request.token, asker=ADMIN)
+        elif request.txn is not None:
+            await self._work(self._w.service.revoke_transaction, request.txn)
+        else:
+            await self._work(self._w.service.revoke_subject, named[0])
+        await self._publish()
+        return {"revoked": is_known}
+
+    # -- for the owner: signing keys
+
+    async def signing_keys(self) -> list[SigningKeyView]:
+        """Return every published signing key, oldest first, without its private half."""
+        return [_key_view(key) for key in await self._work(self._w.service.keys.list_keys)]
+
+    async def rotate(self, *, wait_seconds: float, now: bool) -> list[SigningKeyView]:
+        """Publish the next signing key; with ``now`` let it sign as soon as every connected agent holds it.
+
+        Otherwise it signs when readers outside have had the time that their caches last, too.  Raises Unavailable,
+        with nothing activated, when an agent does not acknowledge in ``wait_seconds``.
+        """
+        async with self._rotation_lock:
+            prepared = await self._work(self._w.service.keys.prepare)
+            await self._publish()
+            if not now:
+                return await self.signing_keys()
+            sequence = prepared.published_sequence
+            lagging = await self._feed.wait_applied(lambda r: r.token_sequence >= sequence, wait_seconds)
+            if lagging:
+                raise Unavailable(
+                    f"not activated: {', '.join(lagging)} does not hold the signing key yet",
+                    hint="the key stays published; run the command again",
+                )
+            await self._work(self._w.service.keys.activate, force=True)
+            await self._publish()
+            return await self.signing_keys()
+
+    async def revoke_key(self, kid: str) -> list[SigningKeyView]:
+        """End a signing key and every token that it signed, now.  Raises NotFound."""
+        async with self._rotation_lock:
+            await self._work(self._w.service.keys.revoke, kid)
+            await self._publish()
+            return await self.signing_keys()
+
+    # -- for the owner: API keys
+
+    async def create_api_key(self, wish: ApiKeyWish) -> ApiKeyCreated:
+        """Make a key; its text is in the answer and nowhere else.  Raises InputError beyond the policy."""
+        created = await self._work(
+            self._w.api_keys.create,
+            owner=wish.owner,
+            scopes=wish.scopes,
+            environment=wish.environment,
+            life=_seconds(wish.life_seconds),
+            sources=wish.sources,
+        )
+        return ApiKeyCreated(key=created.key.reveal().decode(), entry=self._view_of(created.entry))
+
+    async def list_api_keys(self, owner: str | None) -> list[ApiKeyView]:
+        """Return the keys, oldest first; none of them can be told from it."""
+        await self._work(self._w.api_keys.flush_usage)
+        return [self._view_of(entry) for entry in await self._work(self._w.api_keys.list_keys, owner)]
+
+    async def rotate_api_key(self, lookup: str, overlap_seconds: float | None) -> ApiKeyCreated:
+        """Make a successor; the key itself ends after the overlap.  Raises NotFound, Conflict, InputError."""
+        created = await self._work(self._w.api_keys.rotate, lookup, overlap=_seconds(overlap_seconds))
+        return ApiKeyCreated(key=created.key.reveal().decode(), entry=self._view_of(created.entry))
+
+    async def revoke_api_key(self, lookup: str) -> ApiKeyView:
+        """End a key and every token that was made for it, now.  Raises NotFound."""
+        entry = await self._work(self._w.api_keys.revoke, lookup)
+        await self._publish()
+        return self._view_of(entry)
+
+    def _view_of(self, entry: ApiKeyEntry) -> ApiKeyView:
+        return ApiKeyView(
+            lookup=entry.lookup,
+            environment=entry.environment,
+            owner=entry.owner,
+            scopes=sorted(entry.scopes),
+            sources=[str(network) for network in entry.sources],
+            state=entry.state(self._clock.now()),
+            created_at=entry.created_at,
+            expires_at=entry.expires_at,
+            last_used_at=entry.last_used_at,
+            replaces=entry.replaces,
+            replaced_by=entry.replaced_by,
+        )
+
+    # -- the schedule
+
+    async def run_schedule(self) -> None:
+        """Take every step of the signing keys' life on time and publish each change, until cancelled."""
+        ticked = 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                if loop.time() - ticked >= TICK_SECONDS:
+                    ticked = loop.time()
+                    await self.tick()
+                truth = self._feed.truth
+                if truth is not None and (await self.truth())[1] != truth.token_sequence:
+                    await self._publish()
+            except Exception:  # noqa: BLE001  # the schedule must go on, whatever one step met
+                _log.exception("a scheduled task of tokens failed; it is tried again")
+
+    async def tick(self) -> None:
+        """Take the steps that are due now."""
+        async with self._rotation_lock:
+            for change in await self._work(self._w.service.keys.tick, self._acknowledged()):
+                _log.info("signing key: %s %s", change.action, change.kid)
+        await self._work(self._w.journal.flush)
+        await self._work(self._w.api_keys.flush_usage)
+
+    def _acknowledged(self) -> int | None:
+        """Return the lowest truth that every connected agent holds; None while one has not told."""
+        if self._feed.lagging(lambda _: True):
+            return None
+        held = [report.token_sequence for report in self._feed.reports()]
+        return min(held, default=0 if self._feed.truth is None else self._feed.truth.token_sequence)
+
+
+def truth_document(truth: TokenTruth) -> TokenTruthDocument:
+    """Return what is sent to agents."""
+    return TokenTruthDocument(
+        issuer=truth.issuer,
+        trust_domain=truth.trust_domain,
+        sequence=truth.sequence,
+        jwks=msgspec.Raw(truth.jwks),
+        revoked=RevokedDocument(**truth.revocations.to_members()),
+    )
+
+
+def _key_view(key: SigningKey) -> SigningKeyView:
+    return SigningKeyView(
+        kid=key.kid,
+        algorithm=key.algorithm.value,
+        state=key.status.value,
+        created_at=key.created_at,
+        activated_at=key.activated_at,
+        retired_at=key.retired_at,
+        published_sequence=key.published_sequence,
+    )
+
+
+def _words(refusal: AccessDenied) -> str:
+    return refusal.message if refusal.hint is None else f"{refusal.message}; {refusal.hint}"
+
+
+def _seconds(seconds: float | None) -> timedelta | None:
+    if seconds is None:
+        return None
+    try:
+        return timedelta(seconds=seconds)
+    except (OverflowError, ValueError) as error:
+        raise InputError("not a duration") from error

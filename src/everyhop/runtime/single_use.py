@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where single-use tokens are counted: in this process, or in Redis for all replicas of a service."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from everyhop.tokens.replay import MemoryReplayGuard
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from everyhop.core.clock import Clock
+    from everyhop.runtime.settings import Settings
+
+
+def first_use(settings: Settings, clock: Clock) -> Callable[[str, int], Awaitable[bool]]:
+    """Return what spends a token id until its end (epoch seconds): True for the first use only."""
+    if settings.redis_url:
+        from everyhop.providers.redis_replay import RedisReplayGuard
+
+        shared = RedisReplayGuard(settings.redis_url, clock=clock)
+
+        async def spend_shared(jti: str, expires_at: int) -> bool:
+            return await asyncio.to_thread(shared.use, jti, expires_at)
+
+        return spend_shared
+    guard = MemoryReplayGuard(clock)
+
+    async def spend(jti: str, expires_at: int) -> bool:
+        return guard.use(jti, expires_at)
+
+    return spend
