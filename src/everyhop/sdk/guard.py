@@ -194,10 +194,7 @@ class Guard:
         if call.rule is None:
             raise _Denied(403, "ACCESS_DENIED", "no-rule", "no rule opens this operation to this caller")
         try:
-            token = self._token(compiled, call, caller, operation)
-            txn = self._user(compiled, call)
-            if operation.once and token is not None:
-                spend(token, self._replay)
+            token, txn = self._credentials(compiled, call, caller, operation, call.rule.user)
         except TokenError as error:
             raise _denied_token(TokenCode(error.token_code), error.message) from error
         except MalformedCredentialError as error:
@@ -215,8 +212,34 @@ class Guard:
             checks_body=operation.body is not None,
         )
 
+    def _credentials(
+        self,
+        compiled: _Compiled,
+        call: _Call,
+        caller: Caller,
+        operation: OperationContext,
+        mode: UserMode,
+    ) -> tuple[AccessToken | None, Secret | None]:
+        """Verify the access token and the user's as operation and rule ask; use up what is good for one call.
+
+        Where nothing is asked, nothing is looked at; where something is, both fields must have one reading.
+        """
+        if operation.token is TokenMode.NONE and mode is UserMode.NONE:
+            return None, None
+        bearer, presented = bearer_token(call.headers, _query(call.request)), txn_token(call.headers)
+        token = self._token(compiled, caller, operation, bearer)
+        txn: Secret | None = None
+        if mode is UserMode.REQUIRED and presented is None:
+            raise TokenError(TokenCode.USER_REQUIRED, "no Txn-Token")
+        if mode is not UserMode.NONE and presented is not None:
+            call.user = user_of(compiled.verification.verifier.transaction(presented))
+            txn = Secret(presented.encode("ascii"))
+        if operation.once and token is not None:
+            spend(token, self._replay)
+        return token, txn
+
     def _token(
-        self, compiled: _Compiled, call: _Call, caller: Caller, operation: OperationContext
+        self, compiled: _Compiled, caller: Caller, operation: OperationContext, bearer: str | None
     ) -> AccessToken | None:
         """Verify the access token where the operation demands one.
 
@@ -224,33 +247,16 @@ class Guard:
         """
         if operation.token is TokenMode.NONE or caller.is_outside:
             return None
-        token = bearer_token(call.headers, _query(call.request))
-        if token is None:
-            raise _denied_token(TokenCode.MISSING_TOKEN, "no Authorization")
         return compiled.verification.verifier.access(
-            token,
+            bearer,
             Expectation(
                 audience=compiled.context.service,
                 operation=operation.name,
                 per_operation=operation.token is TokenMode.OPERATION,
                 peer=caller.spiffe_id,
                 x5t=caller.x5t,
-                jkt=None,
             ),
         )
-
-    def _user(self, compiled: _Compiled, call: _Call) -> Secret | None:
-        """Verify the user's token as the rule asks; with ``none`` nothing that was sent is believed."""
-        mode = UserMode.NONE if call.rule is None else call.rule.user
-        if mode is UserMode.NONE:
-            return None
-        token = txn_token(call.headers)
-        if token is None:
-            if mode is UserMode.REQUIRED:
-                raise _denied_token(TokenCode.USER_REQUIRED, "no Txn-Token")
-            return None
-        call.user = user_of(compiled.verification.verifier.transaction(token))
-        return Secret(token.encode("ascii"))
 
     # -- the context of the moment
 

@@ -185,7 +185,8 @@ class TokenSource:
             for one in () if known is None else known.operations:
                 if one.name == operation:
                     once = one.once
-                    operation = one.name if one.token is TokenMode.OPERATION else None
+                    if one.token is not TokenMode.OPERATION and not once:
+                        operation = None  # one token of the service serves all of its operations
                     break
         return _Key(svid.spiffe_id, target, operation, frozenset(scope or ()), x5t or svid.x5t), once
 
