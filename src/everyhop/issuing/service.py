@@ -3,11 +3,12 @@
 
 The caller of every method has established who asks (the peer of mutual TLS, or an attested process); nothing in a
 request can change that.  Whatever is refused is recorded before the refusal is answered.  Minting touches no disk:
-its rate is that of the signature.  Methods may block; run them on a worker pool.
+its rate is that of the signature.  The other methods block; run them on a worker pool.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -15,22 +16,23 @@ from typing import Any, Final
 from everyhop.core.clock import Clock, Entropy
 from everyhop.core.errors import InputError, TokenError
 from everyhop.issuing.errors import GrantRefused, OAuthError
-from everyhop.issuing.exchange import behalf_of, limited, transaction_of
+from everyhop.issuing.exchange import Behalf, Transaction, behalf_of, limited, transaction_of
 from everyhop.issuing.granting import check_binding, granted_to, narrowed, service_named
 from everyhop.issuing.introspection import INACTIVE, describe, may_inspect
 from everyhop.issuing.keys import SigningKeys
-from everyhop.issuing.model import IssuingSettings, Revocation, RevokedKind, TokenTruth
+from everyhop.issuing.model import IssuingSettings, TokenTruth
+from everyhop.issuing.policy_view import PolicyView
 from everyhop.issuing.ports import (
     ApiKeyAuthenticator,
     IssuingStore,
     PolicyInForce,
-    SigningEvent,
-    TokenEvent,
     TokenJournal,
     UserTokens,
     WorkloadTokens,
 )
+from everyhop.issuing.recording import Recorder
 from everyhop.issuing.requests import ADMIN, ExchangeRequest, Issued, MintRequest, TokenType
+from everyhop.issuing.revoking import Revoking
 from everyhop.issuing.subjects import (
     Judges,
     check_actor,
@@ -43,7 +45,6 @@ from everyhop.issuing.view import View
 from everyhop.jose.encoding import encode_base64url
 from everyhop.tokens.access import AccessToken
 from everyhop.tokens.codes import TokenCode
-from everyhop.tokens.limits import MAX_LIFETIME_SECONDS
 from everyhop.tokens.mint import TxnClaims, access_claims
 from everyhop.tokens.transaction import TRANSACTION_TYPE, TxnToken
 
@@ -72,8 +73,19 @@ class TokenService:
     def __init__(self, ports: TokenPorts, settings: IssuingSettings) -> None:
         self.settings = settings
         self.keys = ports.keys
-        self._ports = ports
+        self._views = ports.keys.views
+        self._policy = ports.policy
+        self._clock = ports.clock
+        self._entropy = ports.entropy
         self._judges = Judges(users=ports.users, api_keys=ports.api_keys, workloads=ports.workloads)
+        self._recorder = Recorder(ports.journal)
+        self._revoking = Revoking(
+            store=ports.store,
+            views=self._views,
+            clock=ports.clock,
+            recorder=self._recorder,
+            settings=settings,
+        )
 
     # --- issuing -------------------------------------------------------------------------------------------------
 
@@ -82,43 +94,13 @@ class TokenService:
 
         Raises GrantRefused for anything that the policy does not grant, Unavailable when there is no key to sign with.
         """
-        now = self._ports.clock.now()
+        now = self._clock.now()
         try:
-            check_binding(request.x5t, request.jkt)
-            granted = granted_to(self._ports.policy(), request.caller, request.target, request.operation)
-            scope = narrowed(granted, request.scope, request.target)
-            issued_at = int(now.timestamp())
-            expires_at = issued_at + _seconds(request.ttl, self.settings.token_ttl)
+            issued = self._access(request, request.target, None, self._policy(), self._views.recent(now), now)
         except GrantRefused as refusal:
-            self._record_refusal("mint", request, refusal, now)
+            self._recorder.refused("mint", request, refusal, now)
             raise
-        view = self.keys.views.recent(now)
-        jti = self._new_id()
-        token = view.signer().access(
-            access_claims(
-                issuer=self.settings.issuer,
-                client_id=request.caller,
-                audience=granted.audience,
-                scope=tuple(scope),
-                jti=jti,
-                issued_at=issued_at,
-                expires_at=expires_at,
-                x5t=request.x5t,
-                jkt=request.jkt,
-            )
-        )
-        issued = Issued(
-            token=token,
-            token_type="Bearer" if request.jkt is None else "DPoP",  # RFC 6749 section 7.1
-            issued_token_type=TokenType.ACCESS,
-            audience=granted.audience,
-            scope=scope,
-            subject=request.caller,
-            jti=jti,
-            issued_at=issued_at,
-            expires_at=expires_at,
-        )
-        self._record_issue("mint", request.caller, request.target, issued, now)
+        self._recorder.issued("mint", request, issued, now)
         return issued
 
     def exchange(self, request: ExchangeRequest) -> Issued:
@@ -126,107 +108,109 @@ class TokenService:
 
         Raises GrantRefused, or Unavailable when there is no key to sign with or a user's issuer cannot be asked.
         """
-        now = self._ports.clock.now()
-        view = self.keys.views.fresh(now)
+        now = self._clock.now()
+        view = self._views.fresh(now)
+        policy = self._policy()
         try:
-            policy = self._ports.policy()
-            service = service_named(policy, request.caller)
-            check_actor(request, view, self.settings, self._judges, now)
-            subject = read_subject(request, service, view, self.settings, self._judges, now)
-            if request.requested_token_type == TokenType.ACCESS:
-                issued = self._on_behalf(request, subject, view, now)
-            elif request.requested_token_type == TokenType.TRANSACTION:
-                issued = self._transaction(request, subject, service, view, now)
-            else:
-                raise GrantRefused(
-                    OAuthError.INVALID_REQUEST,
-                    f"no token of the type {request.requested_token_type[:120]!r} is issued",
-                )
+            issued = self._exchanged(request, policy, view, now)
         except GrantRefused as refusal:
-            self._record_refusal("exchange", request, refusal, now)
+            self._recorder.refused("exchange", request, refusal, now)
             raise
-        self._record_issue("exchange", request.caller, request.target, issued, now)
+        self._recorder.issued("exchange", request, issued, now)
         return issued
 
-    def _on_behalf(self, request: ExchangeRequest, subject: Any, view: View, now: datetime) -> Issued:
-        check_binding(request.x5t, request.jkt)
+    def _exchanged(self, request: ExchangeRequest, policy: PolicyView, view: View, now: datetime) -> Issued:
+        service = service_named(policy, request.caller)
+        if request.requested_token_type not in {TokenType.ACCESS, TokenType.TRANSACTION}:
+            raise GrantRefused(
+                OAuthError.INVALID_REQUEST,
+                f"no token of the type {request.requested_token_type[:120]!r} is issued",
+            )
+        check_actor(request, view, self.settings, self._judges, now)
+        subject = read_subject(request, service, view, self.settings, self._judges, now)
+        if request.requested_token_type == TokenType.TRANSACTION:
+            return self._transaction(request, transaction_of(subject, request, policy, service), view, now)
         if request.target is None:
             raise GrantRefused(OAuthError.INVALID_TARGET, "an access token is for a service: name it")
-        policy = self._ports.policy()
         behalf = behalf_of(subject, request, policy)
-        granted = granted_to(policy, request.caller, request.target, request.operation)
-        scope = limited(
-            narrowed(granted, request.scope, request.target), behalf, is_asked=request.scope is not None
-        )
+        return self._access(request, request.target, behalf, policy, view, now)
+
+    def _access(
+        self,
+        request: MintRequest | ExchangeRequest,
+        target: str,
+        behalf: Behalf | None,
+        policy: PolicyView,
+        view: View,
+        now: datetime,
+    ) -> Issued:
+        check_binding(request.x5t, request.jkt)
+        granted = granted_to(policy, request.caller, target, request.operation)
+        scope = narrowed(granted, request.scope, target)
         issued_at = int(now.timestamp())
-        expires_at = _earliest(issued_at, request.ttl, self.settings.token_ttl, behalf.expires_at)
+        expires_at = issued_at + _seconds(request.ttl, self.settings.token_ttl)
+        if behalf is not None:
+            scope = limited(scope, behalf, is_asked=request.scope is not None)
+            expires_at = _earliest(issued_at, expires_at, behalf.expires_at)
         jti = self._new_id()
-        token = view.signer().access(
-            access_claims(
-                issuer=self.settings.issuer,
-                client_id=request.caller,
-                audience=granted.audience,
-                scope=tuple(scope),
-                jti=jti,
-                issued_at=issued_at,
-                expires_at=expires_at,
-                x5t=request.x5t,
-                jkt=request.jkt,
-                txn=behalf.txn,
-                subject=behalf.subject,
-                actors=behalf.actors,
-            )
-        )
-        return Issued(
-            token=token,
-            token_type="Bearer" if request.jkt is None else "DPoP",  # RFC 6749 section 7.1
-            issued_token_type=TokenType.ACCESS,
+        claims = access_claims(
+            issuer=self.settings.issuer,
+            client_id=request.caller,
             audience=granted.audience,
-            scope=scope,
-            subject=behalf.subject,
+            scope=tuple(scope),
             jti=jti,
             issued_at=issued_at,
             expires_at=expires_at,
-            txn=behalf.txn,
+            x5t=request.x5t,
+            jkt=request.jkt,
+            txn=None if behalf is None else behalf.txn,
+            subject=None if behalf is None else behalf.subject,
+            actors=() if behalf is None else behalf.actors,
+        )
+        return Issued(
+            token=_signed(lambda: view.signer().access(claims)),
+            token_type="Bearer"
+            if request.jkt is None
+            else "DPoP",  # RFC 6749 section 7.1, RFC 9449 section 5
+            issued_token_type=TokenType.ACCESS,
+            audience=claims.aud,
+            scope=scope,
+            subject=claims.sub,
+            jti=jti,
+            issued_at=issued_at,
+            expires_at=expires_at,
+            txn=claims.txn,
         )
 
     def _transaction(
-        self, request: ExchangeRequest, subject: Any, service: str, view: View, now: datetime
+        self, request: ExchangeRequest, wanted: Transaction, view: View, now: datetime
     ) -> Issued:
-        wanted = transaction_of(subject, request, self._ports.policy(), service)
         issued_at = int(now.timestamp())
-        expires_at = _earliest(issued_at, request.ttl, self.settings.transaction_ttl, wanted.expires_at)
-        jti, txn = self._new_id(), wanted.txn or self._new_id()
+        own_end = issued_at + _seconds(request.ttl, self.settings.transaction_ttl)
         claims = TxnClaims(
             iss=self.settings.issuer,
             aud=self.settings.trust_domain,
             sub=wanted.subject,
-            txn=txn,
+            txn=wanted.txn or self._new_id(),
             req_wl=request.caller,
             scope=" ".join(sorted(wanted.scope)),
-            jti=jti,
+            jti=self._new_id(),
             iat=issued_at,
-            exp=expires_at,
+            exp=_earliest(issued_at, own_end, wanted.expires_at),
             tctx=wanted.tctx,
             rctx=wanted.rctx,
         )
-        try:
-            token = view.signer().transaction(claims)
-        except InputError as error:
-            raise GrantRefused(
-                OAuthError.INVALID_REQUEST, f"the transaction token would be refused: {error.message}"
-            ) from error
         return Issued(
-            token=token,
-            token_type="N_A",  # noqa: S106  # RFC 8693 section 2.2.1
+            token=_signed(lambda: view.signer().transaction(claims)),
+            token_type="N_A",  # noqa: S106  # RFC 8693 section 2.2.1: it is no access token
             issued_token_type=TokenType.TRANSACTION,
-            audience=self.settings.trust_domain,
+            audience=claims.aud,
             scope=wanted.scope,
-            subject=wanted.subject,
-            jti=jti,
+            subject=claims.sub,
+            jti=claims.jti,
             issued_at=issued_at,
-            expires_at=expires_at,
-            txn=txn,
+            expires_at=claims.exp,
+            txn=claims.txn,
         )
 
     # --- asking and taking back ----------------------------------------------------------------------------------
@@ -236,10 +220,8 @@ class TokenService:
 
         ``asker`` is a SPIFFE ID or ``admin``.  Believed is what a verifier would believe now, revocations included.
         """
-        now = self._ports.clock.now()
-        view = self.keys.views.fresh(now)
-        found = self._verified(token, view, now)
-        if found is None or not may_inspect(found, asker, self._ports.policy()):
+        found = self._verified(token)
+        if found is None or not may_inspect(found, asker, self._policy()):
             return dict(INACTIVE)
         return describe(found)
 
@@ -250,38 +232,24 @@ class TokenService:
         for a token that is not believed anyway.  Raises GrantRefused for somebody else's token, or for an asker that
         has revoked too many.
         """
-        now = self._ports.clock.now()
-        found = self._verified(token, self.keys.views.fresh(now), now)
+        found = self._verified(token)
         if found is None:
             return False
-        owner = found.client_id if isinstance(found, AccessToken) else found.requester
-        if asker not in {ADMIN, owner}:
-            refusal = GrantRefused(OAuthError.UNAUTHORIZED_CLIENT, "the token was issued to another client")
-            self._refused("revoke", asker, None, refusal, now, {"jti": found.jti})
-            raise refusal
-        if isinstance(found, TxnToken):
-            self.revoke_transaction(found.txn, by=asker)
-        else:
-            end = datetime.fromtimestamp(found.expires_at, now.tzinfo) + self.settings.skew
-            self._store_revocation(RevokedKind.JTI, found.jti, end, asker, now)
+        self._revoking.token(found, asker)
         return True
 
     def revoke_transaction(self, txn: str, *, by: str = ADMIN) -> None:
-        """Take back a transaction: its tokens, whatever was narrowed from them, and access tokens bound to it."""
-        now = self._ports.clock.now()
-        end = now + self.settings.longest_ttl + self.settings.skew
-        self._store_revocation(RevokedKind.TXN, txn, end, by, now)
+        """Take back a transaction: its tokens, whatever was narrowed from them, access tokens bound to it."""
+        self._revoking.transaction(txn, by)
 
     def revoke_subject(self, subject: str, *, by: str = ADMIN) -> None:
         """Take back everything that was issued on behalf of a user, an API key or a workload up to now."""
-        now = self._ports.clock.now()
-        end = now + timedelta(seconds=MAX_LIFETIME_SECONDS) + self.settings.skew
-        self._store_revocation(RevokedKind.SUBJECT, subject, end, by, now)
+        self._revoking.subject(subject, by)
 
     def truth(self) -> TokenTruth:
         """Return what verifiers need to know now: rendered from what is stored at this moment."""
-        now = self._ports.clock.now()
-        view = self.keys.views.fresh(now)
+        now = self._clock.now()
+        view = self._views.fresh(now)
         return TokenTruth(
             issuer=self.settings.issuer,
             trust_domain=self.settings.trust_domain,
@@ -290,7 +258,9 @@ class TokenService:
             revocations=view.revocations.since(now.timestamp()),
         )
 
-    def _verified(self, token: str, view: View, now: datetime) -> AccessToken | TxnToken | None:
+    def _verified(self, token: str) -> AccessToken | TxnToken | None:
+        now = self._clock.now()
+        view = self._views.fresh(now)
         try:
             if peeked_type(token) == TRANSACTION_TYPE:
                 return verified_txn(token, view, self.settings, now)
@@ -298,85 +268,18 @@ class TokenService:
         except (TokenError, InputError):
             return None
 
-    def _store_revocation(self, kind: RevokedKind, value: str, end: datetime, by: str, now: datetime) -> None:
-        with self._ports.store.transaction() as tx:
-            is_over = tx.count_revocations() >= self.settings.max_revocations or (
-                by != ADMIN and tx.count_revocations(by) >= self.settings.max_revocations_each
-            )
-            if not is_over:
-                tx.revoke(Revocation(kind=kind, value=value, revoked_at=now, expires_at=end, by=by))
-                detail: dict[str, str | int | float | bool | None] = {kind.value: value}
-                tx.record(SigningEvent(action="revoke", time=now, caller=by, detail=detail))
-                tx.advance()
-        self.keys.views.forget()
-        if is_over:
-            refusal = GrantRefused(
-                OAuthError.TEMPORARILY_UNAVAILABLE, "too many tokens are revoked; wait until they end"
-            )
-            self._refused("revoke", by, None, refusal, now, {kind.value: value})
-            raise refusal
-
-    # --- records -------------------------------------------------------------------------------------------------
-
     def _new_id(self) -> str:
-        return encode_base64url(self._ports.entropy.token_bytes(_ID_BYTES))
+        return encode_base64url(self._entropy.token_bytes(_ID_BYTES))
 
-    def _record_issue(
-        self, action: str, caller: str, target: str | None, issued: Issued, now: datetime
-    ) -> None:
-        detail: dict[str, str | int | float | bool | None] = {
-            "jti": issued.jti,
-            "audience": issued.audience,
-            "scope": " ".join(sorted(issued.scope)),
-            "expires_at": issued.expires_at,
-        }
-        if issued.txn is not None:
-            detail["txn"] = issued.txn
-        if issued.subject != caller:
-            detail["subject"] = issued.subject
-        self._ports.journal.issued(
-            TokenEvent(action=action, time=now, caller=caller, target=target, detail=detail)
-        )
 
-    def _record_refusal(
-        self, action: str, request: MintRequest | ExchangeRequest, refusal: GrantRefused, now: datetime
-    ) -> None:
-        detail: dict[str, str | int | float | bool | None] = {}
-        if request.operation is not None:
-            detail["operation"] = request.operation
-        if request.scope is not None:
-            detail["scope"] = " ".join(sorted(request.scope)[:64])
-        if isinstance(request, ExchangeRequest):
-            detail["subject_token_type"] = request.subject_token_type
-            detail["requested_token_type"] = request.requested_token_type
-            if request.source is not None:
-                detail["source"] = request.source
-        self._refused(action, request.caller, request.target, refusal, now, detail)
-
-    def _refused(
-        self,
-        action: str,
-        caller: str,
-        target: str | None,
-        refusal: GrantRefused,
-        now: datetime,
-        detail: dict[str, str | int | float | bool | None],
-    ) -> None:
-        if refusal.token_code is not None:
-            detail["code"] = refusal.token_code
-        notes = getattr(refusal, "__notes__", [])
-        event = TokenEvent(
-            action=action,
-            time=now,
-            caller=caller,
-            target=target,
-            refused=refusal.error,
-            reason="; ".join([refusal.message, *notes]),
-            detail=detail,
-        )
-        # A stranger who is shut out can ask as often as he likes: that must not cost a commit each time.
-        is_flood = refusal.error is OAuthError.TEMPORARILY_UNAVAILABLE
-        (self._ports.journal.issued if is_flood else self._ports.journal.refused)(event)
+def _signed(sign: Callable[[], str]) -> str:
+    """Return the token; claims that no verifier would take (too long, not printable) are a refusal."""
+    try:
+        return sign()
+    except InputError as error:
+        raise GrantRefused(
+            OAuthError.INVALID_REQUEST, f"the token would be refused: {error.message}"
+        ) from error
 
 
 def _seconds(asked: timedelta | None, most: timedelta) -> int:
@@ -385,9 +288,9 @@ def _seconds(asked: timedelta | None, most: timedelta) -> int:
     return int((most if asked is None else min(asked, most)).total_seconds())
 
 
-def _earliest(issued_at: int, asked: timedelta | None, most: timedelta, end: int) -> int:
-    """Return the end of a token: its own life, and never after ``end``."""
-    expires_at = min(issued_at + _seconds(asked, most), end)
+def _earliest(issued_at: int, own_end: int, end: int) -> int:
+    """Return the end of a token that must not outlive another one, which ends at ``end``."""
+    expires_at = min(own_end, end)
     if expires_at <= issued_at:
         raise GrantRefused(
             OAuthError.INVALID_REQUEST, "the subject token is over", token_code=TokenCode.TOKEN_EXPIRED
