@@ -105,6 +105,7 @@ class ControlUnderTest:
                 feed=self.feed,
                 clock=self.clock,
                 pool=self.pool,
+                exchange_pool=self.pool,
                 records_keep=timedelta(days=30),
                 tokens=self.works,
                 policy=self.policy,

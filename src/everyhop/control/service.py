@@ -66,6 +66,7 @@ class ControlPorts:
     feed: Feed
     clock: Clock
     pool: Executor
+    exchange_pool: Executor
     records_keep: timedelta
     tokens: TokenWorks
     policy: PolicyHolder
@@ -84,7 +85,12 @@ class ControlPlane:
         self._rotation_lock = asyncio.Lock()
         self._publish_lock = asyncio.Lock()
         self.tokens = TokenControl(
-            ports.tokens, feed=ports.feed, clock=ports.clock, pool=ports.pool, publish=self._publish
+            ports.tokens,
+            feed=ports.feed,
+            clock=ports.clock,
+            pool=ports.pool,
+            exchange_pool=ports.exchange_pool,
+            publish=self._publish,
         )
 
     @property

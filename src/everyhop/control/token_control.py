@@ -74,14 +74,21 @@ class TokenControl:
         feed: Feed,
         clock: Clock,
         pool: Executor,
+        exchange_pool: Executor,
         publish: Callable[[], Awaitable[None]],
     ) -> None:
         self._w = works
         self._feed = feed
         self._clock = clock
         self._pool = pool
+        self._exchange_pool = exchange_pool
         self._publish = publish
         self._rotation_lock = asyncio.Lock()
+
+    @property
+    def works(self) -> TokenWorks:
+        """Return what the OAuth endpoints are composed of as well; what they change is published soon after."""
+        return self._w
 
     async def _work(self, call: Callable[..., T], /, *args: object, **kwargs: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, partial(call, *args, **kwargs))
@@ -140,7 +147,8 @@ class TokenControl:
             source=request.source,
         )
         try:
-            issued = await self._work(self._w.service.exchange, wanted)
+            loop = asyncio.get_running_loop()
+            issued = await loop.run_in_executor(self._exchange_pool, self._w.service.exchange, wanted)
         except GrantRefused as refusal:
             if refusal.token_code is not None:
                 raise TokenError(refusal.token_code, refusal.message) from refusal

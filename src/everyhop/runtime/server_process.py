@@ -95,7 +95,13 @@ def _authority(storage: Storage, layout: StateLayout, settings: Settings, domain
 
 
 def _control_plane(
-    storage: Storage, layout: StateLayout, settings: Settings, authority: Authority, pool: Executor
+    storage: Storage,
+    layout: StateLayout,
+    settings: Settings,
+    authority: Authority,
+    *,
+    pool: Executor,
+    exchange_pool: Executor,
 ) -> ControlPlane:
     clock, policy = SystemClock(), PolicyHolder()
     return ControlPlane(
@@ -107,8 +113,9 @@ def _control_plane(
             feed=Feed(clock),
             clock=clock,
             pool=pool,
+            exchange_pool=exchange_pool,
             records_keep=settings.records_keep,
-            tokens=token_works(storage, layout, settings, authority.trust_domain, policy),
+            tokens=token_works(storage, layout, settings, authority=authority, policy=policy),
             policy=policy,
             urls=describe(layout, settings),
         )
@@ -131,9 +138,11 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
             contextlib.closing(open_storage(layout.database, entropy=SystemEntropy()))
         )
         pool = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="control"))
+        # Of its own, because an exchange may wait for the keys of somebody else's OIDC issuer.
+        exchange_pool = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="exchange"))
         domain = _trust_domain(storage, source)
         authority = _authority(storage, layout, settings, domain)
-        control = _control_plane(storage, layout, settings, authority, pool)
+        control = _control_plane(storage, layout, settings, authority, pool=pool, exchange_pool=exchange_pool)
         await control.start(source)
         await stack.enter_async_context(
             face_service(

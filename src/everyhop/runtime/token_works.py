@@ -10,19 +10,41 @@ from everyhop.control.token_control import TokenWorks
 from everyhop.issuing import IssuingSettings, SigningKeys, TokenPorts, TokenService
 from everyhop.jose.algorithms import Algorithm
 from everyhop.providers.keystores import FileKeyStore
+from everyhop.providers.oidc import OidcTokens
 from everyhop.runtime.face import issuer_of
 from everyhop.runtime.system import SystemClock, SystemEntropy
+from everyhop.spiffe.jwt_svid import validate_jwt_svid
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from everyhop.authority import Authority
     from everyhop.control.policy_holder import PolicyHolder
     from everyhop.runtime.layout import StateLayout
     from everyhop.runtime.settings import Settings
-    from everyhop.spiffe import TrustDomain
     from everyhop.storage import Storage
 
 
+class SvidSubjects:
+    """JWT-SVIDs of this trust domain as proof of who acts: only those for the issuer of tokens count."""
+
+    def __init__(self, authority: Authority, issuer: str) -> None:
+        self._authority = authority
+        self._issuer = issuer
+
+    def subject(self, token: str, *, now: datetime) -> str:
+        """Return the SPIFFE ID that a JWT-SVID proves.  Raises InputError or SvidError."""
+        svid = validate_jwt_svid(token, self._authority.bundle(), audience=self._issuer, now=now)
+        return str(svid.spiffe_id)
+
+
 def token_works(
-    storage: Storage, layout: StateLayout, settings: Settings, domain: TrustDomain, policy: PolicyHolder
+    storage: Storage,
+    layout: StateLayout,
+    settings: Settings,
+    *,
+    authority: Authority,
+    policy: PolicyHolder,
 ) -> TokenWorks:
     """Compose and start them: the first signing key is made here, and a restart makes none.
 
@@ -32,7 +54,7 @@ def token_works(
     keystore = FileKeyStore(layout.keys / "kek")
     rules = IssuingSettings(
         issuer=issuer_of(layout, settings),
-        trust_domain=domain.name,
+        trust_domain=authority.trust_domain.name,
         algorithm=Algorithm(settings.token_algorithm),
         token_ttl=settings.token_ttl,
         transaction_ttl=settings.txn_ttl,
@@ -56,5 +78,7 @@ def token_works(
         clock=clock,
         entropy=entropy,
         api_keys=api_keys,
+        users=OidcTokens(lambda: policy().snapshot.user_issuers),
+        workloads=SvidSubjects(authority, rules.issuer),
     )
     return TokenWorks(service=TokenService(ports, rules), api_keys=api_keys, journal=storage.token_journal)
