@@ -316,6 +316,20 @@ class Mesh:
             self.authority.name, self.authority.issuer = before
         self.call(self.identities.apply_bundle, self.authority.bundle(), self.authority.name)
 
+    def renew(self, service):
+        """Give a service another certificate of the same authority; return it once it is there."""
+        spiffe_id = self.snapshot.services[service].spiffe_id
+        before = self.call(self.identities.current, spiffe_id)
+
+        async def renew():
+            self.identities._entries[spiffe_id].renew_now = True
+            await self.identities.renew_due()
+
+        self.call(renew)
+        after = self.call(self.identities.current, spiffe_id)
+        assert after.x5t != before.x5t
+        return after
+
     def spiffe_id(self, service):
         return f"spiffe://{DOMAIN}/service/{service}"
 

@@ -41,6 +41,7 @@ class Point(StrEnum):
 
     INGRESS = "ingress"
     EGRESS = "egress"
+    EDGE = "edge"
     CONTROL = "control"
 
 

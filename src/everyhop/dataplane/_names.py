@@ -49,6 +49,7 @@ OURS: Final = "everyhop"
 # Members of the dynamic metadata that the check answers with.
 UNTIL: Final = "until"
 HEADERS: Final = "headers"
+SUBJECT: Final = "user"
 CODE: Final = "code"
 TITLE: Final = "title"
 

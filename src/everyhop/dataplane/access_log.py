@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from everyhop.dataplane import _names as names
 from everyhop.dataplane._resources import Json, extension
+from everyhop.policy.model import OUTSIDE
 
 if TYPE_CHECKING:
     from everyhop.dataplane.model import Sidecar
@@ -50,10 +51,28 @@ def ingress_log(sidecar: Sidecar) -> list[Json]:
     return _file(sidecar, fields)
 
 
-def handshake_log(sidecar: Sidecar) -> list[Json]:
+def edge_log(sidecar: Sidecar) -> list[Json]:
+    """Return the log of requests from outside."""
+    fields = {
+        "kind": "edge",
+        "route": "%ROUTE_NAME%",
+        "caller": OUTSIDE,
+        "host": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+        "target": sidecar.service,
+        "verdict": _metadata("enforced_effective_policy_id"),
+        "operation": _metadata("shadow_effective_policy_id"),
+        "user": f"%DYNAMIC_METADATA({names.EXT_AUTHZ}:{names.SUBJECT})%",
+        "code": _CODE,
+        **_REQUEST,
+        **_COMMON,
+    }
+    return _file(sidecar, fields)
+
+
+def handshake_log(sidecar: Sidecar, kind: str = "tls") -> list[Json]:
     """Return the log of connections that never became requests: no certificate, or one that is not believed."""
     fields = {
-        "kind": "tls",
+        "kind": kind,
         "target": sidecar.service,
         "failure": "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
         "host": "%DOWNSTREAM_REMOTE_ADDRESS%",

@@ -8,7 +8,8 @@ The agent checks (Envoy's external authorization), so the verdict on a token is 
 - The request: ``header_map`` with the fields of :data:`SHOWN_HEADERS`, each field line by itself; ``source.principal``
   and ``source.certificate`` of the caller; ``metadata_context`` with Envoy's RBAC metadata, that is, the
   verdict (``enforced_effective_policy_id``) and the operation (``shadow_effective_policy_id``); at an egress the
-  ``context_extensions`` ``target``, ``operation`` and ``generation``.
+  ``context_extensions`` ``target``, ``operation`` and ``generation``, the start of the thumbprint of the certificate that
+  the call will be made under (it may be one that has just been replaced).
 - Headers in an answer have a ``value``; Envoy reads no ``raw_value`` there.
 - An answer that lets a call pass has the headers to set (``x-everyhop-*``, at the edge ``txn-token``, at an egress
   ``authorization``) and to remove, and as dynamic metadata ``until`` (seconds since 1970 as a number; without it
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from everyhop.dataplane.model import Sidecar
     from everyhop.policy.model import Operation
 
-SHOWN_HEADERS: Final = ("authorization", "txn-token", "dpop", "x-api-key", "content-length", "content-type")
+SHOWN_HEADERS: Final = ("authorization", "txn-token", "dpop")
 """Besides these the agent is told ``x-everyhop-decision`` and Envoy's own."""
 
 ENABLED: Final[Json] = typed("envoy.config.route.v3.FilterConfig", config={})

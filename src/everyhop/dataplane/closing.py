@@ -22,10 +22,12 @@ def closing_files(snapshot: Snapshot, sidecar: Sidecar) -> dict[str, bytes]:
     Filter and routes refuse new requests on open connections at once; without listeners, what is open ends
     within the drain time.  A later :func:`~everyhop.dataplane.render.render_sidecar` opens it again.
     """
+    refusing = [names.AUTHZ] if sidecar.edge is None else [names.AUTHZ, names.EDGE_AUTHZ]
     return {
-        f"ecds/{names.AUTHZ}.json": encode(
-            filter_file(names.AUTHZ, undeclared_service(snapshot), snapshot.hash)
-        ),
+        **{
+            f"ecds/{name}.json": encode(filter_file(name, undeclared_service(snapshot), snapshot.hash))
+            for name in refusing
+        },
         "rds/egress.json": encode(egress_routes(snapshot, sidecar, [], {})),
         LISTENERS: encode(discovery_response("", [])),
     }

@@ -9,6 +9,8 @@ from everyhop.dataplane import _names as names
 from everyhop.dataplane._resources import Json, duration, extension, from_agent, set_header
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from everyhop.dataplane.model import Limits
 
 _MANAGER: Final = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -33,13 +35,14 @@ ROUTER: Final = extension(
 )
 
 
-def strip_headers() -> list[Json]:
+def strip_headers(also: Sequence[str] = ()) -> list[Json]:
     """Return what happens to the headers of a request before anything else looks at them.
 
-    Whatever a peer says in the stripped families is gone, and the request gets its decision id.
+    Whatever a peer says in the stripped families, or in those named ``also``, is gone, and the request gets its
+    decision id.
     """
     removed = [{"prefix": prefix} for prefix in STRIPPED_PREFIXES] + [
-        {"exact": name} for name in STRIPPED_HEADERS
+        {"exact": name} for name in (*STRIPPED_HEADERS, *also)
     ]
     mutations: list[Json] = [{"remove_on_match": {"key_matcher": matcher}} for matcher in removed]
     mutations.append({"append": set_header(names.DECISION_HEADER, "%UNIQUE_ID%")})
@@ -54,9 +57,12 @@ def connection_manager(
     access_log: list[Json],
     replies: Json,
     limits: Limits,
+    stripped: Sequence[str] = (),
     **more: Any,
 ) -> Json:
     """Return the HTTP connection manager ``name``, whose routes are the route configuration ``routes``.
+
+    Headers named ``stripped`` are removed as those that nobody may send.
 
     Paths pass exactly as they came: the bytes that were decided on are the bytes that are forwarded.
     """
@@ -70,7 +76,7 @@ def connection_manager(
         access_log=access_log,
         access_log_options={"flush_log_on_tunnel_successfully_established": True},
         local_reply_config=replies,
-        early_header_mutation_extensions=strip_headers(),
+        early_header_mutation_extensions=strip_headers(stripped),
         normalize_path=False,
         merge_slashes=False,
         path_with_escaped_slashes_action="KEEP_UNCHANGED",

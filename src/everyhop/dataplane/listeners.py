@@ -20,20 +20,26 @@ from everyhop.dataplane._resources import (
     type_url,
     typed,
 )
-from everyhop.dataplane.access_log import egress_http_log, egress_tcp_log, handshake_log, ingress_log
-from everyhop.dataplane.checks import egress_check, ingress_checks
+from everyhop.dataplane.access_log import (
+    edge_log,
+    egress_http_log,
+    egress_tcp_log,
+    handshake_log,
+    ingress_log,
+)
+from everyhop.dataplane.checks import edge_check, egress_check, ingress_checks
 from everyhop.dataplane.enforcement import HTTP_FILTER, KEY_OBJECT, deny_all
 from everyhop.dataplane.http import connection_manager, http1_options
 from everyhop.dataplane.local_replies import egress_replies, ingress_replies
 from everyhop.dataplane.model import LOOPBACK
-from everyhop.dataplane.transport import server_tls
-from everyhop.policy.model import Protocol
+from everyhop.dataplane.transport import public_tls, server_tls
+from everyhop.policy.model import OUTSIDE, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from everyhop.authz.table import ServiceTable
-    from everyhop.dataplane.model import Limits, Sidecar
+    from everyhop.dataplane.model import Endpoint, Limits, Sidecar
     from everyhop.policy.model import Service
     from everyhop.spiffe.ids import SpiffeId
 
@@ -71,6 +77,25 @@ def ingress_listener(sidecar: Sidecar, table: ServiceTable) -> Json:
         limits,
         enable_reuse_port=False,
         access_log=handshake_log(sidecar),
+    )
+
+
+def edge_listener(sidecar: Sidecar, edge: Endpoint, table: ServiceTable) -> Json:
+    """Return the listener for clients from outside: no client certificate, a credential with every request."""
+    limits = sidecar.limits
+    chain = {
+        "name": f"{names.EDGE}-{_long_lived_edges(table, from_outside=True)}",
+        "filters": [_edge(sidecar)],
+        "transport_socket": public_tls(sidecar.edge_certificate),
+        "transport_socket_connect_timeout": duration(limits.handshake_timeout),
+    }
+    return _listener(
+        names.EDGE,
+        socket_address(*edge),
+        chain,
+        limits,
+        enable_reuse_port=False,
+        access_log=handshake_log(sidecar, "edge-tls"),
     )
 
 
@@ -135,6 +160,21 @@ def _ingress(sidecar: Sidecar, *, is_tcp: bool) -> Json:
     )
 
 
+def _edge(sidecar: Sidecar) -> Json:
+    """Return the edge: what the trust domain says inside is removed before the credential is looked at."""
+    return connection_manager(
+        names.EDGE,
+        [_KEY_FILTER, _delivered(names.EDGE_AUTHZ), edge_check(sidecar)],
+        routes=names.EDGE,
+        access_log=edge_log(sidecar),
+        replies=ingress_replies(),
+        limits=sidecar.limits,
+        stripped=(names.TXN_HEADER,),
+        http_protocol_options=http1_options(absolute_urls=False),
+        forward_client_cert_details="SANITIZE",
+    )
+
+
 def _egress_http(sidecar: Sidecar, caller: SpiffeId, name: str, filters: list[Json]) -> Json:
     return connection_manager(
         name,
@@ -180,7 +220,7 @@ def _proxy_secret(sidecar: Sidecar) -> Json:
     )
 
 
-def _long_lived_edges(table: ServiceTable) -> str:
+def _long_lived_edges(table: ServiceTable, *, from_outside: bool = False) -> str:
     """Return a digest of who may open what stays open: tcp connections, WebSockets and gRPC streams."""
     edges: list[tuple[str, str]] = []
     if table.tcp_verdicts is not None:
@@ -188,5 +228,6 @@ def _long_lived_edges(table: ServiceTable) -> str:
     for entry in table.entries:
         if entry.operation.protocol in _LONG_LIVED:
             shown = str(entry.operation.route)
-            edges += [(shown, caller) for caller, v in entry.verdicts.items() if v.effect is Effect.ALLOW]
+            verdicts = {OUTSIDE: entry.outside} if from_outside else entry.verdicts
+            edges += [(shown, caller) for caller, v in verdicts.items() if v.effect is Effect.ALLOW]
     return hashlib.sha256(repr(sorted(edges)).encode()).hexdigest()[:16]

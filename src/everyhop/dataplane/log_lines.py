@@ -139,7 +139,7 @@ def _record(line: LogLine, instance: str, seq: int) -> Record:
         "seq": seq,
         "producer": instance,
         "time": line.time,
-        "point": Point.INGRESS if line.kind in {"in", "tls"} else Point.EGRESS,
+        "point": _POINTS.get(line.kind, Point.EGRESS),
         "caller": _text(line.caller),
         "target": _text(outcome.target),
         "operation": _text(outcome.operation),
@@ -200,7 +200,8 @@ def _handshake(line: LogLine) -> _Outcome:
     return _Outcome(allowed=False, reason=UNTRUSTED_CLIENT, target=line.target)
 
 
-_OUTCOMES: Final = {"in": _ingress, "tls": _handshake}
+_OUTCOMES: Final = {"in": _ingress, "edge": _ingress, "tls": _handshake, "edge-tls": _handshake}
+_POINTS: Final = {"in": Point.INGRESS, "tls": Point.INGRESS, "edge": Point.EDGE, "edge-tls": Point.EDGE}
 
 
 def _early_reason(line: LogLine) -> str:
@@ -240,7 +241,7 @@ def _egress(line: LogLine) -> _Outcome:
 
 def _ends_tunnel(line: LogLine) -> bool:
     """Tell whether this is the second line of what stayed open: its decision was recorded when it opened."""
-    if line.kind == "tls":
+    if line.kind in {"tls", "edge-tls"}:
         return False
     if line.type in _TUNNEL_OPEN:
         return False

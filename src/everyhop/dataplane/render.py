@@ -31,8 +31,8 @@ from everyhop.dataplane.enforcement import (
     tcp_authorization,
 )
 from everyhop.dataplane.lanes import lanes_to
-from everyhop.dataplane.listeners import egress_listeners, ingress_listener
-from everyhop.dataplane.routes import egress_routes, ingress_routes
+from everyhop.dataplane.listeners import edge_listener, egress_listeners, ingress_listener
+from everyhop.dataplane.routes import edge_routes, egress_routes, ingress_routes
 from everyhop.dataplane.token_memory import memory_filter, no_memory
 from everyhop.dataplane.transport import agent_service
 from everyhop.policy.access import AccessIndex
@@ -84,6 +84,8 @@ def render_sidecar(
     files[CLUSTERS] = _clusters(sidecar, targets, lanes)
     files |= _filters(snapshot, sidecar, table, epoch)
     files["rds/ingress.json"] = ingress_routes(snapshot, sidecar, table)
+    if sidecar.edge is not None and table.tcp_verdicts is None:
+        files["rds/edge.json"] = edge_routes(snapshot, sidecar, table)
     files["rds/egress.json"] = egress_routes(snapshot, sidecar, targets, lanes)
     files[LISTENERS] = _listeners(sidecar, table, targets)
     return {name: encode(content) for name, content in files.items()}
@@ -118,21 +120,23 @@ def _clusters(sidecar: Sidecar, targets: list[Service], lanes: Mapping[str, Lane
 
 def _listeners(sidecar: Sidecar, table: ServiceTable, targets: list[Service]) -> Json:
     tcp_targets = [target for target in targets if target.tcp is not None]
-    return discovery_response(
-        "",
-        [ingress_listener(sidecar, table), *egress_listeners(sidecar, table.service.spiffe_id, tcp_targets)],
-    )
+    listeners = [ingress_listener(sidecar, table)]
+    if sidecar.edge is not None and table.tcp_verdicts is None:
+        listeners.append(edge_listener(sidecar, sidecar.edge, table))
+    listeners += egress_listeners(sidecar, table.service.spiffe_id, tcp_targets)
+    return discovery_response("", listeners)
 
 
 def _bootstrap(sidecar: Sidecar) -> Json:
-    connections = sidecar.limits.connections
+    connections, limit = sidecar.limits.connections, {"connection_limit": sidecar.limits.connections}
+    bounded = [names.INGRESS] if sidecar.edge is None else [names.INGRESS, names.EDGE]
     monitor = extension(
         "envoy.resource_monitors.global_downstream_max_connections",
         "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-        max_active_downstream_connections=connections + _OTHER_CONNECTIONS,
+        max_active_downstream_connections=connections * len(bounded) + _OTHER_CONNECTIONS,
     )
     layer = {
-        "envoy": {"resource_limits": {"listener": {names.INGRESS: {"connection_limit": connections}}}},
+        "envoy": {"resource_limits": {"listener": dict.fromkeys(bounded, limit)}},
         # The expression of a WebSocket's template is as long as its path; Envoy would refuse the whole route table.
         "re2": {"max_program_size": {"error_level": _MAX_EXPRESSION, "warn_level": _MAX_EXPRESSION}},
     }

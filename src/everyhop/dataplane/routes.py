@@ -12,7 +12,7 @@ from everyhop.dataplane import _names as names
 from everyhop.dataplane._resources import Json, discovery_response, duration, set_header, typed
 from everyhop.dataplane.checks import enabled_checks, fetched_token, takes_users
 from everyhop.dataplane.paths import template_path_expression
-from everyhop.policy.model import Protocol
+from everyhop.policy.model import OUTSIDE, Protocol
 from everyhop.policy.routes import overlaps, specificity
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ _EVERYTHING: Final[Json] = {"prefix": "/"}
 _UPGRADES: Final = {"name": "upgrade", "present_match": True}
 # Two Host headers reach us joined by a comma; which one an application believes is its own matter.
 _TWO_HOSTS: Final = {"name": ":authority", "string_match": {"contains": ","}}
+_ENVOYS_OWN: Final = ("x-envoy-external-address", "x-envoy-internal")
+_OPERATION: Final = set_header(
+    names.OPERATION_HEADER, f"%DYNAMIC_METADATA({names.HTTP_RBAC}:shadow_effective_policy_id)%"
+)
 # Only what provably never reached the application is sent again.
 _RETRY: Final = {
     "retry_on": "connect-failure,refused-stream",
@@ -44,9 +48,20 @@ _RETRY: Final = {
 }
 
 
+def edge_routes(snapshot: Snapshot, sidecar: Sidecar, table: ServiceTable) -> Json:
+    """Return the routes from the edge to the application: a credential of the outside ends here."""
+    host = {
+        "name": "app",
+        "domains": ["*"],
+        "routes": _named(snapshot, sidecar.service, _http_routes(sidecar, table)),
+        "request_headers_to_add": [set_header(names.CALLER_HEADER, OUTSIDE), _OPERATION],
+        "request_headers_to_remove": ["authorization", "dpop", *_ENVOYS_OWN],
+    }
+    return _file(names.EDGE, [host], snapshot)
+
+
 def ingress_routes(snapshot: Snapshot, sidecar: Sidecar, table: ServiceTable) -> Json:
     """Return the routes to the application; whether a request may pass is the RBAC filter's matter alone."""
-    name = f"{snapshot.hash}|{sidecar.service}"
     if table.tcp_verdicts is not None:
         tunnel = _tunnel(names.APP, sidecar.limits, {"upgrade_type": "CONNECT", "connect_config": {}})
         routes = [
@@ -54,18 +69,16 @@ def ingress_routes(snapshot: Snapshot, sidecar: Sidecar, table: ServiceTable) ->
             {"match": _EVERYTHING, "direct_response": {"status": 403}},
         ]
     else:
-        routes = [_refuse({**_EVERYTHING, "headers": [_TWO_HOSTS]}, 400), *_app_routes(sidecar, table)]
+        routes = _http_routes(sidecar, table)
     host: Json = {
         "name": "app",
         "domains": ["*"],
-        "routes": [{"name": name, **route} for route in routes],
+        "routes": _named(snapshot, sidecar.service, routes),
         "request_headers_to_add": [
             set_header(names.CALLER_HEADER, "%DOWNSTREAM_PEER_URI_SAN%"),
-            set_header(
-                names.OPERATION_HEADER, f"%DYNAMIC_METADATA({names.HTTP_RBAC}:shadow_effective_policy_id)%"
-            ),
+            _OPERATION,
         ],
-        "request_headers_to_remove": ["x-envoy-external-address", "x-envoy-internal"],
+        "request_headers_to_remove": [*_ENVOYS_OWN],
     }
     if table.needs_context:
         host["typed_per_filter_config"] = enabled_checks()
@@ -85,6 +98,14 @@ def egress_routes(
     refused = [{"name": f"{snapshot.hash}|", **_refuse(match, 403)} for match in (_CONNECT, _EVERYTHING)]
     hosts.append({"name": "undeclared", "domains": ["*"], "routes": refused})
     return _file(names.EGRESS, hosts, snapshot, ignore_port_in_host_matching=True)
+
+
+def _http_routes(sidecar: Sidecar, table: ServiceTable) -> list[Json]:
+    return [_refuse({**_EVERYTHING, "headers": [_TWO_HOSTS]}, 400), *_app_routes(sidecar, table)]
+
+
+def _named(snapshot: Snapshot, target: str, routes: list[Json]) -> list[Json]:
+    return [{"name": f"{snapshot.hash}|{target}", **route} for route in routes]
 
 
 def _app_routes(sidecar: Sidecar, table: ServiceTable) -> list[Json]:
@@ -113,7 +134,7 @@ def _virtual_host(snapshot: Snapshot, sidecar: Sidecar, target: Service, lanes: 
     return {
         "name": target.name,
         "domains": [target.name, f"{target.name}.{target.spiffe_id.trust_domain}"],
-        "routes": [{**route, "name": f"{snapshot.hash}|{target.name}"} for route in routes],
+        "routes": _named(snapshot, target.name, routes),
         # Our decision id travels on: the answer to a failed connection and the log line still need it here.  The
         # next sidecar strips it and gives one of its own.
         "request_headers_to_remove": ["proxy-authorization", "x-forwarded-proto", "x-envoy-internal"],

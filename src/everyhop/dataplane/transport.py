@@ -15,6 +15,8 @@ from everyhop.dataplane._resources import Json, extension
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from everyhop.dataplane.model import CertificateFiles
+
 _SOCKET: Final = "envoy.transport_sockets.tls"
 _TLS: Final = "envoy.extensions.transport_sockets.tls.v3."
 # Envoy's upstream contexts default to at most 1.2, so both ends are named.
@@ -53,6 +55,25 @@ def server_tls(alpn: Sequence[str]) -> Json:
             "tls_certificate_sds_secret_configs": [secret(names.SDS_SVID)],
             "validation_context_sds_secret_config": secret(names.SDS_BUNDLE),
         },
+    )
+
+
+def public_tls(files: CertificateFiles | None) -> Json:
+    """Return the transport socket of an edge, whose clients have no certificate: ours, or the one in ``files``."""
+    if files is None:
+        shown: Json = {"tls_certificate_sds_secret_configs": [secret(names.SDS_SVID)]}
+    else:
+        pair = {
+            "certificate_chain": {"filename": str(files.certificate)},
+            "private_key": {"filename": str(files.key)},
+        }
+        shown = {"tls_certificates": [pair]}
+    return extension(
+        _SOCKET,
+        _TLS + "DownstreamTlsContext",
+        disable_stateless_session_resumption=True,
+        disable_stateful_session_resumption=True,
+        common_tls_context={"tls_params": _ONLY_1_3, "alpn_protocols": ["h2", "http/1.1"], **shown},
     )
 
 
