@@ -103,6 +103,16 @@ class TokenCache(Generic[K]):
             for key in [key for key in self._entries if is_stale(key)]:
                 del self._entries[key]
 
+    def discard(self, token: str) -> None:
+        """Drop a token that was refused where it was shown, unless another has taken its place already."""
+        data = token.encode("ascii")
+        with self._lock:
+            held = [
+                key for key, one in self._entries.items() if one.token and one.token.token.reveal() == data
+            ]
+            for key in held:
+                del self._entries[key]
+
     def __len__(self) -> int:
         return len(self._entries)
 

@@ -124,6 +124,10 @@ class TokenSource:
             return None
         return await self.atoken(target, operation.name, x5t=x5t)
 
+    def refused(self, token: str) -> None:
+        """Forget a token that its receiver has refused, so that the next call brings a fresh one."""
+        self._minted.discard(token)
+
     def operation(self, target: str, method: str, path: bytes | str) -> TargetOperation:
         """Return the operation that a call is; AccessDenied when the policy opens none."""
         known = self._context.context.targets.get(target)
