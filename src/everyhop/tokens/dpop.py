@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DPOP_TYPE: Final = "dpop+jwt"
 MAX_PROOF_BYTES: Final = 4096
 MAX_AGE_SECONDS: Final = 60
-MAX_AHEAD_SECONDS: Final = 5
+MAX_AHEAD_SECONDS: Final = 30
 _HEADERS: Final = frozenset({"alg", "jwk", "typ"})
 _PORTS: Final = {"https": 443, "http": 80}
 

@@ -87,9 +87,6 @@ class KeySet:
         """Return the set less the keys that are named."""
         return KeySet(key for key in self._keys.values() if key.kid not in kids)
 
-    def __len__(self) -> int:
-        return len(self._keys)
-
 
 def parse_jwks(data: bytes, *, algorithms: AbstractSet[Algorithm] = PROFILE_ALGORITHMS) -> KeySet:
     """Read a JWK Set (RFC 7517 section 5) of 1 to 16 public keys in at most 64 KiB.

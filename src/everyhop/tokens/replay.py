@@ -56,5 +56,7 @@ class MemoryReplayGuard:
         while self._ends and self._ends[0][0] <= now:
             self._used.discard(heapq.heappop(self._ends)[1])
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """How many names are remembered; no ``__len__``, or an empty guard would be taken for none."""
         return len(self._used)

@@ -78,5 +78,7 @@ class SeenTokens(Generic[Kept]):
         with self._lock:
             self._seen.pop(digest, None)
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """How many tokens are remembered."""
         return len(self._seen)

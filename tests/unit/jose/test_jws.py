@@ -220,3 +220,13 @@ def test_rfc_7515_appendix_a3():
         ".DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q"
     )
     assert b'"iss":"joe"' in check(text, jwk)
+
+
+def test_a_prepared_check_is_of_the_key_and_its_algorithm():
+    from everyhop.jose.algorithms import signature_check
+
+    check = signature_check(KEY.public_key(), Algorithm.ES256)
+    assert check(raw_es256(b"m"), b"m")
+    assert not check(raw_es256(b"m"), b"n")
+    with pytest.raises(InputError):
+        signature_check(KEY.public_key(), Algorithm.RS256)
