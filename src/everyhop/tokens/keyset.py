@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from everyhop.jose.algorithms import SignatureCheck
 
 MAX_JWKS_BYTES: Final = 64 * 1024
-MAX_KEYS: Final = 16
+MAX_KEYS: Final = 32
 PROFILE_ALGORITHMS: Final = frozenset({Algorithm.ES256, Algorithm.RS256})
 
 
@@ -89,7 +89,7 @@ class KeySet:
 
 
 def parse_jwks(data: bytes, *, algorithms: AbstractSet[Algorithm] = PROFILE_ALGORITHMS) -> KeySet:
-    """Read a JWK Set (RFC 7517 section 5) of 1 to 16 public keys in at most 64 KiB.
+    """Read a JWK Set (RFC 7517 section 5) of 1 to 32 public keys in at most 64 KiB.
 
     Raises InputError for anything that is not exactly that: no object, a repeated member, a private or symmetric
     key, one without ``kid``, a ``kid`` twice, RSA below 2048 bits or with a small exponent, ``use`` or ``key_ops``

@@ -42,7 +42,7 @@ def test_a_set_refuses_doubles_and_crowds():
     one = PinnedKey.pin(EC_SIGNER.public())
     with pytest.raises(InputError):
         KeySet([one, one])
-    crowd = [PinnedKey.pin(Jwk(key=one.jwk.key, kid=f"k{n}", use="sig")) for n in range(17)]
+    crowd = [PinnedKey.pin(Jwk(key=one.jwk.key, kid=f"k{n}", use="sig")) for n in range(33)]
     with pytest.raises(InputError):
         KeySet(crowd)
     assert len(KeySet(crowd[:16]).kids) == 16
