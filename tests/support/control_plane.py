@@ -115,9 +115,7 @@ class ControlUnderTest:
     def _token_works(self) -> TokenWorks:
         keystore, entropy = MemoryKeyStore(), RealEntropy()
         settings = IssuingSettings(issuer="https://127.0.0.1:8443", trust_domain="shop.example")
-        keys = SigningKeys(
-            store=self.storage.issuing, keystore=keystore, clock=self.clock, settings=settings
-        )
+        keys = SigningKeys(store=self.storage.issuing, keystore=keystore, clock=self.clock, settings=settings)
         keys.start()
         api_keys = ApiKeys(
             store=self.storage.api_keys,
