@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from everyhop.agent import Launch, LaunchState
-from everyhop.control.ports_of_launch import chosen_port, free_port
-from everyhop.core.errors import AccessDenied, NotFound
+from everyhop.control.ports_of_launch import chosen_address, chosen_port, free_port
+from everyhop.core.errors import AccessDenied, InputError, NotFound
 from everyhop.core.secret import Secret
 from everyhop.policy.model import Selector
 from everyhop.wire.processes import ProcessRef, read_ids, read_stat
@@ -40,6 +40,31 @@ class Places:
     envoy: Path
     spool: Path
     logs: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """Where clients from outside call: ``[HOST:]PORT``, and the PEM files of certificate and key, if not the SVID."""
+
+    address: str
+    certificate: tuple[Path, Path] | None = None
+
+
+def edge_of(address: str | None, certificate: str | None, key: str | None) -> Edge | None:
+    """Return the edge that a launch asks for; raises InputError when its files cannot be used."""
+    if address is None or (certificate is None) != (key is None):
+        if certificate is None and key is None:
+            return None
+        raise InputError("an edge certificate needs --edge, --edge-certificate and --edge-key together")
+    if certificate is None or key is None:
+        return Edge(address=address)
+    for name in (certificate, key):
+        path = Path(name)
+        if not path.is_absolute() or not path.is_file():
+            raise InputError(f"there is no file {name[:200]}")
+    if Path(key).stat().st_mode & 0o077:
+        raise InputError(f"others may read the key {key[:200]}", hint=f"chmod 600 {key[:200]}")
+    return Edge(address=address, certificate=(Path(certificate), Path(key)))
 
 
 def load_key(path: Path, entropy: Entropy) -> Secret:
@@ -78,11 +103,13 @@ def plan_launch(
     live: Collection[Launch],
     entropy: Entropy,
     port: int | None,
+    edge: Edge | None = None,
 ) -> Launch:
     """Decide everything about a new launch.
 
     Raises NotFound for an unknown service, AccessDenied when its ``workload`` does not name ``run: true`` or the
-    process is another user's, Conflict when the chosen port is in use, AttestationError when the ``run`` process is gone.
+    process is another user's, Conflict when a chosen port is in use, InputError when ``edge`` is no address,
+    AttestationError when the ``run`` process is gone.
     """
     service = snapshot.services.get(service_name)
     if service is None:
@@ -101,6 +128,11 @@ def plan_launch(
     ports = {"app": chosen_port(port, taken) if port is not None else free_port(taken)}
     for name in ("ingress", "egress"):
         ports[name] = free_port(taken | set(ports.values()))
+    facts: dict[str, str | int | bool | None] = {"app": None, "envoy_restarts": 0}
+    if edge is not None:
+        facts["edge"], ports["edge"] = chosen_address(edge.address, taken | set(ports.values()))
+        if edge.certificate is not None:
+            facts.update(edge_certificate=str(edge.certificate[0]), edge_key=str(edge.certificate[1]))
     directory = places.instances / instance
     directory.mkdir(mode=0o700)
     for parent in (places.envoy, places.spool):
@@ -117,7 +149,7 @@ def plan_launch(
             "spool": str(places.spool / instance),
         },
         ports=ports,
-        facts={"app": None, "envoy_restarts": 0},
+        facts=facts,
     )
 
 

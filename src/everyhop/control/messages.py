@@ -207,6 +207,7 @@ class InstanceReport(Message, frozen=True):
     ingress: str | None
     state: str
     app: str | None = None
+    edge: str | None = None
     envoy_pid: int | None = None
     svid_expires_at: datetime | None = None
     envoy_restarts: int = 0
@@ -225,11 +226,18 @@ class AgentReport(Message, frozen=True):
 
 
 class LaunchRequest(Message, frozen=True):
-    """``everyhop run`` asks for a sidecar: its own pid, and a fixed application port if the user wants one."""
+    """``everyhop run`` asks for a sidecar: its own pid, and a fixed application port if the user wants one.
+
+    ``edge`` is ``[HOST:]PORT``, where clients from outside the trust domain may call; ``edge_certificate`` and
+    ``edge_key`` are absolute paths of PEM files that it shows in place of the SVID.
+    """
 
     service: str
     pid: int
     port: int | None = None
+    edge: str | None = None
+    edge_certificate: str | None = None
+    edge_key: str | None = None
 
 
 class LaunchReply(Message, frozen=True):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from everyhop.agent import Launch, LaunchState
-from everyhop.control.launching import egress_secret, environment_of, plan_launch
+from everyhop.control.launching import edge_of, egress_secret, environment_of, plan_launch
 from everyhop.control.messages import AgentReport, InstanceReport, LaunchReply
 from everyhop.control.policy_view import PolicyView
 from everyhop.core.errors import EveryhopError, NotFound, Unavailable
@@ -198,6 +198,7 @@ class Node:
             live=self._p.registry.live(),
             entropy=self._p.entropy,
             port=request.port,
+            edge=edge_of(request.edge, request.edge_certificate, request.edge_key),
         )
         self._p.registry.register(launch)
         await self._apply(only=launch.instance)
@@ -268,6 +269,7 @@ class Node:
             ingress=f"127.0.0.1:{launch.ports['ingress']}",
             state=state,
             app=str(launch.facts["app"]) if launch.facts.get("app") else None,
+            edge=f"{launch.facts['edge']}:{launch.ports['edge']}" if "edge" in launch.ports else None,
             envoy_pid=None if launch.envoy is None else launch.envoy.pid,
             svid_expires_at=None if identity is None else identity.expires_at,
             envoy_restarts=int(launch.facts.get("envoy_restarts") or 0),

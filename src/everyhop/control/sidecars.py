@@ -14,7 +14,7 @@ from everyhop.dataplane.closing import closing_files
 from everyhop.dataplane.configuration import load_configuration
 from everyhop.dataplane.files import replace_files, write_files
 from everyhop.dataplane.lanes import carried_by
-from everyhop.dataplane.model import LOOPBACK, AppPort, AppSocket, Limits, Sidecar
+from everyhop.dataplane.model import LOOPBACK, AppPort, AppSocket, CertificateFiles, Limits, Sidecar
 from everyhop.dataplane.render import render_sidecar
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ class Sidecars:
     def sidecar_of(self, launch: Launch) -> Sidecar:
         """Return the specification of a launch's sidecar."""
         sockets = Path(launch.directories["sockets"])
+        certificate, key = (str(launch.facts.get(name) or "") for name in ("edge_certificate", "edge_key"))
         app: AppSocket | AppPort | None = None
         if launch.facts.get("app") == "unix":
             app = AppSocket(sockets / "app.sock")
@@ -133,6 +134,8 @@ class Sidecars:
             node=self._node,
             directory=Path(launch.directories["envoy"]),
             ingress=(LOOPBACK, launch.ports["ingress"]),
+            edge=(str(launch.facts["edge"]), launch.ports["edge"]) if "edge" in launch.ports else None,
+            edge_certificate=None if not certificate else CertificateFiles(Path(certificate), Path(key)),
             egress_port=launch.ports["egress"],
             egress_socket=sockets / "egress.sock",
             egress_secret=egress_secret(self._key, launch.instance),

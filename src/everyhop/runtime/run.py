@@ -24,7 +24,7 @@ from everyhop.runtime.prctl import adopt_orphans, die_with_parent
 from everyhop.runtime.supervised import SupervisedProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from everyhop.control.local_link import LocalLink
 
@@ -76,13 +76,17 @@ class WorkloadRun:
         self._draining = False
         self._warned = False
 
-    def run(self, service: str, command: Sequence[str], *, port: int | None) -> int:
+    def run(
+        self, service: str, command: Sequence[str], *, port: int | None, edge: Mapping[str, str] | None = None
+    ) -> int:
         """Run ``command`` until it ends; return its exit code (128 + N when signal N ended it).
+
+        ``edge`` has the members ``edge``, ``edge_certificate`` and ``edge_key`` of a launch request.
 
         Raises Unavailable when no trust domain is up or the sidecar does not start, NotFound for a service
         that the policy does not declare, AccessDenied when ``run`` is no way to be an instance of it.
         """
-        request = {"service": service, "pid": os.getpid(), "port": port}
+        request = {"service": service, "pid": os.getpid(), "port": port, **(edge or {})}
         self._launch = self._agent.post("/v1/launches", request)
         signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         adopt_orphans()
