@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from everyhop.cli.verbs import (
+    apikey,
     bundle,
     call,
     can,
@@ -19,6 +20,7 @@ from everyhop.cli.verbs import (
     run,
     status,
     svid,
+    token,
     up,
     version,
     why,
@@ -35,6 +37,8 @@ VERBS = (
     status,
     log,
     svid,
+    token,
+    apikey,
     keys,
     bundle,
     entry,

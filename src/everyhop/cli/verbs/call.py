@@ -10,10 +10,12 @@ from everyhop.cli.arguments import add_output, add_state, admin
 from everyhop.cli.exit_codes import DENIED, FAILED, OK
 from everyhop.cli.output import print_json, wants_json
 from everyhop.cli.verbs.svid import fetch_svid
+from everyhop.cli.verbs.token import mint_token
 
 _EPILOG = """\
 examples:
   everyhop call orders GET /orders --as storefront
+  everyhop call payments POST /v1/charges --as orders --token
   everyhop call orders POST /orders --as storefront --data '{"item": 1}' -H 'content-type: application/json'
 
 Only the owner of the state directory can do this: it takes an SVID of the caller and speaks mutual TLS to the
@@ -37,6 +39,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--as", dest="caller", metavar="CALLER", required=True, help="the calling service")
     parser.add_argument("-d", "--data", help="request body")
     parser.add_argument("-H", "--header", action="append", default=[], help="'name: value'; may be repeated")
+    parser.add_argument(
+        "--token",
+        metavar="AUDIENCE",
+        nargs="?",
+        const="",
+        help="carry an access token for the service, or for SERVICE#OPERATION",
+    )
     parser.add_argument("-i", "--include", action="store_true", help="print status and headers as well")
     add_state(parser)
     add_output(parser)
@@ -46,6 +55,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def _run(args: argparse.Namespace) -> int:
     from everyhop.core.errors import InputError, NotFound, Unavailable
     from everyhop.runtime.mtls import call_once
+    from everyhop.x509.thumbprint import x5t_s256
 
     status = admin(args).get("/v1/status")
     if args.service not in status["services"]:
@@ -64,8 +74,13 @@ def _run(args: argparse.Namespace) -> int:
         if not colon:
             raise InputError(f"not a header: {line!r}", hint="write 'name: value'")
         headers.append((name.strip(), value.strip()))
+    svid = fetch_svid(args, args.caller)
+    if args.token is not None:
+        x5t = x5t_s256(svid["chain"][0])
+        minted = mint_token(args, args.caller, args.token or args.service, scope=None, x5t=x5t)
+        headers.append(("authorization", f"Bearer {minted['token']}"))
     answer = call_once(
-        fetch_svid(args, args.caller),
+        svid,
         ingress=ingress,
         server_id=target["spiffe_id"],
         host=args.service,

@@ -64,9 +64,6 @@ def _show(args: argparse.Namespace) -> int:
 
 def _fetch(args: argparse.Namespace) -> int:
     from everyhop.core.errors import InputError
-    from everyhop.core.secret import Secret
-    from everyhop.x509.certificates import certificates_to_pem
-    from everyhop.x509.keys import private_key_to_pem
 
     if args.audience:
         answer = agent(args).post("/v1/svid", {"service": args.service, "audience": args.audience})
@@ -77,10 +74,7 @@ def _fetch(args: argparse.Namespace) -> int:
     if args.write is None:
         raise InputError("name a directory with --write, or an audience with --audience")
     answer = fetch_svid(args, args.service)
-    args.write.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _write(args.write / "svid.pem", certificates_to_pem(answer["chain"]), 0o644)
-    _write(args.write / "key.pem", private_key_to_pem(Secret(answer["key"])).reveal(), 0o600)
-    _write(args.write / "bundle.pem", certificates_to_pem(answer["bundle"]), 0o644)
+    write_svid(answer, args.write)
     if wants_json(args):
         print_json(
             {
@@ -92,6 +86,18 @@ def _fetch(args: argparse.Namespace) -> int:
     else:
         print(f"{answer['spiffe_id']} until {answer['expires_at']} in {args.write}")
     return OK
+
+
+def write_svid(svid: dict[str, Any], directory: Path) -> None:
+    """Write what :func:`fetch_svid` gave as ``svid.pem``, ``key.pem`` (0600) and ``bundle.pem``."""
+    from everyhop.core.secret import Secret
+    from everyhop.x509.certificates import certificates_to_pem
+    from everyhop.x509.keys import private_key_to_pem
+
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _write(directory / "svid.pem", certificates_to_pem(svid["chain"]), 0o644)
+    _write(directory / "key.pem", private_key_to_pem(Secret(svid["key"])).reveal(), 0o600)
+    _write(directory / "bundle.pem", certificates_to_pem(svid["bundle"]), 0o644)
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
