@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from starlette.applications import Starlette
@@ -12,16 +12,24 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
 
-from everyhop.api.oauth_discovery import JWKS_PATH, OAUTH_WELL_KNOWN, OIDC_WELL_KNOWN
+from everyhop.api.oauth_discovery import (
+    INTROSPECT_PATH,
+    JWKS_PATH,
+    OAUTH_WELL_KNOWN,
+    OIDC_WELL_KNOWN,
+    REVOKE_PATH,
+    TOKEN_PATH,
+)
 from everyhop.api.problems import status_of
 from everyhop.core.errors import EveryhopError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from starlette.requests import Request
 
     from everyhop.api.oauth_discovery import Discovery, Endpoints
+    from everyhop.api.oauth_endpoints import OAuthEndpoints
 
 _log = logging.getLogger(__name__)
 
@@ -37,11 +45,15 @@ _TITLES: Final = {
 }
 
 
-def oauth_app(*, endpoints: Endpoints, discovery: Discovery) -> Starlette:
-    """Return the ASGI app for ``oauth.sock``."""
+def oauth_app(
+    *, endpoints: Endpoints, discovery: Discovery, clients: OAuthEndpoints | None = None
+) -> Starlette:
+    """Return the ASGI app for ``oauth.sock``; without ``clients`` it only tells what is public."""
     routes = [Route(path, discovery.jwks) for path in endpoints.paths(JWKS_PATH)]
     routes += [Route(path, discovery.oauth) for path in endpoints.well_known(OAUTH_WELL_KNOWN)]
     routes += [Route(path, discovery.openid) for path in endpoints.well_known(OIDC_WELL_KNOWN)]
+    for path, answer in () if clients is None else _for_clients(clients):
+        routes += [Route(full, answer, methods=["POST"]) for full in endpoints.paths(path)]
     return Starlette(
         routes=routes,
         exception_handlers={
@@ -49,6 +61,14 @@ def oauth_app(*, endpoints: Endpoints, discovery: Discovery) -> Starlette:
             HTTPException: _on_http_exception,
             Exception: _on_unexpected,
         },
+    )
+
+
+def _for_clients(clients: OAuthEndpoints) -> tuple[tuple[str, Callable[..., Any]], ...]:
+    return (
+        (TOKEN_PATH, clients.token),
+        (INTROSPECT_PATH, clients.introspect),
+        (REVOKE_PATH, clients.revoke),
     )
 
 

@@ -11,10 +11,8 @@ from urllib.parse import urlsplit
 
 from starlette.responses import Response
 
-from everyhop.core.errors import Unavailable
-
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from starlette.requests import Request
 
@@ -37,10 +35,6 @@ _TAG_DIGITS: Final = 32
 
 class Truth(Protocol):
     """What verifiers need to know, at one moment (:class:`everyhop.issuing.TokenTruth`)."""
-
-    @property
-    def issuer(self) -> str:
-        """Return ``iss``."""
 
     @property
     def jwks(self) -> bytes:
@@ -76,15 +70,17 @@ class Discovery:
     """Answers everybody; each answer is made from the state as it is."""
 
     def __init__(
-        self, *, endpoints: Endpoints, truth: Callable[[], Truth | None], max_age_seconds: int
+        self, *, endpoints: Endpoints, truth: Callable[[], Awaitable[Truth]], max_age_seconds: int
     ) -> None:
+        """``truth`` reads the state as it is now; it raises Unavailable while there is none."""
         self._endpoints = endpoints
         self._truth = truth
         self._cache_control = f"public, max-age={max_age_seconds}"
 
     async def jwks(self, request: Request) -> Response:
         """Return the JWKS, rendered from the state, so that a key that was withdrawn is gone at once."""
-        return self._public(request, self._now().jwks, "application/jwk-set+json")
+        truth = await self._truth()
+        return self._public(request, truth.jwks, "application/jwk-set+json")
 
     async def oauth(self, request: Request) -> Response:
         """Return the authorization server's metadata (RFC 8414 section 2)."""
@@ -98,19 +94,9 @@ class Discovery:
         document = {
             **self._metadata(),
             "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": self._algorithms(),
+            "id_token_signing_alg_values_supported": _algorithms(await self._truth()),
         }
         return self._public(request, _encode(document), "application/json")
-
-    def _now(self) -> Truth:
-        truth = self._truth()
-        if truth is None:
-            raise Unavailable("no signing key is published yet")
-        return truth
-
-    def _algorithms(self) -> list[str]:
-        keys = json.loads(self._now().jwks)["keys"]
-        return sorted({str(key["alg"]) for key in keys})
 
     def _metadata(self) -> dict[str, object]:
         issuer = self._endpoints.issuer
@@ -144,6 +130,10 @@ class Discovery:
         if _is_known(request, tag):
             return Response(status_code=_NOT_MODIFIED, headers=headers)
         return Response(body, headers=headers, media_type=media_type)
+
+
+def _algorithms(truth: Truth) -> list[str]:
+    return sorted({str(key["alg"]) for key in json.loads(truth.jwks)["keys"]})
 
 
 def _is_known(request: Request, tag: str) -> bool:

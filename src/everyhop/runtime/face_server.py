@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from everyhop.agent.ports import JwtResult
     from everyhop.authority import Authority
     from everyhop.control.feed import Feed, Truth
+    from everyhop.issuing import TokenTruth
     from everyhop.runtime.layout import StateLayout
     from everyhop.runtime.settings import Settings
     from everyhop.spiffe import TrustDomain
@@ -87,12 +88,16 @@ async def _follow(feed: Feed, identities: IdentityCache, trust_domain: TrustDoma
             identities.apply_bundle(decode_bundle(trust_domain, truth.bundle), truth.authority)
 
 
+async def _no_truth() -> TokenTruth:
+    raise Unavailable("no signing key is published yet")
+
+
 def oauth_door(layout: StateLayout, settings: Settings) -> Starlette:
     """Compose what answers behind the face."""
     endpoints = Endpoints(issuer=issuer_of(layout, settings), local=face_url(layout, settings))
     discovery = Discovery(
         endpoints=endpoints,
-        truth=lambda: None,
+        truth=_no_truth,
         max_age_seconds=int(settings.jwks_max_age.total_seconds()),
     )
     return oauth_app(endpoints=endpoints, discovery=discovery)

@@ -83,6 +83,7 @@ class Supervisor:
         finally:
             if self._face is not None:
                 self._face.stop(FACE_STOP_SECONDS)
+                self._layout.face_admin_socket.unlink(missing_ok=True)  # Envoy leaves it behind
             self._agent.stop(STOP_SECONDS)
             self._server.stop(STOP_SECONDS)
             if ready_file is not None:

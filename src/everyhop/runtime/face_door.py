@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What answers behind the server's face, composed: discovery for everybody, OAuth for the services of the policy."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import lru_cache
+from typing import TYPE_CHECKING, TypeVar
+
+from everyhop.api.oauth_app import oauth_app
+from everyhop.api.oauth_clients import Clients
+from everyhop.api.oauth_discovery import TOKEN_PATH, Discovery, Endpoints
+from everyhop.api.oauth_endpoints import OAuthEndpoints
+from everyhop.api.oauth_refusals import RefusalLog
+from everyhop.core.errors import SvidError, Unavailable
+from everyhop.runtime.face import face_url, issuer_of
+from everyhop.runtime.system import SystemClock
+from everyhop.spiffe.bundle import decode_bundle
+from everyhop.spiffe.ids import TrustDomain
+from everyhop.spiffe.jwt_svid import validate_jwt_svid
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from concurrent.futures import Executor
+    from datetime import datetime
+
+    from starlette.applications import Starlette
+
+    from everyhop.control.feed import Feed
+    from everyhop.issuing import TokenJournal, TokenService
+    from everyhop.policy.model import Snapshot
+    from everyhop.runtime.layout import StateLayout
+    from everyhop.runtime.settings import Settings
+    from everyhop.spiffe.bundle import Bundle
+    from everyhop.tokens.replay import ReplayGuard
+
+T = TypeVar("T")
+
+
+class PolicyClients:
+    """The services of the policy in force as OAuth clients."""
+
+    def __init__(
+        self, *, trust_domain: TrustDomain, snapshot: Callable[[], Snapshot], bundle: Callable[[], Bundle]
+    ) -> None:
+        self._trust_domain = trust_domain
+        self._snapshot = snapshot
+        self._bundle = bundle
+
+    def service_of(self, spiffe_id: str) -> str | None:
+        """Return the service that owns a SPIFFE ID, None when the policy declares none."""
+        service = self._snapshot().service_of(spiffe_id)
+        return None if service is None else service.name
+
+    def svid_subject(self, token: str, *, audiences: frozenset[str], now: datetime) -> str:
+        """Return the SPIFFE ID of a JWT-SVID for exactly one of ``audiences``; raises InputError or TrustError.
+
+        One that is for others as well could be replayed by each of them (rfc7523bis section 3).
+        """
+        bundle = self._bundle()
+        refused = SvidError("no audience is expected")
+        for audience in sorted(audiences):
+            try:
+                svid = validate_jwt_svid(token, bundle, audience=audience, now=now)
+            except SvidError as error:
+                refused = error
+                continue
+            if len(svid.audience) != 1:
+                raise SvidError("the assertion is for others as well")
+            return str(svid.spiffe_id)
+        raise refused
+
+
+def oauth_door(
+    layout: StateLayout,
+    settings: Settings,
+    *,
+    trust_domain: TrustDomain,
+    tokens: TokenService,
+    journal: TokenJournal,
+    replay: ReplayGuard,
+    snapshot: Callable[[], Snapshot],
+    feed: Feed,
+    pool: Executor,
+) -> Starlette:
+    """Return the app for :func:`everyhop.runtime.face_server.face_service`."""
+
+    def work(call: Callable[[], T]) -> Awaitable[T]:
+        return asyncio.get_running_loop().run_in_executor(pool, call)
+
+    clock = SystemClock()
+    endpoints = Endpoints(issuer=issuer_of(layout, settings), local=face_url(layout, settings))
+    clients = Clients(
+        registry=PolicyClients(
+            trust_domain=trust_domain, snapshot=snapshot, bundle=lambda: _bundle_of(feed, trust_domain)
+        ),
+        clock=clock,
+        replay=replay,
+        audiences=endpoints.urls("") | endpoints.urls(TOKEN_PATH),
+    )
+    return oauth_app(
+        endpoints=endpoints,
+        discovery=Discovery(
+            endpoints=endpoints,
+            truth=lambda: work(tokens.truth),
+            max_age_seconds=int(settings.jwks_max_age.total_seconds()),
+        ),
+        clients=OAuthEndpoints(
+            tokens=tokens,
+            clients=clients,
+            refusals=RefusalLog(journal, clock),
+            endpoints=endpoints,
+            trust_domain=trust_domain.name,
+            work=work,
+        ),
+    )
+
+
+def _bundle_of(feed: Feed, trust_domain: TrustDomain) -> Bundle:
+    truth = feed.truth
+    if truth is None:
+        raise Unavailable("there is no bundle yet")
+    return _decoded(trust_domain, truth.bundle)
+
+
+@lru_cache(maxsize=2)
+def _decoded(trust_domain: TrustDomain, document: bytes) -> Bundle:
+    return decode_bundle(trust_domain, document)
