@@ -45,10 +45,11 @@ def own_guard() -> Guard:
 class Shield:
     """A guard, given or to be found at first use; without one, everything is refused with 503."""
 
-    __slots__ = ("_guard",)
+    __slots__ = ("_guard", "is_own")
 
     def __init__(self, guard: Checks | None) -> None:
         self._guard = guard
+        self.is_own = guard is None
 
     @property
     def is_ready(self) -> bool:

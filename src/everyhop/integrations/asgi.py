@@ -4,8 +4,8 @@
     app = EveryhopMiddleware(app)
 
 Put it outermost: what stands in front of it serves everybody.  The caller is what the sidecar says when the request
-came by the workload's own socket, else the certificate of the TLS connection (ASGI's TLS extension, or
-:mod:`everyhop.integrations.uvicorn`); else nobody, which is refused.
+came by the workload's own socket, else the certificate of the TLS connection (:func:`everyhop.sdk.uvicorn_config`,
+:func:`everyhop.sdk.hypercorn_config`); else nobody, which is refused.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
+from everyhop.core.errors import TrustError
 from everyhop.integrations._arrival import PEER_KEY, Checks, OwnSocket, ambiguous, same_path
 from everyhop.integrations._workload import Shield
-from everyhop.sdk import serving
+from everyhop.sdk import asgi_peer, serving
 from everyhop.sdk.model import Peer, Refusal, Request, Verified
 
 if TYPE_CHECKING:
@@ -117,11 +118,13 @@ def request_of(scope: Scope, own: OwnSocket, prefix: bytes = b"") -> Request:
 
 
 def _peer_of(scope: Scope) -> Peer | None:
-    extensions = scope.get("extensions")
-    if not extensions:
+    peer = (scope.get("extensions") or {}).get(PEER_KEY)
+    if isinstance(peer, Peer):
+        return peer
+    try:
+        return asgi_peer(scope)
+    except TrustError:
         return None
-    peer = extensions.get(PEER_KEY)
-    return peer if isinstance(peer, Peer) else None
 
 
 class _ClientGoneError(Exception):

@@ -16,9 +16,10 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from everyhop.core.errors import TrustError
 from everyhop.integrations._arrival import PEER_KEY, Checks, OwnSocket, ambiguous, same_path, spelled
 from everyhop.integrations._workload import Shield
-from everyhop.sdk import serving
+from everyhop.sdk import serving, wsgi_peer
 from everyhop.sdk.model import Peer, Refusal, Request, Verified
 
 if TYPE_CHECKING:
@@ -153,7 +154,12 @@ def _is_unnamed(environ: Environ, own: OwnSocket) -> bool:
 
 def _peer_of(environ: Environ) -> Peer | None:
     peer = environ.get(PEER_KEY)
-    return peer if isinstance(peer, Peer) else None
+    if isinstance(peer, Peer):
+        return peer
+    try:
+        return wsgi_peer(environ)
+    except TrustError:
+        return None
 
 
 def _is_file(answer: object, environ: Environ) -> bool:
