@@ -342,6 +342,7 @@ class ControlPlane:
                     "ingress": i.ingress,
                     "state": i.state,
                     "app": i.app,
+                    "edge": i.edge,
                     "svid_expires_at": None if i.svid_expires_at is None else rfc3339(i.svid_expires_at),
                     "envoy_pid": i.envoy_pid,
                     "envoy_restarts": i.envoy_restarts,

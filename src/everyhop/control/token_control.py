@@ -27,7 +27,15 @@ from everyhop.control.messages import (
     TokenTruthDocument,
 )
 from everyhop.core.errors import AccessDenied, InputError, TokenError, Unavailable
-from everyhop.issuing import ADMIN, ExchangeRequest, GrantRefused, MintRequest, TokenService
+from everyhop.issuing import (
+    ADMIN,
+    ExchangeRequest,
+    GrantRefused,
+    MintRequest,
+    OAuthError,
+    TokenService,
+)
+from everyhop.tokens.codes import TokenCode
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -133,7 +141,7 @@ class TokenControl:
         """Exchange for an agent's workload.
 
         Raises TokenError with its stable code when the subject token is not believed, AccessDenied when the policy
-        does not grant what is asked for.
+        does not grant what is asked for.  With a ``source`` it is a stranger who is refused, always by a code.
         """
         wanted = ExchangeRequest(
             caller=request.spiffe_id,
@@ -150,8 +158,9 @@ class TokenControl:
             loop = asyncio.get_running_loop()
             issued = await loop.run_in_executor(self._exchange_pool, self._w.service.exchange, wanted)
         except GrantRefused as refusal:
-            if refusal.token_code is not None:
-                raise TokenError(refusal.token_code, refusal.message) from refusal
+            code = refusal.token_code or (_outside_code(refusal) if request.source is not None else None)
+            if code is not None:
+                raise TokenError(code, refusal.message) from refusal
             raise
         return ExchangeTokenResponse(
             token=issued.token, issued_token_type=issued.issued_token_type, expires_at=issued.expires_at
@@ -301,6 +310,11 @@ def truth_document(truth: TokenTruth) -> TokenTruthDocument:
         jwks=msgspec.Raw(truth.jwks),
         revoked=RevokedDocument(**truth.revocations.to_members()),
     )
+
+
+def _outside_code(refusal: GrantRefused) -> TokenCode:
+    is_scope = refusal.error is OAuthError.INVALID_SCOPE
+    return TokenCode.INSUFFICIENT_SCOPE if is_scope else TokenCode.TOKEN_INVALID
 
 
 def _key_view(key: SigningKey) -> SigningKeyView:
