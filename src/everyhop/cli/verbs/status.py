@@ -41,11 +41,15 @@ def _render(status: dict[str, Any]) -> str:
         lines.append(f"agent         {agent['id']} ({applied}, bundle {agent['bundle_sequence']}{spooled})")
     if not status["agents"]:
         lines.append(paint("agent         none connected", "red"))
+    if urls := status.get("urls"):
+        lines.append(f"issuer        {urls.get('issuer')}")
     rows: list[list[object]] = []
+    edges = any(i.get("edge") for service in status["services"].values() for i in service["instances"])
     for name, service in status["services"].items():
         rows += [
             [name, i["id"], i["state"], i["pid"], i["ingress"], i["app"], i["svid_expires_at"]]
+            + ([i.get("edge")] if edges else [])
             for i in service["instances"]
-        ] or [[name, None, "no instance", None, None, None, None]]
-    header = ["service", "instance", "state", "pid", "ingress", "app", "svid expires"]
+        ] or [[name, None, "no instance", *[None] * (4 + edges)]]
+    header = ["service", "instance", "state", "pid", "ingress", "app", "svid expires", *["edge"] * edges]
     return "\n".join([*lines, "", table(header, rows)])
