@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FORMAT: Final = 1
 MAX_DOCUMENT_BYTES: Final = 16 * 1024 * 1024
+_NOTHING: Final = msgspec.Raw(b"null")
 
 _TOKEN_MODES: Final = {
     "none": TokenMode.NONE,
@@ -155,7 +156,7 @@ class _Operation(msgspec.Struct, frozen=True):
     token: str = "none"  # noqa: S105  # a mode
     once: bool = False
     probe: bool = False
-    body: msgspec.Raw | None = None
+    body: msgspec.Raw = _NOTHING
 
 
 class _TargetOperation(msgspec.Struct, frozen=True):
@@ -190,7 +191,7 @@ _DECODER: Final = msgspec.json.Decoder(_Document)
 
 
 def _operation(raw: _Operation) -> OperationContext:
-    body = None if raw.body is None else bytes(raw.body)
+    body = bytes(raw.body)
     return OperationContext(
         name=raw.name,
         route=Route(method=raw.method, segments=parse_template(raw.path)),
@@ -201,7 +202,7 @@ def _operation(raw: _Operation) -> OperationContext:
         callers=MappingProxyType(
             {who: CallerRule(rule=rule.rule, user=rule.user) for who, rule in raw.callers.items()}
         ),
-        body=None if body == b"null" else body,
+        body=None if body == bytes(_NOTHING) else body,
     )
 
 

@@ -105,20 +105,20 @@ class Watcher(Generic[Message, Value]):
             )
             return False
         if self._is_down:
-            log.info("the %s is served again", self._held.what)
+            log.info("served again: %s", self._held.what)
             self._is_down = False
         self._held.put(value)
         return True
 
     def _withdraw(self, error: AccessDenied) -> None:
         if self._held.peek() is not None:
-            log.warning("the %s was withdrawn: %s", self._held.what, error.message)
+            log.warning("withdrawn: %s: %s", self._held.what, error.message)
         self._held.drop(error)
 
     def _interrupted(self, error: EveryhopError) -> None:
         """Keep what is held; say it once an outage."""
         if not self._is_down:
-            log.warning("the %s is not served at the moment: %s", self._held.what, error.message)
+            log.warning("not served at the moment: %s: %s", self._held.what, error.message)
             self._is_down = True
         if self._held.peek() is None:
             self._held.drop(error)
