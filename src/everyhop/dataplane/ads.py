@@ -65,6 +65,8 @@ class _Stream:
     unconfirmed: set[str] = field(default_factory=set)
     pushed: Configuration | None = None
     rejected: bool = False
+    has_new_clusters: bool = False
+    """A changed cluster waits for its endpoints, changed or not, and also when they are asked for only later."""
     delivered: str = ""
     retired: dict[str, float] = field(default_factory=dict)
     """Clusters that carry tokens and have no route any more, with the moment from which on they may go."""
@@ -158,7 +160,8 @@ class ConfigDiscovery:
             subscription.wanted |= names
             subscription.wanted -= set(request.resource_names_unsubscribe)
         # A name that is asked for (again) is answered even if it was sent before: something waits for it.
-        subscription.again |= names - set(request.initial_resource_versions)
+        held = set() if kind == ENDPOINTS and stream.has_new_clusters else request.initial_resource_versions
+        subscription.again |= names - set(held)
         for name in request.resource_names_unsubscribe:
             subscription.sent.pop(name, None)
         self._confirm(stream, request)
@@ -207,11 +210,11 @@ class ConfigDiscovery:
             if kind == LISTENER and not await self._is_warm(stream, configuration):
                 return  # there is a newer configuration
             sent = await self._send(stream, kind, configuration, removed=[])
-            endpoints = stream.subscriptions.get(ENDPOINTS)
-            if kind == CLUSTER and sent and endpoints is not None and endpoints.wanted is not None:
-                endpoints.again |= (
-                    endpoints.wanted
-                )  # a changed cluster waits for its endpoints, changed or not
+            if kind == CLUSTER and sent:
+                stream.has_new_clusters = True
+                endpoints = stream.subscriptions.get(ENDPOINTS)
+                if endpoints is not None and endpoints.wanted is not None:
+                    endpoints.again |= endpoints.wanted
         for kind in _REMOVAL_ORDER:
             gone = self._gone(stream, kind, configuration)
             if gone:
@@ -252,7 +255,8 @@ class ConfigDiscovery:
                     if self._published.get(stream.instance) is not configuration:
                         return False
                     await self._send(stream, ENDPOINTS, configuration, removed=[])
-                    if not stream.unconfirmed and all(self._has_secret(stream.instance, s) for s in needed):
+                    confirmed = ENDPOINTS in stream.subscriptions and not stream.unconfirmed
+                    if confirmed and all(self._has_secret(stream.instance, s) for s in needed):
                         return True
                     await progress.beyond(version)
         except TimeoutError:

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 
 import pytest
+from tests.integration.dataplane.test_config_dump import runs_what_its_files_say
 from tests.support.check_service import Checks, passes, refuses
 from tests.support.envoy_pair import Mesh, SpiffeId, exchange, request_bytes, wait_for
 from tests.support.held_tokens import HeldTokens, judge
@@ -275,6 +276,11 @@ def test_a_stolen_token_is_worth_nothing_with_another_certificate(domain):
             status, _, body = exchange(connection, request_bytes(*READ, headers=[stolen]))
         expected = (401, "BINDING_MISMATCH") if caller == "storefront" else (403, "ACCESS_DENIED")
         assert (status, json.loads(body)["code"]) == expected
+
+
+def test_envoy_runs_what_the_files_say(domain):
+    for running in domain.mesh.sidecars.values():
+        runs_what_its_files_say(running)
 
 
 def test_no_token_is_in_a_file_or_a_dump(domain):
