@@ -109,7 +109,7 @@ class Request:
     """
 
     method: str
-    raw_path: bytes
+    raw_path: bytes = field(repr=False)  # its query may hold what no log should
     headers: Sequence[tuple[bytes, bytes]] = field(repr=False)
     peer: Peer | None = None
     via_sidecar: bool = False

@@ -128,7 +128,8 @@ def test_the_limit_is_exact(checks):
 
 
 @pytest.mark.parametrize(
-    "types", [JSON, ["Application/JSON"], ["application/json; charset=UTF-8"], ["application/merge-patch+json"]]
+    "types",
+    [JSON, ["Application/JSON"], ["application/json; charset=UTF-8"], ["application/merge-patch+json"]],
 )
 def test_a_good_body_passes(checks, types):
     assert refused(checks, GOOD, types) is None
@@ -150,7 +151,9 @@ def test_depth_is_counted_outside_of_strings():
         parse_body(b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1))
 
 
-@pytest.mark.parametrize("body", [b"[" * 2**20, b"[]" * 2**19, b'"' + b"\\" * 2**20, b'{"a":' * 2**17, b"1" * 2**20])
+@pytest.mark.parametrize(
+    "body", [b"[" * 2**20, b"[]" * 2**19, b'"' + b"\\" * 2**20, b'{"a":' * 2**17, b"1" * 2**20]
+)
 def test_a_hostile_megabyte_is_refused_quickly(body):
     begun = time.process_time()
     with pytest.raises(InputError):

@@ -88,7 +88,9 @@ def test_a_malformed_document_is_refused(document, member, value):
         parse({**document, member: value})
 
 
-@pytest.mark.parametrize("member", ["format", "service", "spiffe_id", "trust_domain", "issuer", "jwks", "operations"])
+@pytest.mark.parametrize(
+    "member", ["format", "service", "spiffe_id", "trust_domain", "issuer", "jwks", "operations"]
+)
 def test_a_missing_member_is_refused(document, member):
     del document[member]
     with pytest.raises(InputError):

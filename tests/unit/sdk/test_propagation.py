@@ -14,7 +14,9 @@ from everyhop.testing import verified_call
 
 
 def call(name):
-    return verified_call("list", caller=f"spiffe://shop.example/service/{name}", user=f"user-{name}", txn_token=f"t.{name}.s")
+    return verified_call(
+        "list", caller=f"spiffe://shop.example/service/{name}", user=f"user-{name}", txn_token=f"t.{name}.s"
+    )
 
 
 def seen():
