@@ -188,6 +188,7 @@ class FaceUnderTest:
             snapshot=lambda: self.snapshot,
             feed=self.feed,
             pool=self.pool,
+            exchange_pool=self.pool,
         )
         async with face_service(
             app,

@@ -75,14 +75,16 @@ class OAuthEndpoints:
         endpoints: Endpoints,
         trust_domain: str,
         work: Callable[[Callable[[], Response]], Awaitable[Response]],
+        work_long: Callable[[Callable[[], Response]], Awaitable[Response]],
     ) -> None:
-        """``work`` runs a blocking call beside the event loop."""
+        """``work`` runs a blocking call beside the event loop, ``work_long`` one that may wait for others."""
         self._tokens = tokens
         self._clients = clients
         self._refusals = refusals
         self._urls = endpoints.urls(TOKEN_PATH)
         self._trust_domain = trust_domain
         self._work = work
+        self._work_long = work_long
 
     async def token(self, request: Request) -> Response:
         """Answer a token request (RFC 6749 section 3.2)."""
@@ -102,7 +104,9 @@ class OAuthEndpoints:
         known: list[Client] = []  # who asks, once that is established
         try:
             form = await read_form(request)
-            return await self._work(lambda: answer(request, form, known))
+            is_long = form.get("grant_type", CLIENT_CREDENTIALS) != CLIENT_CREDENTIALS
+            work = self._work_long if is_long else self._work
+            return await work(lambda: answer(request, form, known))
         except GrantRefused as refused:
             return error_response(_as_refusal(refused))
         except OAuthRefusal as refused:

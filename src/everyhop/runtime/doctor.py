@@ -9,14 +9,17 @@ import shutil
 import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.control.local_link import LocalLink
 from everyhop.core.clock import parse_rfc3339
 from everyhop.core.durations import format_duration
 from everyhop.core.errors import EveryhopError
 from everyhop.dataplane.envoy import locate_envoy
+from everyhop.runtime.face_probe import probe_face
 from everyhop.runtime.settings import load_settings
+from everyhop.spiffe.bundle import decode_bundle
+from everyhop.spiffe.ids import TrustDomain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 _ENOUGH_BYTES: Final = 512 * 1024 * 1024
 _LEAST_LIFE: Final = timedelta(seconds=30)
+_SHORT_KEY: Final = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,11 +80,17 @@ def _machine(layout: StateLayout) -> Iterator[Finding]:
 def _settings(layout: StateLayout) -> Iterator[Finding]:
     try:
         layout.check()
-        load_settings(layout.settings_file)
+        settings = load_settings(layout.settings_file)
     except EveryhopError as error:
         yield Finding(check="settings", is_ok=False, detail=error.message, fix=error.hint)
     else:
-        yield Finding(check="settings", is_ok=True, detail=str(layout.settings_file))
+        short = settings.signing_key_ttl < _SHORT_KEY
+        yield Finding(
+            check="settings",
+            is_ok=True,
+            detail=f"{layout.settings_file}"
+            + (" (signing_key_ttl is below 30d, which is meant for tests)" if short else ""),
+        )
 
 
 def _modes(layout: StateLayout) -> Iterator[Finding]:
@@ -96,6 +106,10 @@ def _modes(layout: StateLayout) -> Iterator[Finding]:
         layout.server_socket,
         layout.agent_socket,
         layout.sds_socket,
+        layout.oauth_socket,
+        layout.face_socket,
+        layout.face_admin_socket,
+        layout.face,
         layout.authz_socket,
     )
     bad = [p for p in private if p.exists() and stat.S_IMODE(p.stat().st_mode) & 0o077]
@@ -122,6 +136,7 @@ def _running(layout: StateLayout) -> Iterator[Finding]:
         + (f"; a newer text was refused: {rejected['problems'][0]['message']}" if rejected else ""),
         fix="everyhop policy check",
     )
+    yield _face(layout, status)
     lagging = [a["id"] for a in status["agents"] if a["snapshot"] != status["snapshot"]]
     yield Finding(
         check="agent",
@@ -139,3 +154,19 @@ def _running(layout: StateLayout) -> Iterator[Finding]:
                 detail=f"{instance['state']}, SVID for another {format_duration(left)}",
                 fix=f"everyhop envoy show {name}, and its logs in {layout.logs}",
             )
+
+
+def _face(layout: StateLayout, status: dict[str, Any]) -> Finding:
+    """Look at the server's face as a relying party would."""
+    try:
+        document = LocalLink(layout.admin_socket, timeout=3.0).get_bytes("/v1/bundle")
+        bundle = decode_bundle(TrustDomain.parse(status["trust_domain"]), document)
+        detail = probe_face(status["urls"]["jwks"], bundle.x509_authorities)
+    except EveryhopError as error:
+        return Finding(
+            check="face",
+            is_ok=False,
+            detail=error.message,
+            fix=error.hint or f"see {layout.logs / 'face.log'}",
+        )
+    return Finding(check="face", is_ok=True, detail=detail)

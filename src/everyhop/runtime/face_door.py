@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from everyhop.api.oauth_app import oauth_app
 from everyhop.api.oauth_clients import Clients
@@ -35,6 +35,13 @@ if TYPE_CHECKING:
     from everyhop.tokens.replay import ReplayGuard
 
 T = TypeVar("T")
+
+
+class Work(Protocol):
+    """Runs a blocking call beside the event loop."""
+
+    def __call__(self, call: Callable[[], T]) -> Awaitable[T]:
+        """Return what ``call`` returns."""
 
 
 class PolicyClients:
@@ -82,22 +89,19 @@ def oauth_door(
     snapshot: Callable[[], Snapshot],
     feed: Feed,
     pool: Executor,
+    exchange_pool: Executor,
 ) -> Starlette:
-    """Return the app for :func:`everyhop.runtime.face_server.face_service`."""
+    """Return the app for :func:`everyhop.runtime.face_server.face_service`.
 
-    def work(call: Callable[[], T]) -> Awaitable[T]:
-        return asyncio.get_running_loop().run_in_executor(pool, call)
-
+    ``pool`` is for strangers alone, so that no number of them keeps agents waiting; an exchange may wait for
+    somebody else's issuer and has ``exchange_pool``.
+    """
     clock = SystemClock()
     endpoints = Endpoints(issuer=issuer_of(layout, settings), local=face_url(layout, settings))
-    clients = Clients(
-        registry=PolicyClients(
-            trust_domain=trust_domain, snapshot=snapshot, bundle=lambda: _bundle_of(feed, trust_domain)
-        ),
-        clock=clock,
-        replay=replay,
-        audiences=endpoints.urls("") | endpoints.urls(TOKEN_PATH),
+    registry = PolicyClients(
+        trust_domain=trust_domain, snapshot=snapshot, bundle=lambda: _bundle_of(feed, trust_domain)
     )
+    work = _worker(pool)
     return oauth_app(
         endpoints=endpoints,
         discovery=Discovery(
@@ -107,13 +111,26 @@ def oauth_door(
         ),
         clients=OAuthEndpoints(
             tokens=tokens,
-            clients=clients,
+            clients=Clients(
+                registry=registry,
+                clock=clock,
+                replay=replay,
+                audiences=endpoints.urls("") | endpoints.urls(TOKEN_PATH),
+            ),
             refusals=RefusalLog(journal, clock),
             endpoints=endpoints,
             trust_domain=trust_domain.name,
             work=work,
+            work_long=_worker(exchange_pool),
         ),
     )
+
+
+def _worker(pool: Executor) -> Work:
+    def work(call: Callable[[], T]) -> Awaitable[T]:
+        return asyncio.get_running_loop().run_in_executor(pool, call)
+
+    return work
 
 
 def _bundle_of(feed: Feed, trust_domain: TrustDomain) -> Bundle:

@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, Final
 from everyhop.agent import IdentityCache
 from everyhop.agent.changes import Changes
 from everyhop.api.http import http_server, serve_until_stopped
-from everyhop.api.oauth_app import oauth_app
-from everyhop.api.oauth_discovery import Discovery, Endpoints
 from everyhop.control.messages import SignX509Result
 from everyhop.core.errors import Unavailable
 from everyhop.dataplane.face_secrets import FaceProcess, FaceSecrets, face_secrets_server
-from everyhop.runtime.face import face_address, face_url, issuer_of
+from everyhop.runtime.face import face_address
 from everyhop.runtime.face_address import certificate_names
 from everyhop.runtime.system import SystemClock, SystemEntropy
 from everyhop.spiffe import SpiffeId
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
     from everyhop.agent.ports import JwtResult
     from everyhop.authority import Authority
     from everyhop.control.feed import Feed, Truth
-    from everyhop.issuing import TokenTruth
     from everyhop.runtime.layout import StateLayout
     from everyhop.runtime.settings import Settings
     from everyhop.spiffe import TrustDomain
@@ -86,21 +83,6 @@ async def _follow(feed: Feed, identities: IdentityCache, trust_domain: TrustDoma
         if truth is not None and truth is not known:
             known = truth
             identities.apply_bundle(decode_bundle(trust_domain, truth.bundle), truth.authority)
-
-
-async def _no_truth() -> TokenTruth:
-    raise Unavailable("no signing key is published yet")
-
-
-def oauth_door(layout: StateLayout, settings: Settings) -> Starlette:
-    """Compose what answers behind the face."""
-    endpoints = Endpoints(issuer=issuer_of(layout, settings), local=face_url(layout, settings))
-    discovery = Discovery(
-        endpoints=endpoints,
-        truth=_no_truth,
-        max_age_seconds=int(settings.jwks_max_age.total_seconds()),
-    )
-    return oauth_app(endpoints=endpoints, discovery=discovery)
 
 
 @contextlib.asynccontextmanager

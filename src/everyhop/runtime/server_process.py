@@ -20,8 +20,10 @@ from everyhop.core.errors import Conflict, InputError, PolicyError
 from everyhop.policy import decode_snapshot, parse_policy
 from everyhop.providers.keystores import FileKeyStore
 from everyhop.runtime.face import describe
-from everyhop.runtime.face_server import face_service, oauth_door
+from everyhop.runtime.face_door import oauth_door
+from everyhop.runtime.face_server import face_service
 from everyhop.runtime.policy_files import PolicyFiles, PureRules
+from everyhop.runtime.single_use import replay_guard
 from everyhop.runtime.system import SystemClock, SystemEntropy
 from everyhop.runtime.token_works import token_works
 from everyhop.storage import open_storage
@@ -30,6 +32,8 @@ from everyhop.wire.sockets import UnixListener
 if TYPE_CHECKING:
     from concurrent.futures import Executor
     from pathlib import Path
+
+    from starlette.applications import Starlette
 
     from everyhop.runtime.layout import StateLayout
     from everyhop.runtime.settings import Settings
@@ -122,6 +126,29 @@ def _control_plane(
     )
 
 
+def _oauth_door(
+    control: ControlPlane,
+    storage: Storage,
+    layout: StateLayout,
+    settings: Settings,
+    *,
+    pool: Executor,
+    exchange_pool: Executor,
+) -> Starlette:
+    return oauth_door(
+        layout,
+        settings,
+        trust_domain=control.snapshot.trust_domain,
+        tokens=control.tokens.works.service,
+        journal=storage.token_journal,
+        replay=replay_guard(settings, SystemClock()),
+        snapshot=lambda: control.snapshot,
+        feed=control.feed,
+        pool=pool,
+        exchange_pool=exchange_pool,
+    )
+
+
 async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> None:
     """Serve until SIGTERM or SIGINT.
 
@@ -144,9 +171,11 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
         authority = _authority(storage, layout, settings, domain)
         control = _control_plane(storage, layout, settings, authority, pool=pool, exchange_pool=exchange_pool)
         await control.start(source)
+        strangers = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="oauth"))
+        door = _oauth_door(control, storage, layout, settings, pool=strangers, exchange_pool=exchange_pool)
         await stack.enter_async_context(
             face_service(
-                oauth_door(layout, settings),
+                door,
                 authority=authority,
                 feed=control.feed,
                 layout=layout,
