@@ -24,7 +24,7 @@ from everyhop.control.messages import (
     SignX509Response,
     Update,
 )
-from everyhop.core.errors import AccessDenied, TokenError, Unavailable
+from everyhop.core.errors import AccessDenied, InputError, TokenError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _BASE: Final = "http://server"
 _SILENCE_SECONDS: Final = 10.0
+_BAD_REQUEST: Final = 400
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 
@@ -63,6 +64,8 @@ class ControlClient:
             raise Unavailable(f"the server does not answer: {type(error).__name__}") from error
         if answer.status_code == _FORBIDDEN:
             raise AccessDenied(str(answer.json().get("detail", "refused")))
+        if answer.status_code == _BAD_REQUEST:
+            raise InputError(str(answer.json().get("detail", "refused")))
         if answer.status_code == _UNAUTHORIZED:
             problem = answer.json()
             raise TokenError(

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from everyhop.agent import TokenWish
 from everyhop.control.messages import ExchangeTokenRequest
-from everyhop.core.errors import TokenError, Unavailable
+from everyhop.core.errors import AccessDenied, InputError, TokenError, Unavailable
 from everyhop.policy.model import OUTSIDE, TokenMode, UserMode
 from everyhop.tokens.codes import TokenCode
 from everyhop.tokens.expectation import Expectation
@@ -216,16 +216,18 @@ class Credentials:
         if held is not None and now < held.until:
             return held
         verifier = self._now()[1]
-        answer = await self._exchanger.exchange(
-            ExchangeTokenRequest(
-                agent=self._exchanger.agent,
-                spiffe_id=str(view.snapshot.services[service].spiffe_id),
-                subject_token=token,
-                subject_token_type=API_KEY_TYPE if token.startswith(API_KEY_PREFIX) else USER_TOKEN_TYPE,
-                requested_token_type=TXN_TOKEN_TYPE,
-                source=shown.source,
-            )
+        request = ExchangeTokenRequest(
+            agent=self._exchanger.agent,
+            spiffe_id=str(view.snapshot.services[service].spiffe_id),
+            subject_token=token,
+            subject_token_type=API_KEY_TYPE if token.startswith(API_KEY_PREFIX) else USER_TOKEN_TYPE,
+            requested_token_type=TXN_TOKEN_TYPE,
+            source=shown.source,
         )
+        try:
+            answer = await self._exchanger.exchange(request)
+        except (AccessDenied, InputError) as error:
+            raise TokenError(TokenCode.TOKEN_INVALID, error.message) from error
         verified = self._now()[1].transaction(answer.token)
         found = _Exchanged(answer.token, verified, min(now + EDGE_SECONDS, verified.expires_at))
         if self._verifier is verifier and self._view is view:  # else it may be what was just revoked

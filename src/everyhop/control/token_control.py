@@ -141,7 +141,7 @@ class TokenControl:
         """Exchange for an agent's workload.
 
         Raises TokenError with its stable code when the subject token is not believed, AccessDenied when the policy
-        does not grant what is asked for.  With a ``source`` it is a stranger who is refused, always by a code.
+        does not grant what is asked for, InputError for what nobody would be given.  With a ``source`` it is a stranger who is refused, always by a code.
         """
         wanted = ExchangeRequest(
             caller=request.spiffe_id,
@@ -161,6 +161,8 @@ class TokenControl:
             code = refusal.token_code or (_outside_code(refusal) if request.source is not None else None)
             if code is not None:
                 raise TokenError(code, refusal.message) from refusal
+            if refusal.error is OAuthError.INVALID_REQUEST:
+                raise InputError(refusal.message, hint=refusal.hint) from refusal
             raise
         return ExchangeTokenResponse(
             token=issued.token, issued_token_type=issued.issued_token_type, expires_at=issued.expires_at
