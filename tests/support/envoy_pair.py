@@ -244,7 +244,7 @@ class Mesh:
         running = next((r for r in self.sidecars.values() if r.sidecar.instance == instance), None)
         if running is None or running.process is None or running.process.pid != peer.pid:
             raise AttestationError(f"no sidecar {instance}")
-        return SimpleNamespace(service=running.sidecar.service)
+        return SimpleNamespace(service=running.sidecar.service, instance=instance)
 
     def carried(self, snapshot, service):
         """Return what the sidecars of a service can carry now."""

@@ -119,6 +119,11 @@ def test_each_operation_gets_its_token(domain):
     assert domain.token(PAY) == domain.held()
 
 
+def test_envoy_runs_what_the_files_say(domain):
+    for running in domain.mesh.sidecars.values():
+        runs_what_its_files_say(running)
+
+
 def test_an_authorization_of_the_application(domain):
     own = ("Authorization", "Basic b3du")
     assert domain.token(("GET", "/orders"), own) == ["Basic b3du"]
@@ -276,11 +281,6 @@ def test_a_stolen_token_is_worth_nothing_with_another_certificate(domain):
             status, _, body = exchange(connection, request_bytes(*READ, headers=[stolen]))
         expected = (401, "BINDING_MISMATCH") if caller == "storefront" else (403, "ACCESS_DENIED")
         assert (status, json.loads(body)["code"]) == expected
-
-
-def test_envoy_runs_what_the_files_say(domain):
-    for running in domain.mesh.sidecars.values():
-        runs_what_its_files_say(running)
 
 
 def test_no_token_is_in_a_file_or_a_dump(domain):
