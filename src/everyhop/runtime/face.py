@@ -153,8 +153,7 @@ def _kept(file: Path) -> int:
 
 def _write_once(file: Path, text: str) -> None:
     """Make a file appear whole; raises FileExistsError when there is one."""
-    scratch = file.with_name(f".{file.name}.{os.getpid()}")
-    scratch.write_text(text, encoding="ascii")
+    scratch = _scratch(file, text.encode("ascii"))
     try:
         os.link(scratch, file)
     finally:
@@ -162,12 +161,17 @@ def _write_once(file: Path, text: str) -> None:
 
 
 def _replace(file: Path, content: bytes) -> None:
+    _scratch(file, content).replace(file)
+
+
+def _scratch(file: Path, content: bytes) -> Path:
+    """Write a file for our user alone beside ``file``."""
     scratch = file.with_name(f".{file.name}.{os.getpid()}")
     scratch.unlink(missing_ok=True)
     descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as opened:
         opened.write(content)
-    scratch.replace(file)
+    return scratch
 
 
 def describe(layout: StateLayout, settings: Settings) -> dict[str, str]:

@@ -288,6 +288,7 @@ def test_the_port_is_chosen_once_and_kept(tmp_path):
     plan = plan_face(layout, settings)
     assert plan.listen == first
     assert os.fspath(layout.face / "bootstrap.json") in plan.argv
+    assert {stat.S_IMODE(path.stat().st_mode) for path in layout.face.iterdir()} == {0o600}
     (layout.face / "port").write_text("none")
     with pytest.raises(Exception, match="holds no port"):
         face_address(layout, settings)
