@@ -250,6 +250,13 @@ class RotatingContext(ssl.SSLContext):
         return inner
 
 
+@dataclass(frozen=True, slots=True)
+class _OfThisMoment:
+    """A source that never changes."""
+
+    svid: X509Identity
+
+
 def server_context(source: X509Source, callers: Callers) -> RotatingContext:
     """Return a context for servers: TLS 1.3, a certificate of the trust domain demanded, rotation by itself.
 
@@ -259,12 +266,18 @@ def server_context(source: X509Source, callers: Callers) -> RotatingContext:
     return RotatingContext(source, _allowing(callers), server=True)
 
 
-def client_context(source: X509Source, server: SpiffeId | str) -> RotatingContext:
+def client_context(
+    source: X509Source, server: SpiffeId | str, *, rotating: bool = True
+) -> RotatingContext:
     """Return a context for calls to exactly one service: TLS 1.3, its SPIFFE ID and no other.
 
-    Host names are not looked at: the SPIFFE ID says who is there.
+    Host names are not looked at: the SPIFFE ID says who is there.  With ``rotating`` false every connection is made
+    with the identity of this moment, for a pool whose tokens are bound to that certificate; raises as
+    ``source.svid`` does.
     """
     wanted = SpiffeId.parse(server) if isinstance(server, str) else server
+    if not rotating:
+        source = cast("X509Source", _OfThisMoment(source.svid))
     return RotatingContext(source, lambda found: found == wanted, server=False)
 
 

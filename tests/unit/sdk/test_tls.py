@@ -205,6 +205,13 @@ def test_the_next_connection_uses_the_next_identity_on_the_same_context(orders, 
     assert before.say(b"still here") == b"still here"
 
 
+def test_a_context_that_does_not_rotate_keeps_its_identity(orders, storefront):
+    server, client = server_context(orders, [STOREFRONT]), client_context(storefront, ORDERS, rotating=False)
+    first = storefront.svid
+    storefront.svid = SHOP.issue("storefront")
+    assert peer_of(Pair(server, client).handshake().server).x5t == first.x5t == client.x5t
+
+
 def test_the_authorities_rotate_too(orders, storefront):
     shop = Authority("shop.example")
     orders.svid, storefront.svid = shop.issue("orders"), shop.issue("storefront")

@@ -133,6 +133,14 @@ def test_keys_do_not_mix_and_the_cache_is_bounded():
     assert len(world.cache) == 1
 
 
+def test_a_token_that_was_called_invalid_is_forgotten():
+    world = World()
+    assert [world.cache.get(key) for key in "ab"] == ["t1", "t2"]
+    world.cache.forget_token("t1")
+    world.cache.forget_token("unknown")
+    assert [world.cache.get(key) for key in "ab"] == ["t3", "t2"]
+
+
 def test_two_hundred_threads_make_one_call():
     world = World(at_once=False)
     barrier = threading.Barrier(200)
@@ -169,9 +177,7 @@ async def test_threads_and_tasks_share_a_call_and_its_failure():
     world.error = Unavailable("down")
     thread = asyncio.create_task(asyncio.to_thread(world.cache.get, "k"))
     task = asyncio.create_task(world.cache.aget("k"))
-    while not world.calls:
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.05)
     world.answer(0)
     results = await asyncio.gather(thread, task, return_exceptions=True)
     assert [type(one) for one in results] == [Unavailable, Unavailable]

@@ -2,6 +2,7 @@
 """Watchers: hours of outage, malformed updates, withdrawal, fatal refusal."""
 
 import asyncio
+import contextlib
 import threading
 
 import pytest
@@ -51,10 +52,8 @@ class World:
         self.slept.append(seconds)
 
     async def run(self):
-        try:
+        with contextlib.suppress(Stop):
             await self.watcher.run()
-        except Stop:
-            pass
 
 
 def test_backoff_grows_to_its_bound_and_never_overflows():
