@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JOSE, the narrow part that SPIFFE needs: JSON Web Keys and compact JSON Web Signatures.  No IO."""
+"""JOSE, the narrow part that SPIFFE and our own tokens need: public keys and compact signatures.  No IO."""
 
 from everyhop.jose.algorithms import Algorithm, algorithms_for
 from everyhop.jose.encoding import decode_base64url, encode_base64url

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from everyhop.tokens.claims import (
     Actor,
+    ClaimsReader,
     Confirmation,
     Id,
     Name,
@@ -23,16 +24,14 @@ from everyhop.tokens.claims import (
     is_workload,
     malformed,
     scopes,
-    typed,
 )
 from everyhop.tokens.compact import guarded, open_compact
 from everyhop.tokens.keyset import KeySource, PinnedKey
 
 ACCESS_TYPE: Final = "at+jwt"
-_NULLABLE: Final = ("scope", "nbf", "cnf", "txn", "act")
 
 
-class AccessToken(msgspec.Struct, frozen=True, kw_only=True):
+class AccessToken(msgspec.Struct, frozen=True):
     """A verified access token.  Times are seconds since 1970; ``actors`` has the present actor first.
 
     A msgspec record and not a dataclass: it is built for each first-seen token, and a frozen dataclass of this
@@ -55,19 +54,24 @@ class AccessToken(msgspec.Struct, frozen=True, kw_only=True):
     actors: tuple[str, ...] = ()
 
 
-class _Claims(msgspec.Struct):
+class AccessClaims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The claims of an access token, by their names and in their order on the wire."""
+
     iss: Name
     sub: Name
     client_id: Name
     aud: Name
+    scope: str = ""
     jti: Id
     iat: NumericDate
     exp: NumericDate
-    scope: str = ""
     nbf: NumericDate | None = None
     cnf: Confirmation | None = None
     txn: Id | None = None
     act: Actor | None = None
+
+
+_READER: Final = ClaimsReader(AccessClaims, ("scope", "nbf", "cnf", "txn", "act"))
 
 
 def verify_access_token(token: str, keys: KeySource, *, issuer: str, now: datetime) -> AccessToken:
@@ -83,16 +87,16 @@ def verify_access_token_at(
     token: str, keys: KeySource, issuer: str, now: float
 ) -> tuple[AccessToken, PinnedKey]:
     """Do the same at ``now`` in seconds, and return the key too; its caller turns foreign errors into refusals."""
-    fields, key = open_compact(token, keys, typ=ACCESS_TYPE, read=read_access_claims)
-    check_issuer(fields["issuer"], issuer)
-    check_expiry(fields["expires_at"], now)
-    check_start(fields["issued_at"], fields["not_before"], fields["expires_at"], now)
-    return AccessToken(kid=key.kid, **fields), key
+    found, key = open_compact(token, keys, typ=ACCESS_TYPE, read=read_access_claims)
+    check_issuer(found.issuer, issuer)
+    check_expiry(found.expires_at, now)
+    check_start(found.issued_at, found.not_before, found.expires_at, now)
+    return found, key
 
 
-def read_access_claims(members: dict[str, Any]) -> dict[str, Any]:
-    """Type the claims, unverified, as the fields of an AccessToken less ``kid``; raises TOKEN_MALFORMED."""
-    claims = typed(members, _Claims, _NULLABLE)
+def read_access_claims(payload: bytes, kid: str) -> AccessToken:
+    """Type the claims, unverified, of a token that names the key ``kid``; raises TOKEN_MALFORMED."""
+    claims = _READER.read(payload)
     x5t, jkt = confirmed(claims.cnf)
     chain = actors(claims.act)
     check_printable(claims.iss, claims.sub, claims.aud, claims.jti, claims.txn or "")
@@ -101,18 +105,19 @@ def read_access_claims(members: dict[str, Any]) -> dict[str, Any]:
     # Without an actor the caller speaks for itself; with one, the caller is the present actor.
     if (chain[0] if chain else claims.sub) != claims.client_id:
         raise malformed("'client_id' is neither the subject nor the present actor")
-    return {
-        "issuer": claims.iss,
-        "subject": claims.sub,
-        "client_id": claims.client_id,
-        "audience": claims.aud,
-        "scope": scopes(claims.scope),
-        "jti": claims.jti,
-        "issued_at": claims.iat,
-        "expires_at": claims.exp,
-        "not_before": claims.nbf,
-        "x5t": x5t,
-        "jkt": jkt,
-        "txn": claims.txn,
-        "actors": chain,
-    }
+    return AccessToken(
+        issuer=claims.iss,
+        subject=claims.sub,
+        client_id=claims.client_id,
+        audience=claims.aud,
+        scope=scopes(claims.scope),
+        jti=claims.jti,
+        issued_at=claims.iat,
+        expires_at=claims.exp,
+        kid=kid,
+        not_before=claims.nbf,
+        x5t=x5t,
+        jkt=jkt,
+        txn=claims.txn,
+        actors=chain,
+    )

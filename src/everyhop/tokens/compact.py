@@ -9,7 +9,7 @@ Claims are typed before the signature is checked and believed only after it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -50,9 +50,9 @@ _seen_headers: dict[bytes, Header] = {}
 
 
 def open_compact(
-    token: str, keys: KeySource, *, typ: str, read: Callable[[dict[str, Any]], Read]
+    token: str, keys: KeySource, *, typ: str, read: Callable[[bytes, str], Read]
 ) -> tuple[Read, PinnedKey]:
-    """Return what ``read`` makes of the claims, and the key that signed them.
+    """Return what ``read`` makes of the payload and the key's name, and the key that signed them.
 
     ``read`` sees unverified claims: it types them and raises TokenError TOKEN_MALFORMED, no more.
     """
@@ -66,7 +66,7 @@ def open_compact(
     try:
         header = known or _read_header(decode_base64url_bytes(header_part))
         signature = decode_base64url_bytes(signature_part)
-        claims = read(parse_claims(decode_base64url_bytes(payload_part)))
+        claims = read(decode_base64url_bytes(payload_part), header.kid)
     except InputError as error:
         raise malformed(error.message) from error
     key = keys.key(header.kid)
@@ -116,5 +116,5 @@ def _check_profile(header: Header, key: PinnedKey, typ: str) -> None:
     # crit, b64, jwk, jku, x5c, x5u, zip, cty: whatever could change what the rest means (RFC 7515 section 4).
     if header.surplus:
         raise invalid("the header has members that the profile does not have")
-    if header.alg != key.alg.value:
+    if header.alg != key.alg:
         raise invalid("the algorithm is not the one of the key")

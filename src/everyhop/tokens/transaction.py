@@ -12,6 +12,7 @@ import msgspec
 
 from everyhop.core.errors import TokenError
 from everyhop.tokens.claims import (
+    ClaimsReader,
     Id,
     Name,
     NumericDate,
@@ -31,7 +32,6 @@ from everyhop.tokens.limits import MAX_ID, MAX_ROLES
 
 TRANSACTION_TYPE: Final = "txntoken+jwt"
 HEADER_NAME: Final = "Txn-Token"
-_NULLABLE: Final = ("scope", "rctx")
 _CONTEXT_NULLABLE: Final = ("acr", "amr", "auth_time", "email")
 
 Role = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID)]
@@ -67,18 +67,26 @@ class _Context(msgspec.Struct):
     email: Name | None = None
 
 
-class _Claims(msgspec.Struct):
+class TxnClaims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The claims of a transaction token, by their names and in their order on the wire.
+
+    ``tctx`` holds idp, kind and roles, and acr, amr, auth_time, email where they are known.
+    """
+
     iss: Name
     aud: Name
     sub: Name
     txn: Id
     req_wl: Name
+    scope: str = ""
     jti: Id
     iat: NumericDate
     exp: NumericDate
     tctx: dict[str, Any]
-    scope: str = ""
     rctx: dict[str, Any] = {}
+
+
+_READER: Final = ClaimsReader(TxnClaims, ("scope", "rctx"))
 
 
 def verify_txn_token(
@@ -95,35 +103,36 @@ def verify_txn_token_at(
     token: str, keys: KeySource, issuer: str, trust_domain: str, now: float
 ) -> tuple[TxnToken, PinnedKey]:
     """Do the same at ``now`` in seconds, and return the key too; its caller turns foreign errors into refusals."""
-    fields, key = open_compact(token, keys, typ=TRANSACTION_TYPE, read=read_txn_claims)
-    check_issuer(fields["issuer"], issuer)
-    check_expiry(fields["expires_at"], now)
-    check_start(fields["issued_at"], None, fields["expires_at"], now)
-    if fields["trust_domain"] != trust_domain:
+    found, key = open_compact(token, keys, typ=TRANSACTION_TYPE, read=read_txn_claims)
+    check_issuer(found.issuer, issuer)
+    check_expiry(found.expires_at, now)
+    check_start(found.issued_at, None, found.expires_at, now)
+    if found.trust_domain != trust_domain:
         raise TokenError(TokenCode.AUDIENCE_MISMATCH, "the transaction token is for another trust domain")
-    return TxnToken(kid=key.kid, **fields), key
+    return found, key
 
 
-def read_txn_claims(members: dict[str, Any]) -> dict[str, Any]:
-    """Type the claims, unverified, as the fields of a TxnToken less ``kid``; raises TOKEN_MALFORMED."""
-    claims = typed(members, _Claims, _NULLABLE)
+def read_txn_claims(payload: bytes, kid: str) -> TxnToken:
+    """Type the claims, unverified, of a token that names the key ``kid``; raises TOKEN_MALFORMED."""
+    claims = _READER.read(payload)
     context = typed(claims.tctx, _Context, _CONTEXT_NULLABLE)
     check_printable(claims.iss, claims.aud, claims.sub, claims.txn, claims.jti, context.idp, *context.roles)
     if not is_workload(claims.req_wl):
         raise malformed("'req_wl' is not the SPIFFE ID of a workload")
-    return {
-        "issuer": claims.iss,
-        "trust_domain": claims.aud,
-        "subject": claims.sub,
-        "txn": claims.txn,
-        "scope": scopes(claims.scope),
-        "requester": claims.req_wl,
-        "roles": context.roles,
-        "kind": context.kind,
-        "idp": context.idp,
-        "jti": claims.jti,
-        "issued_at": claims.iat,
-        "expires_at": claims.exp,
-        "context": MappingProxyType(claims.tctx),
-        "request_context": MappingProxyType(claims.rctx),
-    }
+    return TxnToken(
+        issuer=claims.iss,
+        trust_domain=claims.aud,
+        subject=claims.sub,
+        txn=claims.txn,
+        scope=scopes(claims.scope),
+        requester=claims.req_wl,
+        roles=context.roles,
+        kind=context.kind,
+        idp=context.idp,
+        jti=claims.jti,
+        issued_at=claims.iat,
+        expires_at=claims.exp,
+        kid=kid,
+        context=MappingProxyType(claims.tctx),
+        request_context=MappingProxyType(claims.rctx),
+    )

@@ -4,8 +4,9 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from everyhop.core.errors import InputError
+from everyhop.core.errors import InputError, TokenError
 from everyhop.spiffe import SpiffeId
+from everyhop.tokens.access import read_access_claims
 from everyhop.tokens.claims import is_digest, is_workload, scopes
 
 PIECES = st.sampled_from(
@@ -59,3 +60,13 @@ def test_digests(text):
 def test_scopes():
     assert scopes("") == frozenset()
     assert scopes("a b a") == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b'{"act":' * 1200, b'{"x":' + b"[" * 8000, b'{"act":{"sub":"a","act":' * 300 + b"1" + b"}}" * 300],
+)
+def test_depth_is_refused_by_the_reader_itself(payload):
+    with pytest.raises(TokenError) as refusal:
+        read_access_claims(payload, "k")
+    assert refusal.value.token_code == "TOKEN_MALFORMED"
