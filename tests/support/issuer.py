@@ -129,7 +129,7 @@ class IssuerUnderTest:
         self.api_keys = ApiKeys(
             store=storage.api_keys,
             keystore=self.keystore,
-            edge_scopes=lambda: self.policy.edge_scopes(),
+            edge_scopes=lambda: self.policy.edge_scopes(),  # noqa: PLW0108  # the policy changes
             clock=self.clock,
             entropy=TestEntropy(),
         )

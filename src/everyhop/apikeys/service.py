@@ -111,7 +111,8 @@ class ApiKeys:
         stored = _DUMMY_MAC if entry is None else entry.mac
         mac = self._mac(parsed.secret, None if entry is None else entry.pepper)
         is_same = hmac.compare_digest(mac, stored)
-        scopes = frozenset() if entry is None else entry.scopes & self._edge_scopes()
+        opened = self._edge_scopes()
+        scopes = frozenset() if entry is None else entry.scopes & opened
         failures = [
             reason
             for reason, is_failure in (

@@ -41,6 +41,12 @@ class PolicyView:
             )
         )
 
+        self._edge_scopes = frozenset(
+            f"{target}.{operation}"
+            for target in snapshot.services
+            for operation in self.granted(OUTSIDE, target)
+        )
+
     def service_of(self, spiffe_id: str) -> str | None:
         """Return the service that owns a SPIFFE ID, or None when the policy declares none."""
         service = self.snapshot.service_of(spiffe_id)
@@ -79,11 +85,7 @@ class PolicyView:
 
     def edge_scopes(self) -> frozenset[str]:
         """Return what callers from outside may call anywhere, as ``service.operation``."""
-        return frozenset(
-            f"{target}.{operation}"
-            for target in self.snapshot.services
-            for operation in self.granted(OUTSIDE, target)
-        )
+        return self._edge_scopes
 
     def is_operation(self, text: str) -> bool:
         """Tell whether a scope names an operation of a declared service (``service.operation``)."""

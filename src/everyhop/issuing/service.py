@@ -43,9 +43,9 @@ from everyhop.issuing.subjects import (
 )
 from everyhop.issuing.view import View
 from everyhop.jose.encoding import encode_base64url
+from everyhop.tokens import TxnClaims, access_claims
 from everyhop.tokens.access import AccessToken
 from everyhop.tokens.codes import TokenCode
-from everyhop.tokens.mint import TxnClaims, access_claims
 from everyhop.tokens.transaction import TRANSACTION_TYPE, TxnToken
 
 _ID_BYTES: Final = 16
