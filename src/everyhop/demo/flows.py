@@ -131,9 +131,62 @@ def _command(field: Range) -> Seen:
     return Seen(text=f"exit code 0, {_who(json.loads(done.stdout))}")
 
 
+def _from_outside(field: Range) -> dict[str, Any]:
+    key, lookup = field.treasury.api_key("storefront.checkout")
+    headers = [("authorization", f"Bearer {key}")]
+    reply = field.outside("storefront", "POST", "/checkout", headers=headers, body=b"{}")
+    return {"text": reply.text, "for": f"apikey:{lookup}", "answer": reply.json}
+
+
+class FromOutside:
+    """A client with an API key, carried through the chain; shown callee by callee."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, Any] = {}
+
+    def call(self, field: Range) -> Seen:
+        """Make the call at the edge and show what the storefront saw."""
+        self._seen = _from_outside(field)
+        return Seen(text=f"{self._seen['text']}, {self._whom(self._seen['answer'])}")
+
+    def part(self, *keys: str) -> Callable[[Range], Seen]:
+        """Return what shows for whom a callee further down the chain was called."""
+
+        def run(field: Range) -> Seen:
+            del field
+            found = self._seen.get("answer", {})
+            for key in keys:
+                found = found.get(key, {})
+            return Seen(text=self._whom(found))
+
+        return run
+
+    def _whom(self, answer: dict[str, Any]) -> str:
+        caller = str(answer.get("caller")).rpartition("/")[2]
+        whom = "the key" if answer.get("user") == self._seen.get("for") else str(answer.get("user"))
+        return f"{answer.get('service')} saw {caller} for {whom}"
+
+
+def _single_use(field: Range) -> Seen:
+    """Make three calls, each with a token of its own."""
+    seen = []
+    for _ in range(3):
+        headers = [("authorization", f"Bearer {field.treasury.mint('orders', 'payments')}")]
+        seen.append(
+            field.call("orders", "payments", "POST", "/v1/captures", headers=headers, body=b"{}").text
+        )
+    return Seen(text=" ".join(seen))
+
+
+def _token_endpoint(field: Range) -> Seen:
+    form = b"grant_type=client_credentials&audience=payments&scope=payments.charge"
+    reply = field.server("POST", "/oauth/token", form, caller="orders")
+    return Seen(text=f"{reply.text}, {reply.json.get('scope')} for {reply.json.get('expires_in')} s")
+
+
 def flows() -> list[Attempt]:
     """Return the legitimate calls in the order of the table."""
-    checkout = Checkout()
+    checkout, outside = Checkout(), FromOutside()
     rows: list[tuple[str, str, Callable[[Range], Seen]]] = [
         ("home page through the HTTP proxy", "200, storefront saw shopper", _home),
         ("home page through the Unix socket", "200, storefront saw shopper", _home_by_socket),
@@ -155,6 +208,11 @@ def flows() -> list[Attempt]:
         ("own SVID from the Workload API", "spiffe://shop.example/service/shopper", _own_identity),
         ("HTTP/2, a path with an encoded é", "200, orders saw storefront", _http2),
         ("a declared probe, by a service without rights", "200, orders saw intruder", _probe),
+        ("a client with an API key, at the edge", "200, storefront saw outside for the key", outside.call),
+        ("  which calls orders for it", "orders saw storefront for the key", outside.part("next")),
+        ("  which pays for it", "payments saw orders for the key", outside.part("next", "next")),
+        ("three calls with single-use tokens", "200 200 200", _single_use),
+        ("a token by the client's certificate", "200, payments.charge for 300 s", _token_endpoint),
         ("everyhop call storefront GET / --as shopper", "exit code 0, storefront saw shopper", _command),
     ]
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from everyhop.demo.identities import Forger, Identity, decode_identity, open_signer
 from everyhop.demo.raw import (
@@ -16,6 +17,7 @@ from everyhop.demo.raw import (
     request,
     secure,
 )
+from everyhop.demo.treasury import Treasury
 
 if TYPE_CHECKING:
     import socket
@@ -64,6 +66,11 @@ class Range:
     def forger(self) -> Forger:
         """Return the maker of identities that nobody should have."""
         return Forger(open_signer(self.stage.layout), self.identity("storefront").bundle)
+
+    @cached_property
+    def treasury(self) -> Treasury:
+        """Return the maker of tokens, real and forged."""
+        return Treasury(self.stage)
 
     # -- sending
 
@@ -125,6 +132,28 @@ class Range:
         data = self.request(method, path, target, headers=headers, body=body)
         return self.raw(caller, target, data, head=method == "HEAD")
 
+    def outside(
+        self,
+        target: str,
+        method: str,
+        path: str,
+        *,
+        headers: Sequence[tuple[str, str]] = (),
+        body: bytes = b"",
+    ) -> Reply:
+        """Make one request at the edge of a service, as a client without an identity."""
+        host, _, port = self.instance(target)["edge"].rpartition(":")
+        data = self.request(method, path, f"{host}:{port}", headers=headers, body=body)
+        return _over_tls((host, int(port)), self.forger.nobody().context(), data)
+
+    def server(self, method: str, path: str, form: bytes, *, caller: str | None) -> Reply:
+        """Make one request to the server's own face, with the identity of ``caller`` or without any."""
+        place = urlsplit(self._status["urls"]["api"])
+        identity = self.forger.nobody() if caller is None else self.identity(caller)
+        headers = [("content-type", "application/x-www-form-urlencoded")] if form else []
+        data = self.request(method, path, place.netloc, headers=headers, body=form)
+        return _over_tls((place.hostname or "", place.port or 0), identity.context(), data)
+
     def plain(self, target: str, data: bytes) -> Reply:
         """Send bytes to a service's sidecar without TLS."""
         try:
@@ -157,3 +186,13 @@ class Range:
             for line in self.stage.output(name)
             if line.get("mark") is not None
         }
+
+
+def _over_tls(address: tuple[str, int], context: ssl.SSLContext, data: bytes) -> Reply:
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        with secure(dial(address), context, name=address[0]) as connection:
+            connection.sendall(data)
+            return read_reply(connection)
+    except OSError as error:
+        return Reply(end=describe_error(error))

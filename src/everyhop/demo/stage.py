@@ -151,9 +151,9 @@ class Stage:
                 raise Unavailable(f"`everyhop up` does not come up:\n{self.last_words('up')}")
             time.sleep(0.03)
 
-    def run(self, service: str, *command: str) -> None:
+    def run(self, service: str, *command: str, options: Sequence[str] = ()) -> None:
         """Start a command as a workload."""
-        self.spawn(service, self.command("run", service, "--", *command))
+        self.spawn(service, self.command("run", *options, service, "--", *command))
 
     def run_puppet(self, service: str) -> Puppet:
         """Start a puppet as a workload."""

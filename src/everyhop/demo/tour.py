@@ -94,7 +94,7 @@ def set_up(stage: Stage, say: Callable[[str], None]) -> Range:
 def start_shop(stage: Stage, say: Callable[[str], None]) -> None:
     """Start every service as a user would: ``everyhop run SERVICE -- CMD``."""
     python, shop = sys.executable, stage.shop
-    stage.run("storefront", python, str(shop / "storefront.py"))
+    stage.run("storefront", python, str(shop / "storefront.py"), options=("--edge", "0"))
     stage.run(
         "orders", python, "-m", "uvicorn", "orders:app", "--app-dir", str(shop), "--log-level", "warning"
     )

@@ -2,6 +2,7 @@
 """The attacks of the demo, by theme; each really sends bytes and tells what it saw."""
 
 from everyhop.demo.attacks import (
+    edge,
     egress,
     framing,
     headers,
@@ -10,6 +11,7 @@ from everyhop.demo.attacks import (
     local,
     operations,
     paths,
+    tokens,
     transport,
 )
 from everyhop.demo.model import Attempt
@@ -19,5 +21,5 @@ __all__ = ["all_attacks"]
 
 def all_attacks() -> list[Attempt]:
     """Return every attack in the order of the table; those that change the policy come last."""
-    rooms = (identity, operations, paths, headers, framing, transport, egress, local, load)
+    rooms = (identity, operations, tokens, edge, paths, headers, framing, transport, egress, local, load)
     return [attempt for room in rooms for attempt in room.attacks()]

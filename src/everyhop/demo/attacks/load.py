@@ -78,9 +78,7 @@ def _edit(field: Range) -> Seen:
     """Take a right away while a client holds its connection open; then give it back."""
     policy = field.stage.policy
     text = policy.read_text("utf-8")
-    edited = text.replace(
-        "operations: [list, read, create, files, page]", "operations: [list, read, create, page]"
-    )
+    edited = text.replace("operations: [list, read, files, page]", "operations: [list, read, page]")
     with field.connect("orders", field.identity("storefront")) as connection:
 
         def ask() -> int | None:

@@ -64,6 +64,7 @@ class Payments(BaseHTTPRequestHandler):
         answer = {
             "service": "payments",
             "caller": self.headers.get("x-everyhop-caller"),
+            "user": self.headers.get("x-everyhop-user"),
             "saw": [[name.lower(), value] for name, value in self.headers.items()],
             "ledger": ledger,
         }

@@ -24,11 +24,14 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[byt
     answer: dict[str, object] = {
         "service": "storefront",
         "caller": seen.get("x-everyhop-caller"),
+        "user": seen.get("x-everyhop-user"),
         "saw": [[name, value] for name, value in sorted(seen.items())],
     }
     if method == "POST":
         # urllib finds its proxy, the sidecar, in http_proxy; the name of the service is all there is to know.
         request = urllib.request.Request("http://orders/orders", data=b'{"item": 1}', method="POST")
+        if "txn-token" in seen:  # on whose behalf; the next sidecar verifies it, whatever we pass on
+            request.add_header("txn-token", seen["txn-token"])
         with urllib.request.urlopen(request, timeout=10) as reply:  # noqa: S310  # a fixed address
             answer["next"] = json.load(reply)
     body = json.dumps(answer).encode()
