@@ -262,6 +262,18 @@ def test_without_a_server_calls_go_on(domain: TrustDomainUnderTest) -> None:
     wait_until(lambda: agent_holds(domain), what="the agent is connected again")
 
 
+def test_the_agent_may_die_while_calls_go_on(domain: TrustDomainUnderTest) -> None:
+    result = domain.load("--pause", "0.01")
+    before = domain.child_pids()["agent"]
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: domain.child_pids().get("agent", before) != before, what="the agent was restarted")
+    wait_until(lambda: domain.ready("orders") and agent_holds(domain), what="everything is known again")
+    time.sleep(2.0)
+    seen = domain.finish_load(result)
+    assert seen["wrong"] == []
+    assert seen["good"] > 50
+
+
 def test_a_revoked_signing_key_ends_its_tokens_and_calls_recover(domain: TrustDomainUnderTest) -> None:
     token = mint(domain, "orders")
     kid = jwt.get_unverified_header(token)["kid"]
