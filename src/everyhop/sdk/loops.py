@@ -33,6 +33,9 @@ class Runner(Protocol):
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine as a task of the loop."""
 
+    def is_here(self) -> bool:
+        """Tell whether the caller runs in the loop."""
+
     def release(self) -> None:
         """Say that this user is done; the last one stops a loop that is ours."""
 
@@ -51,6 +54,10 @@ class HereRunner:
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine as a task of the loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def is_here(self) -> bool:
+        """Tell whether the caller runs in the loop."""
+        return _running() is self._loop
 
     def release(self) -> None:
         """Do nothing: the loop is the program's."""
@@ -123,10 +130,7 @@ class BackgroundRunner:
     """The one background thread of this process, shared by everything that is synchronous."""
 
     def __init__(self) -> None:
-        self._released = False
-        self._pid = os.getpid()
-        with _background.lock:
-            _background.users += 1
+        self._pid = 0  # of the process in which this one counts as a user
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -141,16 +145,28 @@ class BackgroundRunner:
         """Run a coroutine as a task of the loop."""
         return asyncio.run_coroutine_threadsafe(work, self.loop)
 
+    def is_here(self) -> bool:
+        """Tell whether the caller runs in the loop; never starts it."""
+        here = _running()
+        return here is not None and here is _background.loop
+
     def release(self) -> None:
         """Stop the thread when nobody else uses it, and wait for its end."""
-        if self._released or self._pid != os.getpid():
+        if self._pid != os.getpid():
             return
-        self._released = True
+        self._pid = 0
         with _background.lock:
             _background.users -= 1
             last = _background.users == 0
         if last:
             _background.stop()
+
+
+def _running() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def wait_for(runner: Runner, work: Coroutine[Any, Any, T], *, timeout: float | None = None) -> T:
@@ -166,11 +182,7 @@ def wait_for(runner: Runner, work: Coroutine[Any, Any, T], *, timeout: float | N
 
 def refuse_own_loop(runner: Runner, work: Coroutine[Any, Any, Any] | None = None) -> None:
     """Raise RuntimeError on the loop's own thread, where waiting would wait for ever."""
-    try:
-        here = asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    if here is runner.loop:
+    if runner.is_here():
         if work is not None:
             work.close()
         raise RuntimeError("a blocking call inside its own event loop: use the async variant and await it")

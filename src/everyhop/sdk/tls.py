@@ -266,9 +266,7 @@ def server_context(source: X509Source, callers: Callers) -> RotatingContext:
     return RotatingContext(source, _allowing(callers), server=True)
 
 
-def client_context(
-    source: X509Source, server: SpiffeId | str, *, rotating: bool = True
-) -> RotatingContext:
+def client_context(source: X509Source, server: SpiffeId | str, *, rotating: bool = True) -> RotatingContext:
     """Return a context for calls to exactly one service: TLS 1.3, its SPIFFE ID and no other.
 
     Host names are not looked at: the SPIFFE ID says who is there.  With ``rotating`` false every connection is made

@@ -113,14 +113,6 @@ class TokenCache(Generic[K]):
             for key in held:
                 del self._entries[key]
 
-    def forget_token(self, token: str) -> None:
-        """Drop a token by its value."""
-        data = token.encode()
-        with self._lock:
-            for key, entry in tuple(self._entries.items()):
-                if entry.token is not None and entry.token.token.matches(data):
-                    del self._entries[key]
-
     def __len__(self) -> int:
         return len(self._entries)
 

@@ -136,8 +136,8 @@ def test_keys_do_not_mix_and_the_cache_is_bounded():
 def test_a_token_that_was_called_invalid_is_forgotten():
     world = World()
     assert [world.cache.get(key) for key in "ab"] == ["t1", "t2"]
-    world.cache.forget_token("t1")
-    world.cache.forget_token("unknown")
+    world.cache.discard("t1")
+    world.cache.discard("unknown")
     assert [world.cache.get(key) for key in "ab"] == ["t3", "t2"]
 
 
