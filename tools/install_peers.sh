@@ -6,6 +6,7 @@ set -u
 
 missing=""
 command -v nginx >/dev/null 2>&1 || missing="$missing nginx"
+command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
 
 if [ -z "$missing" ]; then
     exit 0
@@ -16,7 +17,7 @@ if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
 fi
 
 export DEBIAN_FRONTEND=noninteractive
-# The package's own service must not start and take port 80.
+# The packages' own services must not start and take ports.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' >"$policy"
