@@ -23,6 +23,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlencode
 
+from everyhop.apikeys import ApiKeys
 from everyhop.authority import Authority, AuthorityKind, AuthoritySettings
 from everyhop.authz import Grants
 from everyhop.control.feed import Feed, Truth
@@ -141,6 +142,13 @@ class FaceUnderTest:
         )
         self.keys.start()
         view = PolicyView(self.snapshot, Grants(self.snapshot))
+        self.api_keys = ApiKeys(
+            store=self.storage.api_keys,
+            keystore=keystore,
+            edge_scopes=view.edge_scopes,
+            clock=self.clock,
+            entropy=self.entropy,
+        )
         self.tokens = TokenService(
             TokenPorts(
                 keys=self.keys,
@@ -149,6 +157,7 @@ class FaceUnderTest:
                 journal=self.storage.token_journal,
                 clock=self.clock,
                 entropy=self.entropy,
+                api_keys=self.api_keys,
             ),
             issuing,
         )

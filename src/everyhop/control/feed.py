@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from everyhop.core.clock import Clock
 
 AGENT_GONE_AFTER: Final = timedelta(seconds=15)
+_LOOK_SECONDS: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,7 @@ class Feed:
         self._reported = asyncio.Event()
         self._seen: dict[str, _Seen] = {}
         self._streams: dict[str, int] = {}
+        self._verifiers: dict[str, Callable[[], int | None]] = {}
 
     @property
     def truth(self) -> Truth | None:
@@ -120,3 +122,35 @@ class Feed:
             except TimeoutError:
                 continue
         return []
+
+    # -- the bundle, which others than agents check certificates by as well
+
+    def add_verifier(self, name: str, held: Callable[[], int | None]) -> None:
+        """Let rotation wait for a process of ours that is no agent.
+
+        ``held`` tells the sequence of the bundle that it has confirmed, None while it is not connected.
+        """
+        self._verifiers[name] = held
+
+    def acknowledged_bundle(self) -> int | None:
+        """Return the lowest bundle sequence that everyone connected holds; None while an agent has not told."""
+        if self.lagging(lambda _: True):
+            return None
+        present = 0 if self._truth is None else self._truth.bundle_sequence
+        held = [report.bundle_sequence for report in self.reports()]
+        return min([*held, *self._held_by_verifiers().values()], default=present)
+
+    async def wait_bundle(self, sequence: int, timeout: float) -> list[str]:  # noqa: ASYNC109  # returns the laggards instead of raising
+        """Wait until everyone connected holds a bundle; return the laggards at the deadline."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        lagging = await self.wait_applied(lambda r: r.bundle_sequence >= sequence, timeout)
+        while not lagging:
+            behind = [name for name, held in self._held_by_verifiers().items() if held < sequence]
+            if not behind or asyncio.get_running_loop().time() >= deadline:
+                return behind
+            await asyncio.sleep(_LOOK_SECONDS)
+        return lagging
+
+    def _held_by_verifiers(self) -> dict[str, int]:
+        asked = {name: held() for name, held in self._verifiers.items()}
+        return {name: held for name, held in asked.items() if held is not None}

@@ -266,7 +266,7 @@ class ControlPlane:
             await self._publish()
             truth = self._p.feed.truth
             sequence = 0 if truth is None else truth.bundle_sequence
-            lagging = await self._p.feed.wait_applied(lambda r: r.bundle_sequence >= sequence, wait_seconds)
+            lagging = await self._p.feed.wait_bundle(sequence, wait_seconds)
             if lagging:
                 raise Unavailable(
                     f"not activated: {', '.join(lagging)} does not hold bundle {sequence} yet",
@@ -283,7 +283,9 @@ class ControlPlane:
             await asyncio.sleep(SCHEDULE_INTERVAL)
             try:
                 async with self._rotation_lock:
-                    for change in await self._work(self._p.authority.tick, self._acknowledged_sequence()):
+                    for change in await self._work(
+                        self._p.authority.tick, self._p.feed.acknowledged_bundle()
+                    ):
                         _log.info("authority: %s %s %s", change.action, change.kind, change.authority_id)
                     await self._publish()
                 if self._p.clock.now() - pruned > PRUNE_INTERVAL:
@@ -291,14 +293,6 @@ class ControlPlane:
                     await self._work(self._p.records.prune, before=pruned - self._p.records_keep)
             except Exception:  # noqa: BLE001  # the schedule must go on, whatever one step met
                 _log.exception("a scheduled task failed; it is tried again")
-
-    def _acknowledged_sequence(self) -> int | None:
-        """Return the lowest bundle sequence that every connected agent holds; None while one has not told."""
-        feed = self._p.feed
-        if feed.lagging(lambda _: True):
-            return None
-        held = [report.bundle_sequence for report in feed.reports()]
-        return min(held, default=0 if feed.truth is None else feed.truth.bundle_sequence)
 
     # -- records
 

@@ -115,6 +115,7 @@ async def face_service(
         identities=identities,
         changes=changes,
     )
+    feed.add_verifier("the server's face", lambda: secrets.acknowledged_bundle)
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(identities.hold(server_id(authority.trust_domain)))
         sds = stack.enter_context(contextlib.closing(UnixListener.bind(layout.face_socket, mode=0o600)))

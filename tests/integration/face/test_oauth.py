@@ -390,6 +390,63 @@ def test_an_exchange_names_who_acts(face, storefront, orders):
     assert body["expires_in"] <= 300
 
 
+@pytest.fixture(scope="module")
+def api_key(face):
+    """A key for the edge, from one address only."""
+    created = face.api_keys.create(
+        owner="partner", scopes=["edge.enter"], environment="test", sources=["192.0.2.0/24"]
+    )
+    return created.key.reveal().decode()
+
+
+def test_an_api_key_of_the_edge_becomes_a_transaction(face, api_key):
+    edge, orders = face.svid("edge"), face.svid("orders")
+    form = {"grant_type": API_KEY, "api_key": api_key, "source": "192.0.2.7"}
+    answer = face.form("/oauth/token", form, held=edge)
+    assert answer.status == 200, answer
+    body = answer.json
+    assert (body["issued_token_type"], body["token_type"]) == (TXN, "N_A")
+    claims = verified(face, body["access_token"], audience="shop.example")
+    assert jwt.get_unverified_header(body["access_token"])["typ"] == "txntoken+jwt"
+    assert claims["sub"].startswith("apikey:")
+    assert claims["req_wl"] == edge.spiffe_id
+    assert claims["rctx"] == {"ip": "192.0.2.7"}
+
+    # The next hop narrows it, and has an access token on the client's behalf.
+    given = {"subject_token": body["access_token"], "subject_token_type": TXN}
+    narrower = exchange(face, orders, **given, requested_token_type=TXN, audience="shop.example")
+    assert verified(face, narrower.json["access_token"], audience="shop.example")["txn"] == claims["txn"]
+    refused(
+        exchange(face, orders, **given, requested_token_type=TXN, scope="edge.enter more"), "invalid_scope"
+    )
+    refused(exchange(face, orders, **given, requested_token_type=TXN, roles="admin"), "invalid_scope")
+    refused(exchange(face, face.svid("stranger"), **given, requested_token_type=TXN), "unauthorized_client")
+
+    # And the same by the standard's own grant.
+    key_type = "urn:everyhop:params:oauth:token-type:api_key"
+    same = {"subject_token": api_key, "subject_token_type": key_type, "source": "192.0.2.7"}
+    assert exchange(face, edge, **same, requested_token_type=TXN).status == 200
+
+
+@pytest.mark.parametrize("source", [None, "198.51.100.1"])
+def test_an_api_key_from_elsewhere(face, api_key, source):
+    form = {"grant_type": API_KEY, "api_key": api_key, **({} if source is None else {"source": source})}
+    refused(face.form("/oauth/token", form, held=face.svid("edge")), "invalid_request")
+
+
+def test_an_api_key_away_from_the_edge(face, api_key, orders):
+    form = {"grant_type": API_KEY, "api_key": api_key, "source": "192.0.2.7"}
+    refused(face.form("/oauth/token", form, held=orders), "unauthorized_client")
+
+
+def test_an_outside_client_with_a_proof_alone(face, api_key):
+    """Its key is taken at the edge; here, nobody without an SVID is a client."""
+    proof = Prover().proof(face.url + "/oauth/token")
+    answer = face.form("/oauth/token", {"grant_type": API_KEY, "api_key": api_key}, headers=[("dpop", proof)])
+    refused(answer, "invalid_client", 401)
+    assert api_key.encode() not in answer.body
+
+
 def test_api_keys_that_are_refused(face, storefront):
     form = {"grant_type": API_KEY, "api_key": "eh_live_sk_hunter2"}
     refused(face.form("/oauth/token", form), "invalid_client", 401)

@@ -88,3 +88,29 @@ async def test_an_agent_that_left_holds_nothing_up_and_is_forgotten() -> None:
     assert [r.agent for r in feed.reports()] == ["one"]
     clock.time += timedelta(minutes=1)
     assert feed.reports() == []
+
+
+async def test_rotation_waits_for_the_face_as_well() -> None:
+    feed, held = Feed(FakeClock()), {"face": 1}
+    feed.add_verifier("face", lambda: held["face"])
+    feed.publish(_truth(2))
+    feed.connected("agent")
+    assert feed.acknowledged_bundle() is None
+    feed.report(_report("agent", 2))
+    assert feed.acknowledged_bundle() == 1
+    assert await feed.wait_bundle(2, 0.05) == ["face"]
+    waiting = asyncio.create_task(feed.wait_bundle(2, 5))
+    await asyncio.sleep(0.03)
+    held["face"] = 2
+    assert await asyncio.wait_for(waiting, 1) == []
+    assert feed.acknowledged_bundle() == 2
+
+
+async def test_a_face_that_is_not_there_is_not_waited_for() -> None:
+    feed = Feed(FakeClock())
+    feed.add_verifier("face", lambda: None)
+    feed.publish(_truth(2))
+    assert feed.acknowledged_bundle() == 2
+    assert await feed.wait_bundle(2, 0.05) == []
+    feed.connected("agent")
+    assert await feed.wait_bundle(2, 0.05) == ["agent"]
