@@ -232,7 +232,10 @@ class Guard:
         if mode is UserMode.REQUIRED and presented is None:
             raise TokenError(TokenCode.USER_REQUIRED, "no Txn-Token")
         if mode is not UserMode.NONE and presented is not None:
-            call.user = user_of(compiled.verification.verifier.transaction(presented))
+            verified = compiled.verification.verifier.transaction(presented)
+            if mode is UserMode.REQUIRED and not verified.is_person:
+                raise TokenError(TokenCode.USER_REQUIRED, "an API key's transaction has no user")
+            call.user = user_of(verified)
             txn = Secret(presented.encode("ascii"))
         if operation.once and token is not None:
             spend(token, self._replay)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import threading
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from everyhop.core.errors import AccessDenied, Unavailable
+from everyhop.core.errors import AccessDenied, EveryhopError, Unavailable
 from everyhop.sdk.clients import CALL_SECONDS, Issued
 
 if TYPE_CHECKING:
@@ -102,6 +103,15 @@ class TokenCache(Generic[K]):
         with self._lock:
             for key in [key for key in self._entries if is_stale(key)]:
                 del self._entries[key]
+
+    def prefetch(self, other: Callable[[K], K]) -> None:
+        """Begin to fetch ``other`` of every key whose token is held; failures are no news."""
+        with self._lock:
+            held = [key for key, entry in self._entries.items() if entry.token is not None]
+            for key in dict.fromkeys(other(one) for one in held):
+                if key not in self._entries:
+                    with contextlib.suppress(EveryhopError):
+                        self._fly(key)
 
     def discard(self, token: str) -> None:
         """Drop a token that was refused where it was shown, unless another has taken its place already."""

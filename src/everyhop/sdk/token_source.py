@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from everyhop.core.errors import AccessDenied
@@ -172,8 +172,13 @@ class TokenSource:
             self._exchange_key(subject_token, subject_token_type, requested, target, operation, scope)
         )
 
-    def on_rotation(self, alive: frozenset[str]) -> None:
-        """Drop the tokens of certificates that are no longer in use; ``alive`` are the others' thumbprints."""
+    def on_rotation(self, alive: frozenset[str], current: str | None) -> None:
+        """Fetch for the certificate ``current`` what was in use with others; drop what is of none of ``alive``.
+
+        So the first call after a rotation does not wait, and an agent that dies soon after one is not missed.
+        """
+        if current is not None:
+            self._minted.prefetch(lambda key: replace(key, x5t=current))
         self._minted.forget(lambda key: key.x5t not in alive)
         self._exchanged.forget(lambda key: key.x5t not in alive)
 

@@ -142,7 +142,7 @@ class Workload:
         if now != self._thumbprints[-1]:
             self._thumbprints = [self._thumbprints[-1], now]
         keep = frozenset(now | self._thumbprints[0]) if now else frozenset()
-        self.tokens.on_rotation(keep)
+        self.tokens.on_rotation(keep, self.x509.svid.x5t if now else None)
 
 
 def connect(

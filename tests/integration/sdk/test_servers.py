@@ -69,7 +69,7 @@ async def uvicorn_server(identity):
     )
     server = uvicorn.Server(configuration)
     task = asyncio.create_task(server.serve())
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110  # uvicorn offers nothing to wait for
         await asyncio.sleep(0.01)
     yield port
     server.should_exit = True

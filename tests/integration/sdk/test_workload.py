@@ -292,7 +292,7 @@ def test_sources_by_themselves(agent):
             lambda: x509.bundle_for(other.trust_domain),
             jwt.fetch,
         ):
-            with pytest.raises(Exception, match="audience|trust"):
+            with pytest.raises(Exception, match=r"audience|trust"):
                 bad()
         assert jwt.fetch("payments") == token
         assert agent.calls["FetchJWTSVID"] == 1
@@ -302,9 +302,9 @@ def test_sources_by_themselves(agent):
 def test_an_identity_that_is_not_there_is_not_taken(agent):
     from everyhop.spiffe.ids import SpiffeId
 
-    with X509Source(agent.socket, spiffe_id=SpiffeId.parse("spiffe://shop.example/service/x")) as source:
-        with pytest.raises(Unavailable):
-            source.wait_ready(0.3)
+    other = SpiffeId.parse("spiffe://shop.example/service/x")
+    with X509Source(agent.socket, spiffe_id=other) as source, pytest.raises(Unavailable):
+        source.wait_ready(0.3)
 
 
 def test_the_client_for_threads(agent):

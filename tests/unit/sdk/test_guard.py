@@ -457,6 +457,12 @@ def test_the_user_is_what_the_token_says(world):
     assert world.decided[-1].user == "alice"
 
 
+def test_a_client_with_an_api_key_is_no_user_where_one_is_required(world):
+    client = user(world.issuer.transaction("apikey:abcdefgh", kind="client"))
+    assert world.refused(path=b"/mine", headers=[client]).code == "USER_REQUIRED"
+    assert world.check(path=b"/maybe", headers=[client]).user.kind == "client"
+
+
 def test_both_are_needed_where_both_are_asked_for(world):
     access = world.pay(scope=["orders.both"])
     txn = world.issuer.transaction("alice")
