@@ -16,7 +16,9 @@ from everyhop.control.policy_view import PolicyView
 from everyhop.control.token_truth import TokenTruth
 from everyhop.core.errors import Unavailable
 from everyhop.issuing import MintRequest
+from everyhop.tokens.access import AccessToken
 from everyhop.tokens.replay import MemoryReplayGuard
+from everyhop.tokens.verifier import spend
 
 POLICY = """\
 version: 1
@@ -24,7 +26,7 @@ trust_domain: shop.example
 services:
   storefront:
     workload: [{run: true}]
-    operations: {browse: GET /browse, hidden: GET /hidden, plain: GET /plain}
+    operations: {browse: GET /browse, hidden: GET /hidden, plain: GET /plain, personal: GET /me}
   orders:
     workload: [{run: true}]
     operations:
@@ -42,6 +44,7 @@ allow:
   - {from: thief, to: orders, operations: [create]}
   - {from: outside, to: storefront, operations: [browse, hidden], user: optional}
   - {from: outside, to: storefront, operations: [plain]}
+  - {from: outside, to: storefront, operations: [personal], user: required}
 """
 STOREFRONT, THIEF = spiffe_id("storefront"), spiffe_id("thief")
 X5T, OTHER_X5T = "A" * 43, "B" * 42 + "A"
@@ -108,11 +111,11 @@ class TokenBench:
         self.truth = TokenTruth(self.clock)
         guard = MemoryReplayGuard(self.clock)
 
-        async def first_use(jti: str, expires_at: int) -> bool:
-            return guard.use(jti, expires_at)
+        async def use_up(token: AccessToken) -> None:
+            spend(token, guard)
 
         self.credentials = Credentials(
-            tokens=self.tokens, exchanger=self.link, first_use=first_use, clock=self.clock
+            tokens=self.tokens, exchanger=self.link, spend=use_up, clock=self.clock
         )
 
     async def start(self, policy: str = POLICY) -> None:

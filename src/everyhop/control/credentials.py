@@ -100,13 +100,13 @@ class Credentials:
         *,
         tokens: ServiceTokens,
         exchanger: Exchanger,
-        first_use: Callable[[str, int], Awaitable[bool]],
+        spend: Callable[[AccessToken], Awaitable[None]],
         clock: Clock,
     ) -> None:
-        """``first_use`` spends a token id until its end; it is atomic over every replica that shares it."""
+        """``spend`` uses a token up, or raises TokenError; it is atomic over every replica that shares it."""
         self._tokens = tokens
         self._exchanger = exchanger
-        self._first_use = first_use
+        self._spend = spend
         self._clock = clock
         self._view: PolicyView | None = None
         self._verifier: TokenVerifier | None = None
@@ -129,8 +129,8 @@ class Credentials:
         needs = self._now()[0].requirement(shown.caller, service, shown.operation)
         access = self._access(service, shown, needs)
         user = self._user(shown, needs)
-        if needs.once and access is not None and not await self._first_use(access.jti, access.expires_at):
-            raise TokenError(TokenCode.TOKEN_REPLAYED, "the token was used before")
+        if needs.once and access is not None:
+            await self._spend(access)
         ends = [token.expires_at for token in (access, user) if token is not None]
         return Passed(
             headers={} if user is None else user_headers(user),
@@ -160,7 +160,9 @@ class Credentials:
             if needs.user is UserMode.REQUIRED:
                 raise TokenError(TokenCode.USER_REQUIRED, "no Txn-Token")
             return None
-        return self._now()[1].transaction(shown.txn)
+        user = self._now()[1].transaction(shown.txn)
+        _demand_person(user, needs)
+        return user
 
     # -- egress
 
@@ -198,8 +200,9 @@ class Credentials:
         exchanged = await self._exchange(view, service, shown)
         user = exchanged.verified
         # A user's transaction without a stated purpose is for anything that the policy opens; a key's never is.
-        if (user.scope or user.kind == "client") and f"{service}.{shown.operation}" not in user.scope:
+        if (user.scope or not user.is_person) and f"{service}.{shown.operation}" not in user.scope:
             raise TokenError(TokenCode.INSUFFICIENT_SCOPE, "the credential is not for this operation")
+        _demand_person(user, needs)
         remove = (AUTHORIZATION,)
         if needs.user is UserMode.NONE:
             return Passed(remove=(*remove, TXN_HEADER, USER_HEADER, ROLES_HEADER), user=user.subject)
@@ -241,6 +244,12 @@ class Credentials:
         if self._view is None or self._verifier is None:
             raise Unavailable("the agent is starting")
         return self._view, self._verifier
+
+
+def _demand_person(user: TxnToken, needs: Requirement) -> None:
+    """Refuse a client with an API key where the policy requires a user: a key is nobody."""
+    if needs.user is UserMode.REQUIRED and not user.is_person:
+        raise TokenError(TokenCode.USER_REQUIRED, "an API key's transaction has no user")
 
 
 def user_headers(user: TxnToken) -> dict[str, str]:

@@ -56,6 +56,11 @@ class TxnToken(msgspec.Struct, frozen=True, kw_only=True):
     context: Mapping[str, Any]
     request_context: Mapping[str, Any]
 
+    @property
+    def is_person(self) -> bool:
+        """Tell whether somebody signed in; otherwise it is a client with an API key, which is nobody."""
+        return self.kind == "user"
+
 
 class _Context(msgspec.Struct):
     idp: Name

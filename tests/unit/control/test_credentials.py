@@ -54,7 +54,7 @@ def txn(bench, key, **more):
 
 
 async def test_nothing_is_judged_before_policy_and_keys_are_there(bench):
-    fresh = Credentials(tokens=bench.tokens, exchanger=bench.link, first_use=None, clock=bench.clock)
+    fresh = Credentials(tokens=bench.tokens, exchanger=bench.link, spend=None, clock=bench.clock)
     with pytest.raises(Unavailable):
         await fresh.ingress("orders", shown("create"))
 
@@ -147,10 +147,18 @@ async def test_a_required_user_who_is_not_there_or_is_not_one(bench):
 async def test_a_user_of_a_revoked_key(bench):
     key, lookup = api_key(bench)
     token = txn(bench, key)
-    assert (await bench.credentials.ingress("orders", shown("mine", txn=token))).user == f"apikey:{lookup}"
+    assert (await bench.credentials.ingress("orders", shown("ours", txn=token))).user == f"apikey:{lookup}"
     await bench.control.tokens.revoke_api_key(lookup)
     await bench.push()
-    assert await refused(bench.credentials.ingress("orders", shown("mine", txn=token))) == "TOKEN_REVOKED"
+    assert await refused(bench.credentials.ingress("orders", shown("ours", txn=token))) == "TOKEN_REVOKED"
+
+
+async def test_a_client_with_a_key_is_no_user_where_one_is_required(bench):
+    key, _ = api_key(bench)
+    judging = bench.credentials.ingress("orders", shown("mine", txn=txn(bench, key)))
+    assert await refused(judging) == TokenCode.USER_REQUIRED
+    key, _ = api_key(bench, "storefront.personal")
+    assert await refused(bench.credentials.edge("storefront", outside("personal", key))) == "USER_REQUIRED"
 
 
 async def test_an_operation_or_a_caller_that_the_policy_does_not_know(bench):
@@ -278,7 +286,7 @@ async def test_the_exchanged_token_goes_on_where_a_user_may(bench):
     key, lookup = api_key(bench, "storefront.browse", "storefront.plain")
     passed = await bench.credentials.edge("storefront", outside("browse", key))
     assert passed.headers["x-everyhop-user"] == f"apikey:{lookup}"
-    there = await bench.credentials.ingress("orders", shown("mine", txn=passed.headers["txn-token"]))
+    there = await bench.credentials.ingress("orders", shown("ours", txn=passed.headers["txn-token"]))
     assert there.user == f"apikey:{lookup}"
     passed = await bench.credentials.edge("storefront", outside("plain", key))
     assert passed.headers == {}
