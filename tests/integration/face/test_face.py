@@ -8,6 +8,7 @@ import socket
 import ssl
 import stat
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -17,9 +18,12 @@ from tests.support.face_under_test import FaceUnderTest, Held, wait_for
 from tests.support.http2_client import Http2Client
 
 from everyhop.authority import AuthorityKind
-from everyhop.core.errors import Conflict
+from everyhop.core.errors import AttestationError, Conflict
+from everyhop.dataplane.face_secrets import FaceProcess
 from everyhop.runtime.face import face_address, plan_face, require_free
 from everyhop.runtime.settings import Settings
+from everyhop.wire.peers import PeerInfo
+from everyhop.wire.processes import ProcessHandle
 from everyhop.x509.keys import encode_private_key
 
 ENDED = r"(?i)alert|reset|closed|eof|broken"
@@ -147,18 +151,34 @@ def test_the_sockets_admit_nobody_but_the_face(face):
     for path in (face.layout.oauth_socket, face.layout.face_socket):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     # This very process is the parent of the face, not the face.
-    with socket.socket(socket.AF_UNIX) as raw:
-        raw.settimeout(5)
-        raw.connect(str(face.layout.oauth_socket))
-        with pytest.raises(ConnectionResetError):
-            raw.sendall(JWKS)
-            if not raw.recv(10):
-                raise ConnectionResetError
-    with socket.socket(socket.AF_UNIX) as raw:
-        raw.settimeout(5)
-        raw.connect(str(face.layout.face_socket))
-        raw.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000"))
-        assert b"PRIVATE" not in raw.recv(4096)
+    settings = bytes.fromhex("000000040000000000")
+    for path, said in (
+        (face.layout.oauth_socket, JWKS),
+        (face.layout.face_socket, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings),
+    ):
+        heard = b""
+        with socket.socket(socket.AF_UNIX) as raw, contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            raw.settimeout(5)
+            raw.connect(str(path))
+            raw.sendall(said)
+            heard = raw.recv(4096)
+        assert b"HTTP/1.1" not in heard
+        assert b"PRIVATE" not in heard
+
+
+async def test_the_secrets_are_for_nobody_but_the_face(face):
+    peer = PeerInfo(
+        pid=os.getpid(), uid=os.getuid(), gid=os.getgid(), process=ProcessHandle.open(os.getpid())
+    )
+    own = FaceProcess(parent=os.getpid(), uid=os.getuid())
+    with pytest.raises(AttestationError, match="not the server's face"):
+        own.check(peer)
+    with pytest.raises(AttestationError, match="another user"):
+        FaceProcess(parent=os.getppid(), uid=os.getuid() + 1).check(peer)
+    with pytest.raises(AttestationError, match="not the server's face"):
+        FaceProcess.sibling().check(replace(peer, pid=face.process.pid))  # a child, not a sibling
+    own.check(replace(peer, pid=face.process.pid))
+    peer.process.close()
 
 
 def test_no_key_lies_on_a_disk(face):
