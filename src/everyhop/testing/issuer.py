@@ -29,6 +29,7 @@ class Issuer:
         self.trust_domain: Final = trust_domain
         self.issuer: Final = issuer
         self._signers: list[Es256Signer] = []
+        self._prepared: Es256Signer | None = None
         self.sequence = 0
         self.revoked: dict[str, Any] = {"kids": [], "jtis": {}, "txns": {}}
         self.rotate()
@@ -40,14 +41,21 @@ class Issuer:
 
     @property
     def jwks(self) -> dict[str, Any]:
-        """Return the JWK Set: the key that signs now and the ones before it that were not forgotten."""
-        return {"keys": [signer.public().to_members() for signer in self._signers]}
+        """Return the JWK Set: the key that signs, the ones before it that were not forgotten, a prepared one."""
+        published = [*self._signers, *([self._prepared] if self._prepared else [])]
+        return {"keys": [signer.public().to_members() for signer in published]}
+
+    def prepare(self) -> None:
+        """Publish the next key, which signs from :meth:`rotate` on: give everybody time to learn of it."""
+        self._prepared = _new_signer()
+        self.sequence += 1
 
     def rotate(self, *, forget: bool = False) -> None:
-        """Sign with a new key from now on; with ``forget`` the set holds only this one."""
+        """Sign with the prepared key, or a new one, from now on; with ``forget`` the set holds only this one."""
         if forget:
             self._signers.clear()
-        self._signers.append(Es256Signer(secrets.token_hex(8), generate_private_key()))
+        self._signers.append(self._prepared or _new_signer())
+        self._prepared = None
         del self._signers[:-8]
         self.sequence += 1
 
@@ -128,6 +136,10 @@ class Issuer:
         parts = [encode_base64url(_json(members)) for members in (full, claims)]
         signing_input = ".".join(parts)
         return f"{signing_input}.{encode_base64url(signer.sign(signing_input.encode()))}"
+
+
+def _new_signer() -> Es256Signer:
+    return Es256Signer(secrets.token_hex(8), generate_private_key())
 
 
 def _json(members: Mapping[str, Any]) -> bytes:
