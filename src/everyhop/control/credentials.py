@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import quote
 
 from everyhop.agent import TokenWish
+from everyhop.apikeys.format import PREFIX, parse_key
 from everyhop.control.messages import ExchangeTokenRequest
 from everyhop.core.errors import AccessDenied, InputError, TokenError, Unavailable
 from everyhop.policy.model import OUTSIDE, TokenMode, UserMode
@@ -41,7 +42,6 @@ AUTHORIZATION: Final = "authorization"
 TXN_TOKEN_TYPE: Final = "urn:ietf:params:oauth:token-type:txn_token"  # noqa: S105  # a type
 API_KEY_TYPE: Final = "urn:everyhop:params:oauth:token-type:api_key"
 USER_TOKEN_TYPE: Final = "urn:ietf:params:oauth:token-type:jwt"  # noqa: S105  # a type
-API_KEY_PREFIX: Final = "eh_"
 
 EDGE_SECONDS: Final = 30.0
 MAX_EDGE_ENTRIES: Final = 4096
@@ -219,15 +219,18 @@ class Credentials:
         if held is not None and now < held.until:
             return held
         verifier = self._now()[1]
+        is_key = token.startswith(f"{PREFIX}_")
         request = ExchangeTokenRequest(
             agent=self._exchanger.agent,
             spiffe_id=str(view.snapshot.services[service].spiffe_id),
             subject_token=token,
-            subject_token_type=API_KEY_TYPE if token.startswith(API_KEY_PREFIX) else USER_TOKEN_TYPE,
+            subject_token_type=API_KEY_TYPE if is_key else USER_TOKEN_TYPE,
             requested_token_type=TXN_TOKEN_TYPE,
             source=shown.source,
         )
         try:
+            if is_key:
+                parse_key(token)  # its checksum tells a guess from a key before anybody is asked
             answer = await self._exchanger.exchange(request)
         except (AccessDenied, InputError) as error:
             raise TokenError(TokenCode.TOKEN_INVALID, error.message) from error

@@ -246,6 +246,7 @@ async def test_a_stranger_without_a_credential_or_with_a_false_one(bench):
     for false in ("eh_live_key_nothing", key[:-1] + ("0" if key[-1] != "0" else "1"), "x", "a.b.c"):
         code = await refused(bench.credentials.edge("storefront", outside("browse", false)))
         assert code in {"TOKEN_INVALID", "TOKEN_MALFORMED"}
+    assert bench.link.exchanges == 2  # the server is not asked about what only looks like a key
 
 
 async def test_an_access_token_of_ours_is_no_credential_of_a_stranger(bench):
