@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from everyhop.api.oauth_errors import OAuthCode, OAuthRefusal
 from everyhop.api.oauth_form import single_header
 from everyhop.core.errors import InputError, TokenError, TrustError
+from everyhop.dataplane.face import SOURCE_HEADER
 from everyhop.jose.encoding import encode_base64url
 from everyhop.tokens.dpop import verify_dpop
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 JWT_SPIFFE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
 _CERTIFICATE_HEADER: Final = "x-forwarded-client-cert"
-_SOURCE_HEADER: Final = "x-everyhop-source"
 _NAME: Final = r"[A-Za-z0-9:/._-]+"
 # By is the face's own certificate; a second URI, or a second element, is not of this form.
 _CERTIFICATE: Final = re.compile(rf"By={_NAME};Hash=([0-9a-f]{{64}});URI=({_NAME})")
@@ -89,7 +89,7 @@ def certificate_of(request: Request) -> Certificate | None:
 
 def source_of(request: Request) -> str | None:
     """Return the address that connected to the face."""
-    return request.headers.get(_SOURCE_HEADER)
+    return request.headers.get(SOURCE_HEADER)
 
 
 class Clients:
