@@ -50,9 +50,32 @@ def append_records(writer: RecordWriter, records: Sequence[Record]) -> AppendRes
 
 def append_event(writer: RecordWriter, event: Event, *, producer: str, entropy: Entropy) -> Record:
     """Number an event of this process, append it, and return the record."""
-    record = Record(
-        id=entropy.token_bytes(ID_BYTES).hex(),
-        seq=writer.next_seq(producer),
+    (record,) = append_events(writer, (event,), producer=producer, entropy=entropy)
+    return record
+
+
+def append_events(
+    writer: RecordWriter, events: Sequence[Event], *, producer: str, entropy: Entropy
+) -> tuple[Record, ...]:
+    """Number events of this process in their order, append them at once, and return the records.
+
+    Raises InputError for more than 20,000 events in one call.
+    """
+    if not events:
+        return ()
+    first = writer.next_seq(producer)
+    records = tuple(
+        _record(event, seq, producer, entropy.token_bytes(ID_BYTES).hex())
+        for seq, event in enumerate(events, first)
+    )
+    append_records(writer, records)
+    return records
+
+
+def _record(event: Event, seq: int, producer: str, record_id: str) -> Record:
+    return Record(
+        id=record_id,
+        seq=seq,
         producer=producer,
         time=event.time,
         kind=event.kind,
@@ -69,8 +92,6 @@ def append_event(writer: RecordWriter, event: Event, *, producer: str, entropy: 
             for name, value in event.detail.items()
         },
     )
-    append_records(writer, (record,))
-    return record
 
 
 def _clipped(text: str | None) -> str | None:

@@ -4,23 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import Final
 
 from everyhop.issuing.errors import GrantRefused, OAuthError
-from everyhop.issuing.policy_view import PolicyView
+from everyhop.issuing.policy_view import Granted, PolicyView
 from everyhop.policy.model import TokenMode
 from everyhop.tokens.claims import is_digest
 
 MAX_SCOPES: Final = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Granted:
-    """An audience with the widest scope that a caller may have there, as ``service.operation``."""
-
-    audience: str
-    scope: frozenset[str]
 
 
 def service_named(policy: PolicyView, caller: str) -> str:
@@ -39,6 +30,14 @@ def granted_to(policy: PolicyView, caller: str, target: str, operation: str | No
     Raises GrantRefused: an unknown caller, an unknown target, an operation that does not take such a token, nothing
     granted.
     """
+    known = policy.answers.get((caller, target, operation))
+    if known is None:
+        # Only what the policy grants is remembered: there is no more of that than the policy is long.
+        known = policy.answers[caller, target, operation] = _granted_to(policy, caller, target, operation)
+    return known
+
+
+def _granted_to(policy: PolicyView, caller: str, target: str, operation: str | None) -> Granted:
     service = service_named(policy, caller)
     if not policy.declares(target):
         raise GrantRefused(OAuthError.INVALID_TARGET, f"the policy declares no service {target[:80]!r}")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from everyhop.policy.model import OUTSIDE, RuleEffect, TokenMode, UserMode
@@ -18,12 +19,22 @@ class Granting(Protocol):
         """Return the operations of ``target`` that ``caller`` may call; None when either is not declared."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Granted:
+    """An audience with the widest scope that a caller may have there, as ``service.operation``."""
+
+    audience: str
+    scope: frozenset[str]
+
+
 class PolicyView:
     """One snapshot with its grants.  Immutable in effect; build one per snapshot."""
 
     def __init__(self, snapshot: Snapshot, grants: Granting) -> None:
         self.snapshot = snapshot
         self._grants = grants
+        self.answers: dict[tuple[str, str, str | None], Granted] = {}
+        """What was granted so far, by caller, target and operation; kept by ``granting``."""
         self._granted: dict[tuple[str, str], frozenset[str] | None] = {}
         self._modes = {
             (name, operation.name): operation.token

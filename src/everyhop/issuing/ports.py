@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+import msgspec
+
 from everyhop.core.secret import Secret
 from everyhop.issuing.model import IssuingState, Revocation, SigningKey, UserIdentity
 from everyhop.issuing.policy_view import PolicyView
@@ -25,9 +27,8 @@ class SigningEvent:
     detail: dict[str, str | int | float | bool | None] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenEvent:
-    """A token that was issued, or a request that was refused.
+class TokenEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """A token that was issued, or a request that was refused; a msgspec record, because one is made for each token.
 
     ``action`` is ``mint`` or ``exchange``; ``caller`` the SPIFFE ID of the peer; ``refused`` the OAuth error code and
     ``reason`` the words for the operator, both None when it was issued.  Never holds a token.
@@ -39,7 +40,7 @@ class TokenEvent:
     target: str | None = None
     refused: str | None = None
     reason: str | None = None
-    detail: dict[str, str | int | float | bool | None] = field(default_factory=dict)
+    detail: dict[str, str | int | float | bool | None] = {}  # msgspec copies an empty default
 
 
 class IssuingTransaction(Protocol):

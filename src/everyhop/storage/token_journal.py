@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from typing import Final
 
-from everyhop.auditlog.append import append_event
+from everyhop.auditlog.append import append_events
 from everyhop.auditlog.model import Event, Kind
 from everyhop.core.clock import Entropy
 from everyhop.issuing.ports import TokenEvent
@@ -52,9 +52,12 @@ class SqlTokenJournal:
             return 0
         try:
             with self._database.writing() as connection:
-                writer = SqlRecordWriter(connection)
-                for event in batch:
-                    append_event(writer, _event(event), producer=self._producer, entropy=self._entropy)
+                append_events(
+                    SqlRecordWriter(connection),
+                    [_event(event) for event in batch],
+                    producer=self._producer,
+                    entropy=self._entropy,
+                )
         except BaseException:
             with self._lock:
                 self._waiting[:0] = batch[-MAX_WAITING:]
