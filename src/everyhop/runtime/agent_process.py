@@ -27,7 +27,7 @@ from everyhop.control.workload_tokens import WorkloadTokens
 from everyhop.dataplane.envoy import locate_envoy
 from everyhop.dataplane.sds import SecretDiscovery, secrets_server
 from everyhop.providers.attestors import ProcInspector
-from everyhop.runtime.single_use import first_use
+from everyhop.runtime.single_use import single_use
 from everyhop.runtime.system import SystemClock, SystemEntropy
 from everyhop.wire.sockets import UnixListener
 
@@ -69,7 +69,7 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
         )
         truth = TokenTruth(clock)
         credentials = Credentials(
-            tokens=service_tokens, exchanger=client, first_use=first_use(settings, clock), clock=clock
+            tokens=service_tokens, exchanger=client, spend=single_use(settings, clock), clock=clock
         )
         inspector = stack.enter_context(contextlib.closing(ProcInspector()))
         workloads = WorkloadService(

@@ -7,17 +7,22 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from everyhop.tokens.replay import MemoryReplayGuard
+from everyhop.tokens.verifier import spend
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from everyhop.core.clock import Clock
     from everyhop.runtime.settings import Settings
+    from everyhop.tokens.access import AccessToken
     from everyhop.tokens.replay import ReplayGuard
 
 
 def replay_guard(settings: Settings, clock: Clock) -> ReplayGuard:
-    """Return the guard that the settings name; its ``use`` may block."""
+    """Return the guard that the settings name; its ``use`` may block.
+
+    Raises SettingsError for an address of Redis that does not parse.
+    """
     if not settings.redis_url:
         return MemoryReplayGuard(clock)
     from everyhop.providers.redis_replay import RedisReplayGuard
@@ -25,17 +30,14 @@ def replay_guard(settings: Settings, clock: Clock) -> ReplayGuard:
     return RedisReplayGuard(settings.redis_url, clock=clock)
 
 
-def first_use(settings: Settings, clock: Clock) -> Callable[[str, int], Awaitable[bool]]:
-    """Return what spends a token id until its end (epoch seconds): True for the first use only."""
+def single_use(settings: Settings, clock: Clock) -> Callable[[AccessToken], Awaitable[None]]:
+    """Return what uses a token up; it raises TokenError unless that was certainly the first use."""
     guard = replay_guard(settings, clock)
-    if settings.redis_url:
 
-        async def spend_shared(jti: str, expires_at: int) -> bool:
-            return await asyncio.to_thread(guard.use, jti, expires_at)
+    async def spend_here(token: AccessToken) -> None:
+        spend(token, guard)
 
-        return spend_shared
+    async def spend_shared(token: AccessToken) -> None:
+        await asyncio.to_thread(spend, token, guard)  # it waits for the network
 
-    async def spend(jti: str, expires_at: int) -> bool:
-        return guard.use(jti, expires_at)
-
-    return spend
+    return spend_shared if settings.redis_url else spend_here

@@ -21,6 +21,8 @@ from everyhop.dataplane.enforcement import filter_file
 from everyhop.dataplane.token_memory import program
 from everyhop.jose import Jwk
 from everyhop.tokens import KeySet, PinnedKey, Revocations, StaticKeys, TokenVerifier, x5t_s256
+from everyhop.tokens.replay import MemoryReplayGuard
+from everyhop.tokens.verifier import spend
 from everyhop.wire.sockets import UnixListener
 from everyhop.x509.csr import build_csr
 from everyhop.x509.keys import generate_private_key
@@ -59,7 +61,6 @@ class Bank:
 
     def __init__(self, mesh):
         self.mesh = mesh
-        self.used = set()
         self.asked = 0
         self.orders = self.certificate("orders")
         self.thief = self.certificate("thief")
@@ -72,12 +73,12 @@ class Bank:
             StaticKeys(KEYS), issuer=ISSUER, trust_domain="shop.example", clock=RealClock()
         )
 
-        async def first_use(jti, _ends):
-            is_first = jti not in self.used
-            self.used.add(jti)
-            return is_first
+        guard = MemoryReplayGuard(RealClock())
 
-        credentials = Credentials(tokens=None, exchanger=None, first_use=first_use, clock=RealClock())
+        async def use_up(token):
+            spend(token, guard)
+
+        credentials = Credentials(tokens=None, exchanger=None, spend=use_up, clock=RealClock())
         credentials.apply_policy(PolicyView(self.mesh.snapshot))
         credentials.apply_verifier(self.verifier)
         judge = credentials.ingress
