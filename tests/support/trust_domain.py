@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -112,13 +112,18 @@ class TrustDomainUnderTest:
         return path.read_text() if path.exists() else ""
 
     def run(
-        self, service: str, *command: str, wait: bool = True, **environment: str
+        self,
+        service: str,
+        *command: str,
+        wait: bool = True,
+        options: Sequence[str] = (),
+        **environment: str,
     ) -> subprocess.Popen[str]:
         """Start a workload; with ``wait`` until its service has one more ready instance."""
         before = len(self.ready(service)) if wait else 0
         with (self.root / f"{service}-{len(self.runs)}.err").open("w") as errors:
             process = subprocess.Popen(
-                [sys.executable, "-m", "everyhop", "run", service, "--", *command],
+                [sys.executable, "-m", "everyhop", "run", *options, service, "--", *command],
                 env={**self.environment, **environment},
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -133,9 +138,11 @@ class TrustDomainUnderTest:
             assert process.poll() is None, (self.root / f"{service}-{len(self.runs) - 1}.err").read_text()
         return process
 
-    def serve(self, service: str = "orders", *, how: str = "unix") -> subprocess.Popen[str]:
+    def serve(
+        self, service: str = "orders", *, how: str = "unix", options: Sequence[str] = ()
+    ) -> subprocess.Popen[str]:
         """Start an echo service on its Unix socket, or on its port (``how="port"``)."""
-        return self.run(service, sys.executable, str(SERVER), how)
+        return self.run(service, sys.executable, str(SERVER), how, options=options)
 
     def once(self, service: str, *command: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Run a command as a workload to its end."""
