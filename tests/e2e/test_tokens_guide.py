@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the guide to tokens: every command of its console blocks, in order; what the page shows must be in the output."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from everyhop.tokens.codes import TokenCode
+
+pytestmark = [pytest.mark.timeout(180)]
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "guides" / "tokens.md"
+BACKGROUND = ("everyhop up", "everyhop run payments ")
+APPLICATION = """\
+import os, socketserver
+from http.server import BaseHTTPRequestHandler
+
+class Handler(BaseHTTPRequestHandler):
+    def answer(self):
+        self.rfile.read(int(self.headers.get("content-length") or 0))
+        body = {"/v1/charges": b"charged", "/v1/refunds": b"refunded"}.get(self.path, b"ok") + b"\\n"
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = answer
+
+    def address_string(self):
+        return "sidecar"
+
+class Server(socketserver.ThreadingUnixStreamServer):
+    pass
+
+Server(os.environ["EVERYHOP_SOCKET"], Handler).serve_forever()
+"""
+
+
+def blocks(text, kind):
+    return re.findall(rf"^```{kind}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(text):
+    for block in blocks(text, "console"):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, *expected = part.splitlines()
+            yield command, expected
+
+
+def holds(output, expected):
+    """Tell whether every line of the page is in the output; words may be further apart there."""
+    shown = " ".join(output.split())
+    return all(" ".join(line.split()) in shown for line in expected)
+
+
+class Session:
+    def __init__(self, home):
+        self.home = home
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("EVERYHOP", "XDG", "COV"))}
+        path = f"{Path(sys.executable).parent}:{kept['PATH']}"
+        self.environment = {**kept, "HOME": str(home), "PATH": path, "NO_COLOR": "1"}
+        self.background = []
+
+    def run(self, command):
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=self.home,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return done.stdout
+
+    def step(self, command, expected):
+        look = self.start(command) if command.startswith(BACKGROUND) else lambda: self.run(command)
+        if command.startswith("everyhop run payments "):
+            wait_for(lambda: " ready " in self.run("everyhop status"), 30)
+        deadline = time.monotonic() + 30
+        output = look()
+        # A start takes a moment to show; nothing else here is tried twice.
+        while command.startswith(BACKGROUND) and not holds(output, expected) and time.monotonic() < deadline:
+            time.sleep(0.2)
+            output = look()
+        return output
+
+    def start(self, command):
+        log = self.home / f"background-{len(self.background)}.log"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                ["bash", "-c", f"exec {command}"],
+                cwd=self.home,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+            )
+        self.background.append(process)
+        return log.read_text
+
+    def close(self):
+        for process in reversed(self.background):
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def wait_for(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the guide uses curl")
+def test_every_command_of_the_guide_gives_what_the_page_says():
+    text = PAGE.read_text(encoding="utf-8")
+    home = Path(tempfile.mkdtemp(prefix="ehtok-", dir="/tmp"))
+    (home / "everyhop.yaml").write_text(blocks(text, "yaml")[0], encoding="utf-8")
+    (home / "payments.py").write_text(APPLICATION, encoding="utf-8")
+    session = Session(home)
+    try:
+        seen = ""
+        for command, expected in commands(text):
+            output = session.step(command, expected)
+            assert holds(output, expected), f"$ {command}\n{output}\n\nexpected: {expected}"
+            seen += output
+        assert [code for code in TokenCode if code not in seen] == []
+    finally:
+        session.close()
+        shutil.rmtree(home, ignore_errors=True)
