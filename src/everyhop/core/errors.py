@@ -6,6 +6,7 @@ EveryhopError
 ├── TrustError            parsed, but not believed
 │   ├── SvidError         an X509-SVID or JWT-SVID breaks its standard or its time
 │   ├── ChainError        no valid path to a trusted authority
+│   ├── SignatureError    a signed message is refused; ``reason`` says why
 │   ├── TokenError        a token is refused; ``token_code`` says why, for callers
 │   └── AttestationError  the peer of a socket could not be established
 ├── AccessDenied          believed, but not permitted
@@ -79,6 +80,16 @@ class TokenError(TrustError):
     def __init__(self, token_code: str, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.token_code = token_code
+
+
+class SignatureError(TrustError):
+    """A signed message that is refused; ``reason`` is one of the stable reasons of ``sdk.signatures``."""
+
+    code = "SIGNATURE_REFUSED"
+
+    def __init__(self, reason: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
 
 
 class AttestationError(TrustError):
