@@ -282,7 +282,7 @@ class TokenControl:
                     ticked = loop.time()
                     await self.tick()
                 truth = self._feed.truth
-                if truth is not None and (await self.truth())[1] != truth.token_sequence:
+                if truth is not None and await self._work(self._w.service.sequence) != truth.token_sequence:
                     await self._publish()
             except Exception:  # noqa: BLE001  # the schedule must go on, whatever one step met
                 _log.exception("a scheduled task of tokens failed; it is tried again")

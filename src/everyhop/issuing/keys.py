@@ -118,7 +118,7 @@ class SigningKeys:
         when it is not known.
         """
         now = self._clock.now()
-        state = self._store.load()
+        state = self.views.fresh(now).state
         needs_key = rotation.lacks_active(state, self.settings) or rotation.is_due_to_prepare(
             state, self.settings, now
         )
@@ -126,13 +126,14 @@ class SigningKeys:
             not needs_key
             and not rotation.is_due_to_activate(state, self.settings, now, acknowledged_sequence)
             and not rotation.removable(state, self.settings, now)
-            and not any(r.expires_at <= now for r in state.revocations)
+            and not rotation.is_due_to_prune(state, now)
         ):
             return ()
         material = self._make() if needs_key else None
         with self._store.transaction() as tx:
             changes = self._steps(tx, material, now, acknowledged_sequence)
-            tx.prune_revocations(now)
+            if tx.prune_revocations(now):
+                tx.advance()
         self.views.forget()
         return changes
 

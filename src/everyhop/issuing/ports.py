@@ -47,7 +47,7 @@ class IssuingTransaction(Protocol):
     """A write transaction: it sees no other, and no other sees it, until it ends well."""
 
     def load(self) -> IssuingState:
-        """Return the state as this transaction sees it."""
+        """Return keys and sequence as this transaction sees them, without revocations, of which there may be many."""
 
     def insert_key(self, key: SigningKey) -> None:
         """Add a key.  Raises Conflict for a second prepared or active one of an algorithm, or one of the same kid."""

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from everyhop.issuing.model import IssuingSettings, IssuingState, KeyStatus, SigningKey
 from everyhop.tokens.keyset import MAX_KEYS
 
 MAX_PUBLISHED: Final = MAX_KEYS - 2  # room for the one that an emergency makes, and for its successor
+PRUNE_EVERY: Final = timedelta(seconds=60)
 
 
 def lacks_active(state: IssuingState, settings: IssuingSettings) -> bool:
@@ -71,3 +72,8 @@ def removable(state: IssuingState, settings: IssuingSettings, now: datetime) -> 
         if (key.status is KeyStatus.RETAINED and now >= needed_until(key, settings))
         or (key.status is KeyStatus.PREPARED and key.algorithm is not settings.algorithm)
     )
+
+
+def is_due_to_prune(state: IssuingState, now: datetime) -> bool:
+    """Tell whether revocations have been over for a while; they go together, because each change is told to all."""
+    return any(revocation.expires_at + PRUNE_EVERY <= now for revocation in state.revocations)

@@ -258,6 +258,10 @@ class TokenService:
             revocations=view.revocations.since(now.timestamp()),
         )
 
+    def sequence(self) -> int:
+        """Return the number of the present truth, without rendering it."""
+        return self._views.fresh(self._clock.now()).state.sequence
+
     def _verified(self, token: str) -> AccessToken | TxnToken | None:
         now = self._clock.now()
         view = self._views.fresh(now)

@@ -60,8 +60,10 @@ class SqlIssuingTransaction:
         self._producer = producer
 
     def load(self) -> IssuingState:
-        """Return the state as this transaction sees it."""
-        return _load(self._connection)
+        """Return keys and sequence as this transaction sees them, without revocations."""
+        return IssuingState(
+            keys=_load_keys(self._connection), revocations=(), sequence=read_sequence(self._connection)
+        )
 
     def insert_key(self, key: SigningKey) -> None:
         """Add a key."""
@@ -155,11 +157,15 @@ def store_revocation(connection: sa.Connection, revocation: Revocation) -> None:
     connection.execute(statement.on_conflict_do_update(index_elements=["kind", "value"], set_=later))
 
 
+def _load_keys(connection: sa.Connection) -> tuple[SigningKey, ...]:
+    rows = connection.execute(sa.select(signing_keys).order_by(signing_keys.c.n)).mappings()
+    return tuple(_key(row) for row in rows)
+
+
 def _load(connection: sa.Connection) -> IssuingState:
-    keys = connection.execute(sa.select(signing_keys).order_by(signing_keys.c.n)).mappings()
     revocations = connection.execute(sa.select(token_revocations).order_by(token_revocations.c.n))
     return IssuingState(
-        keys=tuple(_key(row) for row in keys),
+        keys=_load_keys(connection),
         revocations=tuple(
             Revocation(
                 kind=RevokedKind(row.kind),

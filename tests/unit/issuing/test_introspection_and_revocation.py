@@ -167,7 +167,13 @@ def test_revocations_end_with_what_they_name(issuer):
     issuer.service.revoke_subject("alice")
     issuer.clock.advance(timedelta(seconds=320))
     assert not issuer.service.truth().revocations.jtis
-    issuer.keys.tick(issuer.service.truth().sequence)
+    before = issuer.service.sequence()
+    issuer.keys.tick(before)
+    assert issuer.service.sequence() == before  # a while later, together
+    issuer.clock.advance(timedelta(seconds=60))
+    issuer.keys.tick(before)
+    assert issuer.service.sequence() == before + 1
+    assert issuer.keys.tick(before + 1) == ()
     assert [r.kind for r in issuer.storage.issuing.load().revocations] == [RevokedKind.SUBJECT]
     issuer.clock.advance(timedelta(hours=1))
     issuer.keys.tick(issuer.service.truth().sequence)
