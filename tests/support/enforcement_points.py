@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import os
 import sys
 import tempfile
 from base64 import urlsafe_b64decode
@@ -327,7 +326,7 @@ def grpc_aio(guard, peer, calls):
         return found
 
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="ehgrpc") as directory:
-        return asyncio.run(run(os.path.join(directory, "app.sock")))
+        return asyncio.run(run(f"{directory}/app.sock"))
 
 
 # -- aiohttp, on a Unix socket that is the workload's own
@@ -357,7 +356,7 @@ def aiohttp(guard, peer, calls):
         return found
 
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="ehaio") as directory:
-        return asyncio.run(run(os.path.join(directory, "app.sock")))
+        return asyncio.run(run(f"{directory}/app.sock"))
 
 
 POINTS = {

@@ -8,10 +8,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from tests.support.enforcement_points import GRPC_PATH, PATH, grpc_code, grpc_handlers
 
 from everyhop.sdk.guard import Guard
 from everyhop.testing import Issuer, service_context
-from tests.support.enforcement_points import GRPC_PATH, PATH, grpc_code, grpc_handlers
 
 POLICY = """
 version: 1
@@ -100,7 +100,7 @@ async def test_uvicorn(checks):
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     try:
-        while not server.started:
+        while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
             await asyncio.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
         assert await asyncio.to_thread(ask, port) == (403, "MISSING_IDENTITY")

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
+from tests.support.enforcement_points import GRPC_PATH, POINTS
+from tests.vectors.hostile_tokens import Signer, hostile_tokens, hostile_txn_tokens, maker, txn_maker
 
 from everyhop.sdk.guard import Guard
 from everyhop.sdk.model import Peer
@@ -14,8 +16,6 @@ from everyhop.testing import service_context
 from everyhop.tokens.codes import TokenCode, status_of
 from everyhop.tokens.mint import Es256Signer
 from everyhop.x509.keys import generate_private_key
-from tests.support.enforcement_points import GRPC_PATH, POINTS
-from tests.vectors.hostile_tokens import Signer, hostile_tokens, hostile_txn_tokens, maker, txn_maker
 
 ISSUER = "https://issuer.test"
 NOW = int(time.time())
