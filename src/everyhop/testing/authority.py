@@ -41,6 +41,7 @@ class Authority:
         self._entropy = SystemEntropy()
         self._authorities: list[bytes] = []
         self._jwt_keys: dict[str, Jwk] = {}
+        self._next: LeafIssuer | None = None
         self.rotate()
 
     @property
@@ -52,28 +53,35 @@ class Authority:
             jwt_authorities=MappingProxyType(self._jwt_keys),
         )
 
+    def prepare(self) -> None:
+        """Publish the next CA, which signs from :meth:`rotate` on: give everybody time to learn of it."""
+        self._next = self._new_authority()
+        self._authorities.append(self._next.certificate_der)
+
     def rotate(self, *, forget: bool = False) -> None:
-        """Begin to sign with a new CA and a new JWT key; with ``forget`` the bundle holds only these."""
+        """Sign with the prepared CA, or a new one, and a new JWT key; with ``forget`` the bundle holds only these."""
+        issuer, self._next = self._next or self._new_authority(), None
         if forget:
             self._authorities.clear()
             self._jwt_keys.clear()
-        now = datetime.now(UTC)
-        key = generate_private_key()
-        certificate = sign_ca(
-            CaProfile(
-                uri=str(self.trust_domain.id),
-                serial=new_serial(self._entropy),
-                not_before=now - _BACKDATED,
-                not_after=now + timedelta(days=1),
-            ),
-            key,
-        )
-        self._issuer = LeafIssuer(certificate, key)
-        self._authorities.append(certificate)
+        if issuer.certificate_der not in self._authorities:
+            self._authorities.append(issuer.certificate_der)
+        self._issuer = issuer
         self._jwt_key, self._jwt_kid = generate_private_key(), secrets.token_hex(8)
         self._jwt_keys[self._jwt_kid] = Jwk(
             key=self._jwt_key.public_key(), kid=self._jwt_kid, use="jwt-svid", alg=None
         )
+
+    def _new_authority(self) -> LeafIssuer:
+        now = datetime.now(UTC)
+        key = generate_private_key()
+        profile = CaProfile(
+            uri=str(self.trust_domain.id),
+            serial=new_serial(self._entropy),
+            not_before=now - _BACKDATED,
+            not_after=now + timedelta(days=1),
+        )
+        return LeafIssuer(sign_ca(profile, key), key)
 
     def spiffe_id(self, service: str) -> SpiffeId:
         """Return ``spiffe://TRUST_DOMAIN/service/NAME``; a SPIFFE ID is returned as it is."""

@@ -61,8 +61,13 @@ class Trouble:
             wait_until(lambda n=published: self.workload.context.sequence >= n)
             self.agent.issuer.rotate()
             for _ in range(3):
-                new = self.agent.rotate(authority=chance.random() < 0.05)
+                is_new_authority = chance.random() < 0.05
+                if is_new_authority:
+                    self.agent.authority.prepare()
+                new = self.agent.rotate()
                 wait_until(lambda x5t=new.x5t: self.workload.x509.thumbprint == x5t)
+                if is_new_authority:
+                    self.agent.authority.rotate()
                 self.rotations += 1
                 self.stop.wait(chance.uniform(0.2, 0.4))
 
