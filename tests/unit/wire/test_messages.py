@@ -9,7 +9,7 @@ import pytest
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import FieldDescriptor
 
-from everyhop.wire import envoy, envoy_sds_pb2, workload_pb2
+from everyhop.wire import envoy, envoy_sds_pb2, ext_authz, ext_authz_pb2, tokens, workload_pb2
 from everyhop.wire.schema import POOL
 
 ROOT = Path(__file__).parents[3]
@@ -70,6 +70,46 @@ def test_field_numbers_of_envoy():
     assert envoy.SubjectAltNameMatcher.URI == 3
 
 
+EXT_AUTHZ = {
+    "HeaderValue": (1, 2, 3),
+    "HeaderMap": (1,),
+    "HeaderValueOption": (1, 3),
+    "SocketAddress": (2, 3),
+    "Address": (1,),
+    "Metadata": (1,),
+    "AttributeContext": (1, 2, 4, 10, 11),
+    "CheckRequest": (1,),
+    "Status": (1, 2),
+    "HttpStatus": (1,),
+    "DeniedHttpResponse": (1, 2, 3),
+    "OkHttpResponse": (2, 5),
+    "CheckResponse": (1, 2, 3, 4),
+}
+
+
+def test_field_numbers_of_external_authorization():
+    found = {
+        name: tuple(f.number for f in descriptor.fields)
+        for name, descriptor in ext_authz_pb2.DESCRIPTOR.message_types_by_name.items()
+    }
+    assert found == EXT_AUTHZ
+    peer, http = (
+        ext_authz_pb2.AttributeContext.DESCRIPTOR.nested_types_by_name[name]
+        for name in ("Peer", "HttpRequest")
+    )
+    assert [f.number for f in peer.fields] == [1, 4, 5]
+    assert [f.number for f in http.fields] == [1, 2, 3, 4, 5, 6, 13]
+    assert ext_authz.OVERWRITE == ext_authz.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+
+
+def test_no_byte_of_a_strangers_request_makes_a_question_unreadable():
+    request = ext_authz.CheckRequest()
+    http = request.attributes.request.http
+    http.path = http.method = http.host = b"\xff\x00"
+    http.header_map.headers.add(key=b"\xfe", raw_value=b"\xff")
+    assert ext_authz.CheckRequest.FromString(request.SerializeToString()) == request
+
+
 THEIRS = {
     "envoy.service.discovery.v3.discovery_pb2": ("DiscoveryRequest", "DiscoveryResponse"),
     "envoy.config.core.v3.base_pb2": ("Node", "DataSource"),
@@ -115,6 +155,8 @@ def test_well_known_types_belong_to_our_pool():
 
 
 def test_names_on_the_wire():
+    assert ext_authz.CHECK == "/envoy.service.auth.v3.Authorization/Check"
+    assert tokens.MINT == "/everyhop.workload.v1.Tokens/Mint"
     assert envoy.STREAM_SECRETS == "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets"
     assert envoy.SECRET_TYPE_URL.endswith("/envoy.extensions.transport_sockets.tls.v3.Secret")
     assert envoy.SPIFFE_VALIDATOR_TYPE_URL.endswith(".SPIFFECertValidatorConfig")
