@@ -13,6 +13,9 @@ from everyhop.core.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+SERVER_PATH: Final = "/everyhop/server"
+"""Path of the SPIFFE ID of the server's face; no policy can give it to a service."""
+
 _LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DNS_NAME: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.IGNORECASE)
 _PATH: Final = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")

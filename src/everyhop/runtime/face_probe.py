@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from everyhop.core.errors import Unavailable
+from everyhop.runtime.face_address import SERVER_PATH
 from everyhop.runtime.mtls import client_context, peer_spiffe_id
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ def probe_face(url: str, bundle: Sequence[bytes]) -> str:
         connection.connect()
         secure = connection.sock
         assert isinstance(secure, ssl.SSLSocket)  # noqa: S101  # what HTTPS makes
-        spiffe_id, left = peer_spiffe_id(secure), _life(secure)
+        if not peer_spiffe_id(secure).endswith(SERVER_PATH):
+            raise Unavailable(f"{url} is served by {peer_spiffe_id(secure)}, not by the face", retry=False)
+        left = _life(secure)
         connection.request("GET", parts.path)
         answer = connection.getresponse()
         body = answer.read()
@@ -45,7 +48,7 @@ def probe_face(url: str, bundle: Sequence[bytes]) -> str:
         raise Unavailable(f"{url} does not answer as it should: {type(error).__name__}: {error}") from error
     finally:
         connection.close()
-    return f"{url}: {keys} signing keys, as {spiffe_id} for another {int(left.total_seconds() // 60)} min"
+    return f"{url}: serves {keys} key(s), SVID for another {int(left.total_seconds() // 60)} min"
 
 
 def _life(secure: ssl.SSLSocket) -> timedelta:

@@ -16,7 +16,7 @@ from everyhop.control.messages import SignX509Result
 from everyhop.core.errors import Unavailable
 from everyhop.dataplane.face_secrets import FaceProcess, FaceSecrets, face_secrets_server
 from everyhop.runtime.face import face_address
-from everyhop.runtime.face_address import certificate_names
+from everyhop.runtime.face_address import SERVER_PATH, certificate_names
 from everyhop.runtime.system import SystemClock, SystemEntropy
 from everyhop.spiffe import SpiffeId
 from everyhop.spiffe.bundle import decode_bundle
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-SERVER_PATH: Final = "/everyhop/server"
 _LOOK_SECONDS: Final = 2.0
 
 
