@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from everyhop.sdk.checked import peer_of
     from everyhop.sdk.clients import AsyncWorkloadApiClient, Issued, WorkloadApiClient
     from everyhop.sdk.context import ContextSource, OperationContext, ServiceContext, Target, TargetOperation
     from everyhop.sdk.grpc_tls import grpc_peer, grpc_server_credentials
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
     from everyhop.sdk.servers import asgi_peer, hypercorn_config, uvicorn_config, wsgi_peer
     from everyhop.sdk.sources import BundleSource, JwtSource, X509Source
     from everyhop.sdk.targets import find_operation
-    from everyhop.sdk.tls import client_context, peer_of, server_context
+    from everyhop.sdk.tls import client_context, server_context
     from everyhop.sdk.token_source import TokenSource
     from everyhop.sdk.trace import TraceContext, parse_trace
     from everyhop.sdk.workload import Workload, aconnect, connect
 
 _HOMES = {
+    "checked": ("peer_of",),
     "clients": ("AsyncWorkloadApiClient", "Issued", "WorkloadApiClient"),
     "context": ("ContextSource", "OperationContext", "ServiceContext", "Target", "TargetOperation"),
     "grpc_tls": ("grpc_peer", "grpc_server_credentials"),
@@ -37,7 +39,7 @@ _HOMES = {
     "servers": ("asgi_peer", "hypercorn_config", "uvicorn_config", "wsgi_peer"),
     "sources": ("BundleSource", "JwtSource", "X509Source"),
     "targets": ("find_operation",),
-    "tls": ("client_context", "peer_of", "server_context"),
+    "tls": ("client_context", "server_context"),
     "token_source": ("TokenSource",),
     "trace": ("TraceContext", "parse_trace"),
     "workload": ("Workload", "aconnect", "connect"),

@@ -11,13 +11,14 @@ import logging
 import threading
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from everyhop.core.errors import EveryhopError, TokenError
 from everyhop.core.secret import Secret
 from everyhop.policy.model import TokenMode, UserMode
 from everyhop.sdk.bodies import DEFAULT_MAX_BODY, BodyChecks
+from everyhop.sdk.clock import SystemClock
+from everyhop.sdk.decisions import log_decision
 from everyhop.sdk.doors import Ambiguous, Doors
 from everyhop.sdk.headers import (
     TRACEPARENT,
@@ -44,35 +45,9 @@ if TYPE_CHECKING:
     from everyhop.sdk.context import CallerRule, ContextSource, OperationContext, ServiceContext
     from everyhop.tokens.access import AccessToken
 
-log = logging.getLogger("everyhop.decisions")
+log = logging.getLogger(__name__)
 
 _MAX_PATH_SHOWN: Final = 512
-
-
-class SystemClock:
-    """The time of the machine."""
-
-    def now(self) -> datetime:
-        """Return the present moment, aware, in UTC."""
-        return datetime.now(UTC)
-
-
-def log_decision(decided: Decided) -> None:
-    """Write a decision to the logger ``everyhop.decisions``: refusals as warnings, the rest at level info."""
-    log.log(
-        logging.INFO if decided.allowed else logging.WARNING,
-        "%s %s %s: %s (%s) caller=%s operation=%s user=%s decision=%s%s",
-        "allowed" if decided.allowed else "refused",
-        decided.method,
-        decided.path,
-        decided.code,
-        decided.reason,
-        decided.caller,
-        decided.operation,
-        decided.user,
-        decided.decision_id,
-        f": {decided.detail}" if decided.detail else "",
-    )
 
 
 @dataclass(frozen=True, slots=True)

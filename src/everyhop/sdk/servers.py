@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from everyhop.sdk.tls import CONNECTION, CheckedObject, CheckedSocket, peer_of, server_context
+from everyhop.sdk.checked import CONNECTION, CheckedObject, CheckedSocket, peer_of
+from everyhop.sdk.tls import server_context
 
 if TYPE_CHECKING:
     import asyncio

@@ -15,6 +15,7 @@ from everyhop.core.secret import Secret
 from everyhop.jose.jws import parse_compact
 from everyhop.jose.strict_json import parse_json_object
 from everyhop.sdk.clients import Issued
+from everyhop.sdk.clock import SystemClock
 from everyhop.sdk.feed import Feed
 from everyhop.sdk.held import Held
 from everyhop.sdk.identities import (
@@ -37,14 +38,6 @@ if TYPE_CHECKING:
     from everyhop.sdk.clients import AsyncWorkloadApiClient
     from everyhop.spiffe.bundle import Bundle
     from everyhop.wire.workload_pb2 import X509SVIDResponse
-
-
-class SystemClock:
-    """The time of the machine."""
-
-    def now(self) -> datetime:
-        """Return the present moment, aware, in UTC."""
-        return datetime.now(UTC)
 
 
 class _Source:

@@ -13,17 +13,13 @@ import ssl
 import tempfile
 import threading
 from collections.abc import Callable, Iterable
-from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, cast
 
-from everyhop.core.errors import EveryhopError, InputError, TrustError
-from everyhop.sdk.model import Peer
-from everyhop.spiffe.ids import SpiffeId, TrustDomain
-from everyhop.spiffe.x509_svid import check_leaf
-from everyhop.x509.certificates import certificates_to_pem, decode_certificate
-from everyhop.x509.thumbprint import x5t_s256
+from everyhop.core.errors import EveryhopError, InputError
+from everyhop.sdk.checked import CheckedObject, CheckedSocket, Demand, MomentContext
+from everyhop.spiffe.ids import SpiffeId
+from everyhop.x509.certificates import certificates_to_pem
 
 if TYPE_CHECKING:
     import socket
@@ -37,141 +33,6 @@ Callers: TypeAlias = "Iterable[SpiffeId | str] | Callable[[SpiffeId], bool] | Co
 _PARTIAL_CHAIN: Final = ssl.VerifyFlags(
     0x80000
 )  # X509_V_FLAG_PARTIAL_CHAIN: every authority of a bundle is a root
-
-CONNECTION: Final[ContextVar[CheckedObject | None]] = ContextVar("everyhop_connection", default=None)
-"""The TLS connection of the server task that runs now, for servers that hand it on in no other way."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Proven:
-    """What a handshake proved of the peer."""
-
-    peer: Peer
-    not_after: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class _Demand:
-    """What a peer must prove: an identity of this trust domain that is allowed here."""
-
-    trust_domain: TrustDomain
-    allows: Callable[[SpiffeId], bool]
-
-    def prove(self, der: bytes | None) -> _Proven:
-        """Examine a leaf whose chain OpenSSL has verified; raise SSLCertVerificationError."""
-        try:
-            if der is None:
-                raise TrustError("the peer has no certificate")
-            certificate = decode_certificate(der)
-            spiffe_id = check_leaf(certificate)
-            if spiffe_id.trust_domain != self.trust_domain:
-                raise TrustError(f"{spiffe_id} is not of the trust domain {self.trust_domain}")
-            if not self.allows(spiffe_id):
-                raise TrustError(f"{spiffe_id} is not allowed on this connection")
-        except EveryhopError as error:
-            raise ssl.SSLCertVerificationError(f"everyhop: {error.message}") from error
-        return _Proven(Peer(spiffe_id=str(spiffe_id), x5t=x5t_s256(der)), certificate.not_valid_after_utc)
-
-
-class _Inner(ssl.SSLContext):
-    """A context of one moment; ``refusal`` says why no connection can be made now."""
-
-    demand: _Demand | None = None
-    refusal: EveryhopError | None = None
-    outer: RotatingContext
-
-
-def _before(context: ssl.SSLContext | None) -> _Inner:
-    if not isinstance(context, _Inner) or context.refusal is not None or context.demand is None:
-        why = (
-            context.refusal.message
-            if isinstance(context, _Inner) and context.refusal
-            else "not a context of ours"
-        )
-        raise ssl.SSLError(f"everyhop: no TLS connection can be made: {why}")
-    return context
-
-
-class CheckedObject(ssl.SSLObject):
-    """A TLS connection in memory (asyncio, anyio) whose handshake includes the check of the peer's SPIFFE ID."""
-
-    proven: _Proven | None = None
-
-    def do_handshake(self) -> None:
-        """Complete the handshake and check the peer; raise SSLError."""
-        inner = _before(self.context)
-        super().do_handshake()
-        assert inner.demand is not None  # noqa: S101  # _before has looked
-        self.proven = inner.demand.prove(self.getpeercert(binary_form=True))
-
-    def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002  # the base's name
-        """Read; never before the check."""
-        _require(self.proven)
-        return super().read(len, buffer) if buffer is not None else super().read(len)
-
-    def write(self, data: Any) -> int:
-        """Write; never before the check."""
-        _require(self.proven)
-        return super().write(data)
-
-    def selected_alpn_protocol(self) -> str | None:
-        """Return the protocol; a server's connection task asks once, and from then on knows its connection."""
-        if self.server_side and self.proven is not None:
-            CONNECTION.set(self)
-        return super().selected_alpn_protocol()
-
-
-class CheckedSocket(ssl.SSLSocket):
-    """A TLS socket whose handshake includes the check of the peer's SPIFFE ID."""
-
-    proven: _Proven | None = None
-
-    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002  # the base's signature
-        """Complete the handshake and check the peer; raise SSLError and close."""
-        inner = _before(self.context)
-        super().do_handshake(block)
-        assert inner.demand is not None  # noqa: S101  # _before has looked
-        try:
-            self.proven = inner.demand.prove(self.getpeercert(binary_form=True))
-        except ssl.SSLError:
-            self.close()
-            raise
-
-    def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002  # the base's name
-        """Read; never before the check."""
-        _require(self.proven)
-        return super().read(len, buffer)
-
-    def write(self, data: Any) -> int:
-        """Write; never before the check."""
-        _require(self.proven)
-        return super().write(data)
-
-    def send(self, data: Any, flags: int = 0) -> int:
-        """Send; never before the check."""
-        _require(self.proven)
-        return super().send(data, flags)
-
-    def accept(self) -> tuple[ssl.SSLSocket, Any]:
-        """Accept on a listening socket, with the identity of this moment and not of when it began to listen."""
-        inner = self.context
-        # What SSLSocket.accept does, less its use of the context that the listening socket was wrapped with.
-        connection, address = super(ssl.SSLSocket, self).accept()
-        outer = inner.outer if isinstance(inner, _Inner) else inner
-        return (
-            outer.wrap_socket(
-                connection,
-                server_side=True,
-                do_handshake_on_connect=cast("Any", self).do_handshake_on_connect,
-                suppress_ragged_eofs=cast("Any", self).suppress_ragged_eofs,
-            ),
-            address,
-        )
-
-
-def _require(proven: _Proven | None) -> None:
-    if proven is None:
-        raise ssl.SSLError("everyhop: the handshake of this connection is not complete")
 
 
 class RotatingContext(ssl.SSLContext):
@@ -191,7 +52,7 @@ class RotatingContext(ssl.SSLContext):
         self._server = server
         self._lock = threading.Lock()
         self._alpn: tuple[str, ...] = ()
-        self._made: tuple[X509Identity, tuple[str, ...], _Inner] | None = None
+        self._made: tuple[X509Identity, tuple[str, ...], MomentContext] | None = None
 
     @property
     def x5t(self) -> str:
@@ -228,7 +89,7 @@ class RotatingContext(ssl.SSLContext):
     def load_default_certs(self, *args: Any, **named: Any) -> None:
         """Do nothing: trust comes from the bundle and from nowhere else."""
 
-    def inner(self) -> _Inner:
+    def inner(self) -> MomentContext:
         """Return the context of this moment, made once a rotation; without identity one that refuses."""
         try:
             identity = self._source.svid
@@ -238,12 +99,12 @@ class RotatingContext(ssl.SSLContext):
             made = self._made
             if made is None or made[0] is not identity or made[1] != self._alpn:
                 inner = _inner(identity, self._alpn, server=self._server)
-                inner.demand = _Demand(identity.bundle.trust_domain, self._allows)
+                inner.demand = Demand(identity.bundle.trust_domain, self._allows)
                 inner.outer = self
                 made = self._made = (identity, self._alpn, inner)
             return made[2]
 
-    def _refusing(self, error: EveryhopError) -> _Inner:
+    def _refusing(self, error: EveryhopError) -> MomentContext:
         inner = _bare(server=self._server)
         inner.refusal = error
         inner.outer = self
@@ -279,22 +140,6 @@ def client_context(source: X509Source, server: SpiffeId | str, *, rotating: bool
     return RotatingContext(source, lambda found: found == wanted, server=False)
 
 
-def peer_of(connection: object, *, now: datetime | None = None) -> Peer:
-    """Return the verified peer of a TLS connection made with one of our contexts.
-
-    ``connection`` is asyncio's ``ssl_object`` or an ``SSLSocket``.  Raises TrustError for a connection of another
-    context, one whose handshake is not complete, and one whose peer's certificate has expired since.
-    """
-    if not isinstance(connection, CheckedObject | CheckedSocket):
-        raise TrustError("the connection was not made with a context of everyhop.sdk")
-    proven = connection.proven
-    if proven is None:
-        raise TrustError("the handshake of the connection is not complete")
-    if proven.not_after <= (now or datetime.now(UTC)):
-        raise TrustError("the certificate of the peer has expired on this connection")
-    return proven.peer
-
-
 def _allowing(callers: Callers) -> Callable[[SpiffeId], bool]:
     if hasattr(callers, "context"):
         source = cast("ContextSource", callers)
@@ -310,9 +155,9 @@ def _allowing(callers: Callers) -> Callable[[SpiffeId], bool]:
     return allowed.__contains__
 
 
-def _bare(*, server: bool) -> _Inner:
+def _bare(*, server: bool) -> MomentContext:
     """Return a context with everything decided but the identity."""
-    inner = _Inner(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+    inner = MomentContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     inner.sslobject_class = CheckedObject
     inner.sslsocket_class = CheckedSocket
     inner.check_hostname = False
@@ -325,7 +170,7 @@ def _bare(*, server: bool) -> _Inner:
     return inner
 
 
-def _inner(identity: X509Identity, alpn: tuple[str, ...], *, server: bool) -> _Inner:
+def _inner(identity: X509Identity, alpn: tuple[str, ...], *, server: bool) -> MomentContext:
     inner = _bare(server=server)
     inner.load_verify_locations(cadata=certificates_to_pem(identity.bundle.x509_authorities).decode("ascii"))
     if alpn:

@@ -6,12 +6,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Self
 
 from everyhop.core.errors import InputError, SvidError
+from everyhop.sdk.clock import SystemClock
 from everyhop.sdk.context import ServiceContext
 from everyhop.sdk.doors import Doors
 from everyhop.sdk.feed import Feed
 from everyhop.sdk.held import Held
 from everyhop.sdk.loops import BackgroundRunner, HereRunner, refuse_own_loop
-from everyhop.sdk.sources import BundleSource, JwtSource, SystemClock, X509Source
+from everyhop.sdk.sources import BundleSource, JwtSource, X509Source
 from everyhop.sdk.token_source import TokenSource
 from everyhop.sdk.watching import Watcher
 from everyhop.tokens.keyset import parse_jwks

@@ -9,7 +9,7 @@ import pytest
 
 from everyhop.core.errors import AccessDenied, Unavailable
 from everyhop.sdk import Guard, Peer, Refusal, Request, ServiceContext
-from everyhop.sdk.guard import log_decision
+from everyhop.sdk.decisions import log_decision
 from everyhop.testing import Authority, Issuer, service_context
 
 POLICY = """\
