@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING
 
+from everyhop.core.errors import TokenError
+from everyhop.tokens.codes import TokenCode
 from everyhop.tokens.replay import MemoryReplayGuard
 from everyhop.tokens.verifier import spend
 
@@ -33,8 +36,11 @@ def replay_guard(settings: Settings, clock: Clock) -> ReplayGuard:
 def single_use(settings: Settings, clock: Clock) -> Callable[[AccessToken], Awaitable[None]]:
     """Return what uses a token up; it raises TokenError unless that was certainly the first use."""
     guard = replay_guard(settings, clock)
+    begun = math.ceil(clock.now().timestamp())
 
     async def spend_here(token: AccessToken) -> None:
+        if token.issued_at < begun:  # the memory of what was used then ended with the process before
+            raise TokenError(TokenCode.TOKEN_REPLAYED, "the token is older than the memory of used ones")
         spend(token, guard)
 
     async def spend_shared(token: AccessToken) -> None:
