@@ -134,9 +134,11 @@ class Node:
             self._p.credentials.apply_policy(view)
             self._p.workloads.apply_snapshot(view.snapshot)
         if update.tokens:
+            before = self._p.truth.issuer
             self._p.truth.take(bytes(update.tokens), self.snapshot.trust_domain)
             self._p.credentials.apply_verifier(self._p.truth.verifier)
-            self._p.tokens.drop(self._p.truth.is_dead)
+            is_other = before is not None and before != self._p.truth.issuer
+            self._p.tokens.drop(lambda token: is_other or self._p.truth.is_dead(token))
         if update.bundle:
             bundle = decode_bundle(self.snapshot.trust_domain, bytes(update.bundle))
             self._bundle_sequence = bundle.sequence or 0

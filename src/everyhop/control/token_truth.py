@@ -50,6 +50,11 @@ class TokenTruth:
         return 0 if self._document is None else self._document.sequence
 
     @property
+    def issuer(self) -> str | None:
+        """Return who issues tokens; None before the first truth."""
+        return None if self._document is None else self._document.issuer
+
+    @property
     def epoch(self) -> str:
         """Return a text that differs whenever keys, issuer or revocations differ."""
         return str(self.sequence)
