@@ -5,9 +5,9 @@ It can only ever *spare* the question to the agent.  The filter behind it (:mod:
 unless this program said ``ok`` for this very request; a program that fails, or is not there, says nothing.
 
 What a request needs is in the verdict that let it in (:func:`everyhop.dataplane._names.verdict`), so the policy's
-filter and this program cannot disagree.  What was verified is remembered under the operation, the digest of the
-peer's certificate (which implies the caller), the access token and the transaction token, until the moment that
-the agent named, and no longer than this text is in force: a new snapshot or a new revocation is a new text, and a
+filter and this program cannot disagree.  What was verified is remembered under the operation, the peer (what
+Envoy itself says in ``x-forwarded-client-cert``: the digest of its certificate and its SPIFFE ID), the access token
+and the transaction token, until the moment that the agent named, and no longer than this text is in force: a new snapshot or a new revocation is a new text, and a
 new text begins with an empty memory.  Two generations bound it: when the younger is full, the older is forgotten.
 """
 
@@ -91,7 +91,8 @@ function envoy_on_request(handle)
   local token = need.token and headers:get("authorization") or ""
   if #token > LONGEST or #user > LONGEST then return end
   local operation = decided.shadow_effective_policy_id
-  local peer = info:downstreamSslConnection():sha256PeerCertificateDigest()
+  local peer = headers:get("x-forwarded-client-cert")
+  if peer == nil then return end
   local entry = find(young, operation, peer, token, user)
   if entry == nil then
     entry = find(old, operation, peer, token, user)
