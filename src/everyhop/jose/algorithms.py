@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from everyhop.core.errors import InputError
 
@@ -93,19 +92,33 @@ def _rsa_check(
 
 def _ecdsa_check(key: ec.EllipticCurvePublicKey, scheme: ec.ECDSA) -> SignatureCheck:
     width = (key.curve.key_size + 7) // 8
-    verify, from_bytes = key.verify, int.from_bytes
+    verify = key.verify
 
     def check(signature: bytes, message: bytes) -> bool:
         if len(signature) != 2 * width:
             return False
-        r, s = from_bytes(signature[:width], "big"), from_bytes(signature[width:], "big")
         try:
-            verify(encode_dss_signature(r, s), message, scheme)
+            verify(_der(signature[:width], signature[width:]), message, scheme)
         except (InvalidSignature, ValueError):
             return False
         return True
 
     return check
+
+
+def _der(r: bytes, s: bytes) -> bytes:
+    """Return ``Ecdsa-Sig-Value`` (RFC 3279 section 2.2.3) of two unsigned numbers of at most 66 bytes.
+
+    By hand, because the way through Python's integers costs a fiftieth of the whole verification.
+    """
+    r, s = r.lstrip(b"\0"), s.lstrip(b"\0")
+    if not r or r[0] & 0x80:
+        r = b"\0" + r
+    if not s or s[0] & 0x80:
+        s = b"\0" + s
+    size = len(r) + len(s) + 4
+    head = bytes((0x30, size, 2, len(r))) if size < 0x80 else bytes((0x30, 0x81, size, 2, len(r)))  # noqa: PLR2004  # X.690 section 8.1.3
+    return b"".join((head, r, bytes((2, len(s))), s))
 
 
 def _padding(algorithm: Algorithm, digest: Digest) -> padding.PKCS1v15 | padding.PSS:

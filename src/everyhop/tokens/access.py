@@ -31,11 +31,12 @@ from everyhop.tokens.keyset import KeySource, PinnedKey
 ACCESS_TYPE: Final = "at+jwt"
 
 
-class AccessToken(msgspec.Struct, frozen=True):
+class AccessToken(msgspec.Struct, frozen=True, gc=False):
     """A verified access token.  Times are seconds since 1970; ``actors`` has the present actor first.
 
     A msgspec record and not a dataclass: it is built for each first-seen token, and a frozen dataclass of this
-    many fields costs more than all the checks of its claims.
+    many fields costs more than all the checks of its claims.  It holds texts and numbers only, so it can be in no
+    cycle and the collector need not look at it.
     """
 
     issuer: str
@@ -54,7 +55,7 @@ class AccessToken(msgspec.Struct, frozen=True):
     actors: tuple[str, ...] = ()
 
 
-class AccessClaims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class AccessClaims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The claims of an access token, by their names and in their order on the wire."""
 
     iss: Name

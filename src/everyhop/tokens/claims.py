@@ -43,14 +43,14 @@ _WORKLOAD: Final = re.compile(
 _DIGEST: Final = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]", re.ASCII)
 
 
-class Confirmation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Confirmation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """``cnf`` (RFC 7800): a certificate's digest or a key's thumbprint, one of them."""
 
     x5t: Digest | None = msgspec.field(default=None, name="x5t#S256")
     jkt: Digest | None = None
 
 
-class Actor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Actor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """``act`` (RFC 8693 section 4.1): who acts, and below it for whom that one acted."""
 
     sub: Name

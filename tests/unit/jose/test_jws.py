@@ -9,11 +9,12 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from hypothesis import given, strategies as st
 
 from everyhop.core.errors import InputError, TrustError
 from everyhop.jose import Algorithm, Jwk, encode_base64url, parse_compact, sign_es256, verify_jws
-from everyhop.jose.algorithms import is_signed_by
+from everyhop.jose.algorithms import _der, is_signed_by
 
 HEADERS = frozenset({"alg", "kid", "typ"})
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -230,3 +231,9 @@ def test_a_prepared_check_is_of_the_key_and_its_algorithm():
     assert not check(raw_es256(b"m"), b"n")
     with pytest.raises(InputError):
         signature_check(KEY.public_key(), Algorithm.RS256)
+
+
+@given(st.integers(0, 66), st.data())
+def test_der_by_hand_is_der(width, data):
+    r, s = (data.draw(st.binary(min_size=width, max_size=width)) for _ in range(2))
+    assert _der(r, s) == encode_dss_signature(int.from_bytes(r, "big"), int.from_bytes(s, "big"))
