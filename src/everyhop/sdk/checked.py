@@ -18,7 +18,11 @@ from everyhop.x509.certificates import decode_certificate
 from everyhop.x509.thumbprint import x5t_s256
 
 CONNECTION: Final[ContextVar[CheckedObject | None]] = ContextVar("everyhop_connection", default=None)
-"""The TLS connection of the server task that runs now, for servers that hand it on in no other way."""
+"""The TLS connection of the server task that runs now.
+
+Set only on contexts of :func:`everyhop.sdk.hypercorn_config`: hypercorn hands a connection on in no other way, but it
+serves each in one task, which asks for the protocol first.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class MomentContext(ssl.SSLContext):
 
     demand: Demand | None = None
     refusal: EveryhopError | None = None
+    tells_its_task: bool = False
     outer: ssl.SSLContext
 
 
@@ -94,8 +99,9 @@ class CheckedObject(ssl.SSLObject):
         return super().write(data)
 
     def selected_alpn_protocol(self) -> str | None:
-        """Return the protocol; a server's connection task asks once, and from then on knows its connection."""
-        if self.server_side and self.proven is not None:
+        """Return the protocol; where the context says so, the task that asks knows its connection from then on."""
+        inner = self.context
+        if self.proven is not None and isinstance(inner, MomentContext) and inner.tells_its_task:
             CONNECTION.set(self)
         return super().selected_alpn_protocol()
 

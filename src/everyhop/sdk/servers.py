@@ -81,6 +81,7 @@ def hypercorn_config(source: X509Source, callers: Callers) -> hypercorn.config.C
         def create_ssl_context(self) -> Any:
             context = server_context(source, callers)
             context.set_alpn_protocols(self.alpn_protocols)
+            context.tells_its_task = True
             return context
 
     return Configuration()

@@ -46,6 +46,9 @@ class RotatingContext(ssl.SSLContext):
         """Make the outer context; it holds no key and no root, and is never used for a handshake."""
         return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
 
+    tells_its_task: bool = False
+    """Whether a connection makes itself known to the task that asks for its protocol; for hypercorn alone."""
+
     def __init__(self, source: X509Source, allows: Callable[[SpiffeId], bool], *, server: bool) -> None:
         self._source = source
         self._allows = allows
@@ -101,6 +104,7 @@ class RotatingContext(ssl.SSLContext):
                 inner = _inner(identity, self._alpn, server=self._server)
                 inner.demand = Demand(identity.bundle.trust_domain, self._allows)
                 inner.outer = self
+                inner.tells_its_task = self.tells_its_task
                 made = self._made = (identity, self._alpn, inner)
             return made[2]
 

@@ -100,7 +100,7 @@ def test_a_good_update():
             ),
             federated_bundles={"spiffe://other.example": OTHER.bundle.x509_der},
         ),
-        NOW,
+        datetime.now(UTC),
     )
     assert found.default.spiffe_id == GOOD.spiffe_id
     assert found.default.x5t == GOOD.x5t

@@ -239,6 +239,15 @@ def test_alpn_is_taken_over(orders, storefront):
     assert Pair(server, client).handshake().server.selected_alpn_protocol() == "http/1.1"
 
 
+def test_asking_for_the_protocol_tells_nobody_but_hypercorns_tasks(orders, storefront):
+    from everyhop.sdk.checked import CONNECTION
+
+    server, client = server_context(orders, [STOREFRONT]), client_context(storefront, ORDERS)
+    pair = Pair(server, client).handshake()
+    assert pair.server.selected_alpn_protocol() is pair.client.selected_alpn_protocol() is None
+    assert CONNECTION.get() is None
+
+
 def test_no_byte_passes_before_the_check(orders, storefront):
     pair = Pair(server_context(orders, [STOREFRONT]), client_context(storefront, ORDERS))
     for end in (pair.client, pair.server):
