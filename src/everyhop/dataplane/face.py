@@ -67,6 +67,8 @@ class Face:
     sds_socket: Path
     admin_socket: Path
     limits: Limits = field(default_factory=Limits)
+    requests_a_second: int = 500
+    """Of everybody together; more are refused with 429, so that strangers cannot keep the server from its agents."""
 
 
 def render_face(face: Face) -> bytes:
@@ -111,7 +113,7 @@ def _manager(face: Face) -> Json:
     )
     manager = connection_manager(
         FACE,
-        [whole_body],
+        [_rate(face), whole_body],
         routes=FACE,
         access_log=[],
         replies=ingress_replies(also_ambiguous=[f"xds.route_name == '{_UNCLEAN}'"]),
@@ -124,6 +126,26 @@ def _manager(face: Face) -> Json:
     config: dict[str, Any] = manager["typed_config"]
     del config["rds"]  # nothing here changes while it runs
     return {**manager, "typed_config": {**config, "route_config": _routes()}}
+
+
+def _rate(face: Face) -> Json:
+    bucket = {
+        "max_tokens": 2 * face.requests_a_second,
+        "tokens_per_fill": max(1, face.requests_a_second // 10),
+        "fill_interval": "0.1s",
+    }
+    everybody = {
+        "default_value": {"numerator": 100, "denominator": "HUNDRED"},
+        "runtime_key": "everyhop.none",
+    }
+    return extension(
+        "rate",
+        "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+        stat_prefix=FACE,
+        token_bucket=bucket,
+        filter_enabled=everybody,
+        filter_enforced=everybody,
+    )
 
 
 def _routes() -> Json:

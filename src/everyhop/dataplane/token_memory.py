@@ -7,8 +7,8 @@ unless this program said ``ok`` for this very request; a program that fails, or 
 What a request needs is in the verdict that let it in (:func:`everyhop.dataplane._names.verdict`), so the policy's
 filter and this program cannot disagree.  What was verified is remembered under the operation, the peer (what
 Envoy itself says in ``x-forwarded-client-cert``: the digest of its certificate and its SPIFFE ID), the access token
-and the transaction token, until the moment that the agent named, and no longer than this text is in force: a new snapshot or a new revocation is a new text, and a
-new text begins with an empty memory.  Two generations bound it: when the younger is full, the older is forgotten.
+and the transaction token, until the moment that the agent named, and no longer than this text is in force: a new
+snapshot or a new revocation is a new text, and a new text begins with an empty memory.  Two generations bound it: when the younger is full, the older is forgotten.
 """
 
 from __future__ import annotations

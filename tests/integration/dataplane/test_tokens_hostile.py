@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hostile tokens at a real ingress with the product's own check behind it: the codes are those of the verifier."""
 
+import hashlib
 import json
 import time
 from types import SimpleNamespace
@@ -240,6 +241,12 @@ def test_a_thief_with_a_valid_certificate_of_its_own(bank):
     assert bank.ask(CHARGE, stolen) == (200, "")
     assert bank.ask(CHARGE, stolen, shown=bank.thief) == (401, "BINDING_MISMATCH")
     assert bank.ask(CHARGE, stolen, shown=bank.certificate("orders")) == (401, "BINDING_MISMATCH")
+    digest = hashlib.sha256(bank.orders.der).hexdigest()
+    peer = f"By={bank.mesh.spiffe_id('payments')};Hash={digest};URI={bank.mesh.spiffe_id('orders')}"
+    forged = [("Authorization", f"Bearer {stolen}"), ("X-Forwarded-Client-Cert", peer)]
+    with bank.connect(bank.thief) as connection:
+        answer = exchange(connection, request_bytes(*CHARGE, headers=forged))
+    assert outcome(*answer) == (401, "BINDING_MISMATCH")
     assert bank.ask(CHARGE, stolen) == (200, "")
 
 
