@@ -7,6 +7,7 @@ because a reader that coerces and one that does not would see two different toke
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Annotated, Final, Generic, TypeVar
 
@@ -114,6 +115,8 @@ def check_printable(*texts: str) -> None:
         raise malformed("a claim holds characters that cannot be printed")
 
 
+# Bounded memories of pure functions: there are few callers and few scopes, and the answer depends on the text alone.
+@functools.lru_cache(maxsize=256)
 def scopes(text: str) -> frozenset[str]:
     """Return the scope as a set (RFC 6749 section 3.3); empty text is the empty set."""
     if not text:
@@ -123,6 +126,7 @@ def scopes(text: str) -> frozenset[str]:
     return frozenset(text.split(" "))
 
 
+@functools.lru_cache(maxsize=256)
 def is_workload(text: str) -> bool:
     """Tell whether the text is the SPIFFE ID of a workload in its normal form."""
     return _WORKLOAD.fullmatch(text) is not None
