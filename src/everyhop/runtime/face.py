@@ -28,6 +28,7 @@ _EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LOWEST: Final = 20000
 _FEWEST: Final = 1000
 _ATTEMPTS: Final = 200
+_CONNECTION_SECONDS: Final = 300.0  # a certificate that ends meanwhile is asked for again
 _PATIENCE_SECONDS: Final = 3.0  # the face of an `up` that was killed is dying
 
 
@@ -83,7 +84,7 @@ def plan_face(layout: StateLayout, settings: Settings) -> FacePlan:
         upstream_socket=layout.oauth_socket,
         sds_socket=layout.face_socket,
         admin_socket=layout.face_admin_socket,
-        limits=Limits(connections=settings.max_connections),
+        limits=Limits(connections=settings.max_connections, connection_age=_CONNECTION_SECONDS),
     )
     _replace(layout.face / "bootstrap.json", render_face(face))
     return FacePlan(

@@ -2,6 +2,7 @@
 """The face: who is let in, what a stranger may send, what is believed of it."""
 
 import contextlib
+import http.client
 import os
 import signal
 import socket
@@ -10,16 +11,20 @@ import stat
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from tests.support import identity
 from tests.support.face_under_test import FaceUnderTest, Held, wait_for
 from tests.support.http2_client import Http2Client
 
 from everyhop.authority import AuthorityKind
 from everyhop.core.errors import AttestationError, Conflict
+from everyhop.dataplane.face import Face
 from everyhop.dataplane.face_secrets import FaceProcess
+from everyhop.runtime import face as runtime_face
 from everyhop.runtime.face import face_address, plan_face, require_free
 from everyhop.runtime.settings import Settings
 from everyhop.wire.peers import PeerInfo
@@ -239,6 +244,21 @@ def test_methods(face):
     assert face.call("GET", "/unknown").status == 404
 
 
+def test_a_flood_is_refused_by_the_face(monkeypatch):
+    monkeypatch.setattr(runtime_face, "Face", partial(Face, requests_a_second=20))
+    with FaceUnderTest() as own, own.connect(own.context()) as secure:
+        connection = http.client.HTTPConnection("127.0.0.1")
+        connection.sock = secure
+        seen = []
+        for _ in range(100):
+            connection.request("GET", "/jwks")
+            answer = connection.getresponse()
+            seen.append((answer.status, answer.getheader("content-type")))
+            answer.read()
+    assert seen.count((200, "application/jwk-set+json")) >= 40
+    assert seen.count((429, "application/problem+json")) >= 20
+
+
 # --- life
 
 
@@ -312,3 +332,57 @@ def test_the_port_is_chosen_once_and_kept(tmp_path):
     (layout.face / "port").write_text("none")
     with pytest.raises(Exception, match="holds no port"):
         face_address(layout, settings)
+
+
+# --- certificates that the real authority would never sign, signed by it
+
+
+def signed_by_the_real_authority(face, **changed):
+    issuer = face.authority._signers.x509(face.clock.now()).issuer
+    ca, key, now = (
+        x509.load_der_x509_certificate(issuer.certificate_der),
+        identity.new_key(),
+        face.clock.now(),
+    )
+    leaf = identity.certificate(
+        subject=identity.NO_NAME,
+        issuer=ca.subject,
+        public_key=key.public_key(),
+        signer=issuer._key,
+        extensions={**identity.leaf_extensions(face.spiffe_id("storefront")), **changed},
+        not_before=now - timedelta(seconds=30),
+        not_after=now + timedelta(minutes=5),
+    )
+    return Held("", (leaf,), encode_private_key(key).reveal())
+
+
+OURS = "spiffe://shop.example/service/storefront"
+HOSTILE = {
+    "two names, both ours": {"names": (identity.uris(OURS, "spiffe://shop.example/service/orders"), True)},
+    "the same name twice": {"names": (identity.uris(OURS, OURS), True)},
+    "two names, one of another trust domain": {
+        "names": (identity.uris(OURS, "spiffe://other.example/x"), True)
+    },
+    "another trust domain": {"names": (identity.uris("spiffe://other.example/service/storefront"), True)},
+    "a longer name": {"names": (identity.uris(OURS + "/x"), True)},
+    "upper-case scheme": {"names": (identity.uris("SPIFFE://shop.example/service/storefront"), True)},
+    "a name with a separator": {"names": (identity.uris(OURS + ";URI=" + OURS), True)},
+    "a name with a comma": {"names": (identity.uris(OURS + ",Hash=" + "0" * 64), True)},
+    "a name with a quote": {"names": (identity.uris(OURS + '"'), True)},
+    "no name": {"names": None},
+    "a DNS name alone": {"names": (x509.SubjectAlternativeName([x509.DNSName("storefront")]), True)},
+    "not for clients": {"purposes": (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False)},
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_certificate_that_is_no_svid_is_no_client(face, what):
+    try:
+        answer = face.token(signed_by_the_real_authority(face, **HOSTILE[what]), audience="orders")
+    except OSError:
+        return  # refused in the handshake
+    assert (answer.status, answer.json["error"]) == (401, "invalid_client"), answer
+
+
+def test_the_same_certificate_made_right_is_one(face):
+    assert face.token(signed_by_the_real_authority(face), audience="orders").status == 200
