@@ -120,10 +120,10 @@ class Outgoing:
         return True
 
     def tls_context(self, target: Target) -> RotatingContext:
-        """Return a TLS context that accepts the service and nobody else."""
+        """Return a TLS context that shows the certificate of this moment, and accepts the service and nobody else."""
         from everyhop.sdk.tls import client_context
 
-        return client_context(self.workload.x509, target.spiffe_id)
+        return client_context(self.workload.x509, target.spiffe_id, rotating=False)
 
 
 def endpoints(target: Target, turn: int) -> list[tuple[str, int]]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import io
 import socket
-import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.core.errors import TrustError
@@ -24,7 +23,6 @@ from everyhop.sdk.model import Peer, Refusal, Request, Verified
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from types import TracebackType
 
     Environ = dict[str, Any]
     StartResponse = Callable[..., Callable[[bytes], object]]
@@ -51,15 +49,22 @@ class EveryhopMiddleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
+        started = False
+
+        def watched(*arguments: Any) -> Callable[[bytes], object]:
+            nonlocal started
+            started = True
+            return start_response(*arguments)
+
         try:
             guard = self._shield.guard()
             verified = guard.check(request_of(environ, self._own))
             if verified.checks_body:
                 check_body(guard, verified, environ)
             with serving(verified):
-                answer = self.app(environ, start_response)
+                answer = self.app(environ, watched)
         except Refusal as refusal:
-            return _refuse(refusal, environ, start_response)
+            return _refuse(refusal, environ, start_response, was_started=started)
         if isinstance(answer, list | tuple) or _is_file(answer, environ):
             return answer
         return _Answer(answer, verified)
@@ -186,12 +191,14 @@ def _read(environ: Environ, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def _refuse(refusal: Refusal, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-    body = b"" if environ.get("REQUEST_METHOD") == "HEAD" else refusal.body
-    headers = [*refusal.headers, ("content-length", str(len(refusal.body)))]
-    # With exc_info a server lets the answer replace one that was begun but not sent, and raises otherwise.
-    error: tuple[type[BaseException], BaseException, TracebackType | None] | None = None
-    if (current := sys.exc_info())[1] is not None:
-        error = (Refusal, refusal, current[2])
-    start_response(f"{refusal.status} {refusal.title}", headers, error)
-    return [body]
+def _refuse(
+    refusal: Refusal, environ: Environ, start_response: StartResponse, *, was_started: bool
+) -> Iterable[bytes]:
+    body = refusal.body
+    headers = [*refusal.headers, ("content-length", str(len(body)))]
+    status = f"{refusal.status} {refusal.title}"
+    if was_started:  # with the exception, a server replaces what was begun and not sent, and raises otherwise
+        start_response(status, headers, (Refusal, refusal, refusal.__traceback__))
+    else:
+        start_response(status, headers)
+    return [b"" if environ.get("REQUEST_METHOD") == "HEAD" else body]

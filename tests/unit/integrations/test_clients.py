@@ -277,19 +277,20 @@ def test_a_stranger_in_the_place_of_the_service_gets_nothing(town, app):
     """Whatever listens there must be the service itself, not just somebody of the trust domain."""
     from everyhop.integrations.httpx import client
 
-    with FakeAgent(POLICY, "ledger", authority=town.orders_agent.authority) as agent:
-        with connect(agent.socket) as ledger:
-            config = uvicorn_config(app, ledger.x509, lambda found: True, port=0, **OPTIONS)
-            with running(config) as server:
-                port = server.servers[0].sockets[0].getsockname()[1]
-                town.orders_agent.change(endpoints={"payments": (("127.0.0.1", port),)})
-                try:
-                    while town.orders.context.targets["payments"].ingress != (f"127.0.0.1:{port}",):
-                        threading.Event().wait(0.02)
-                    with client(town.orders) as http, pytest.raises(Exception, match="not allowed"):
-                        http.post("http://payments/v1/charges")
-                finally:
-                    town.orders_agent.change(endpoints={"payments": (("127.0.0.1", town.port),)})
+    with (
+        FakeAgent(POLICY, "ledger", authority=town.orders_agent.authority) as agent,
+        connect(agent.socket) as ledger,
+        running(uvicorn_config(app, ledger.x509, lambda found: True, port=0, **OPTIONS)) as server,
+    ):
+        port = server.servers[0].sockets[0].getsockname()[1]
+        town.orders_agent.change(endpoints={"payments": (("127.0.0.1", port),)})
+        try:
+            while town.orders.context.targets["payments"].ingress != (f"127.0.0.1:{port}",):
+                threading.Event().wait(0.02)
+            with client(town.orders) as http, pytest.raises(Exception, match="not allowed"):
+                http.post("http://payments/v1/charges")
+        finally:
+            town.orders_agent.change(endpoints={"payments": (("127.0.0.1", town.port),)})
     assert not app.seen
 
 

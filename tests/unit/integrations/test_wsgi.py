@@ -171,6 +171,18 @@ def test_a_raise_of_require_is_answered_too(guard):
     assert current() is None
 
 
+def test_an_answer_that_was_begun_is_replaced_while_that_is_possible(guard):
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        require("create")
+
+    seen = []
+    answer = EveryhopMiddleware(app, guard)(environ_of(), lambda *arguments: seen.append(arguments))
+    assert json.loads(answer[0])["code"] == "ACCESS_DENIED"
+    assert [len(one) for one in seen] == [2, 3]
+    assert isinstance(seen[1][2][1], Refusal)
+
+
 # -- bodies
 
 
