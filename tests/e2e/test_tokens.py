@@ -320,7 +320,8 @@ def test_the_life_of_an_api_key(domain: TrustDomainUnderTest) -> None:
             text=True,
         )
     domain.runs.append(edge)
-    wait_until(lambda: domain.ready("storefront"), what="the edge is ready")
+    wait_until(lambda: domain.ready("storefront") or edge.poll() is not None, what="the edge is ready")
+    assert edge.poll() is None, (domain.root / "edge.err").read_text()
     bundle = write_bundle(domain)
 
     def get(path: str, *headers: str) -> tuple[int, str]:
