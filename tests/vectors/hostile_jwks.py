@@ -64,8 +64,8 @@ def _members() -> Iterator[tuple[str, str, dict[str, Any]]]:
     for name, changes in {
         "kty missing": {"kty": ABSENT},
         "kty oct": {"kty": "oct", "k": "AAAA"},
-        "kty OKP": {"kty": "OKP", "crv": "Ed25519", "x": "A" * 43},
-        "kty in lower case": {"kty": "ec"},
+        "private key of another type": {"kty": "OKP", "crv": "Ed25519", "x": "A" * 43, "d": "A" * 43},
+        "kty a number": {"kty": 1},
         "kid missing": {"kid": ABSENT},
         "kid a number": {"kid": 1},
         "kid null": {"kid": None},
@@ -146,6 +146,9 @@ def _documents() -> Iterator[tuple[str, bytes, str]]:
     yield "a key is null", _set(key, None), source
     yield "keys twice", good[:-1] + b"," + good[1:], "RFC 8259 4"
     yield "kid twice in one key", good.replace(b'"kid"', b'"kid": "x", "kid"'), "RFC 7517 4"
+    okp = {"kty": "OKP", "crv": "Ed25519", "x": "A" * 43, "kid": "o"}
+    yield "no key that is used here", _set(okp, {**key, "kty": "ec"}), source
+    yield "one kid for keys of two types", _set(key, {**okp, "kid": "k1"}), "RFC 7517 4.5"
     yield "one kid for one key twice", _set(key, key), "RFC 7517 4.5"
     yield "one kid for two keys", _set(key, good_rsa("k1")), "RFC 7517 4.5"
     yield "33 keys", _set(*(good_ec(f"k{n}") for n in range(33))), "limit"

@@ -32,7 +32,7 @@ _CURVES: Final[Mapping[str, ec.EllipticCurve]] = MappingProxyType(
 )
 _CURVE_NAMES: Final[Mapping[str, str]] = MappingProxyType({c.name: n for n, c in _CURVES.items()})
 # RFC 7517 section 4, RFC 7518 section 6: a document of public keys that carries one of these is a leak.
-_PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
+PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _VERIFY_ONLY: Final = ["verify"]
 
 
@@ -58,7 +58,7 @@ class Jwk:
         Raises InputError for another ``kty`` or curve, a point off the curve, a weak or huge RSA key, a private
         member, ``key_ops`` for anything but verifying, or a ``kid``, ``use`` or ``alg`` of a wrong type.
         """
-        if _PRIVATE_MEMBERS & members.keys():
+        if PRIVATE_MEMBERS & members.keys():
             raise InputError("a published key carries private members")
         kid = _optional_text(members, "kid")
         if kid is not None and not 0 < len(kid.encode()) <= MAX_KID_BYTES:

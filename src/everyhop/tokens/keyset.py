@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from everyhop.core.errors import InputError, TokenError
 from everyhop.jose.algorithms import Algorithm, signature_check
-from everyhop.jose.jwk import Jwk, thumbprint
+from everyhop.jose.jwk import PRIVATE_MEMBERS, Jwk, thumbprint
 from everyhop.jose.strict_json import parse_json_object
 from everyhop.tokens.codes import TokenCode
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MAX_JWKS_BYTES: Final = 64 * 1024
 MAX_KEYS: Final = 32
+_REFUSED_OR_READ: Final = frozenset({"EC", "RSA", "oct"})
 PROFILE_ALGORITHMS: Final = frozenset({Algorithm.ES256, Algorithm.RS256})
 
 
@@ -91,9 +92,11 @@ class KeySet:
 def parse_jwks(data: bytes, *, algorithms: AbstractSet[Algorithm] = PROFILE_ALGORITHMS) -> KeySet:
     """Read a JWK Set (RFC 7517 section 5) of 1 to 32 public keys in at most 64 KiB.
 
+    A sound key of a type or algorithm that is not used here is passed over, as the section asks, so that an issuer
+    may publish a new kind beside the old.
     Raises InputError for anything that is not exactly that: no object, a repeated member, a private or symmetric
     key, one without ``kid``, a ``kid`` twice, RSA below 2048 bits or with a small exponent, ``use`` or ``key_ops``
-    for something else, an ``alg`` that is not the key's or not accepted.
+    for something else, an ``alg`` that is not the key's; or when no key is left to verify with.
     """
     return key_set_of(parse_json_object(data, max_bytes=MAX_JWKS_BYTES), algorithms=algorithms)
 
@@ -107,7 +110,21 @@ def key_set_of(
         raise InputError(f"a JWK Set has an array 'keys' of 1 to {MAX_KEYS} keys")
     if not all(isinstance(entry, dict) for entry in keys):
         raise InputError("a key of the set is not an object")
-    return KeySet(PinnedKey.pin(Jwk.from_members(entry), algorithms=algorithms) for entry in keys)
+    names = [entry.get("kid") for entry in keys]
+    if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+        raise InputError("the keys of the set do not have different names")
+    jwks = [Jwk.from_members(entry) for entry in keys if not _is_of_another_type(entry)]
+    # What a sound key could do, less what is used here: one with nothing in common belongs to somebody else.
+    ours = [jwk for jwk in jwks if not jwk.algorithms or jwk.algorithms & algorithms]
+    if not ours:
+        raise InputError("no key of the set is of an algorithm that is used here")
+    return KeySet(PinnedKey.pin(jwk, algorithms=algorithms) for jwk in ours)
+
+
+def _is_of_another_type(entry: Mapping[str, Any]) -> bool:
+    """Tell whether this is a public key of a type that is not used here; a symmetric one is never public."""
+    kty = entry.get("kty")
+    return isinstance(kty, str) and kty not in _REFUSED_OR_READ and not PRIVATE_MEMBERS & entry.keys()
 
 
 class KeySource(Protocol):

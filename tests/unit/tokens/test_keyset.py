@@ -9,7 +9,7 @@ from tests.support.tokens import EC_SIGNER, KEY_SET, RSA_SIGNER
 from tests.vectors.hostile_jwks import good_ec, good_rsa
 
 from everyhop.core.errors import InputError, TokenError
-from everyhop.jose import Algorithm, Jwk
+from everyhop.jose import Algorithm, Jwk, public_key_to_jwk
 from everyhop.tokens import HeldKeys, KeySet, PinnedKey, StaticKeys, key_set_of, parse_jwks
 
 
@@ -54,6 +54,20 @@ def test_the_version_names_the_content():
     assert parse_jwks(document(first)).version != parse_jwks(document({**first, "kid": "other"})).version
     assert parse_jwks(document(first)).version != parse_jwks(document(first, second)).version
     assert key_set_of({"keys": [first]}).version == parse_jwks(document(first)).version
+
+
+def test_sound_keys_that_are_not_used_here_are_passed_over():
+    other = ec.generate_private_key(ec.SECP384R1()).public_key()
+    foreign = [
+        {"kty": "OKP", "crv": "Ed25519", "x": "A" * 43, "kid": "ed"},
+        {**public_key_to_jwk(other), "kid": "p384", "alg": "ES384"},
+        {**good_rsa("ps"), "alg": "PS256"},
+    ]
+    keys = parse_jwks(document(*foreign, good_ec()))
+    assert keys.kids == {"k1"}
+    assert keys.version == parse_jwks(document(good_ec())).version
+    with pytest.raises(InputError):
+        parse_jwks(document(*foreign))
 
 
 def test_find_and_without():
