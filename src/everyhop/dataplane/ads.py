@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from everyhop.agent.changes import Changes
+from everyhop.dataplane import _names as names
 from everyhop.dataplane.configuration import CLUSTER, ENDPOINTS, FILTER, LISTENER, ROUTES
 from everyhop.dataplane.lanes import secrets_of_cluster
 from everyhop.wire.envoy_config import DeltaDiscoveryRequest, DeltaDiscoveryResponse
@@ -153,19 +154,19 @@ class ConfigDiscovery:
             everything = kind in _WILDCARD and not request.resource_names_subscribe
             subscription = stream.subscriptions[kind] = _Subscription(None if everything else set())
             subscription.sent.update(request.initial_resource_versions)
-        names = set(request.resource_names_subscribe)
-        if kind in _WILDCARD and "*" in names:
+        asked = set(request.resource_names_subscribe)
+        if kind in _WILDCARD and "*" in asked:
             subscription.wanted = None
         if subscription.wanted is not None:
-            subscription.wanted |= names
+            subscription.wanted |= asked
             subscription.wanted -= set(request.resource_names_unsubscribe)
         # A name that is asked for (again) is answered even if it was sent before: something waits for it.
         held = set() if kind == ENDPOINTS and stream.has_new_clusters else request.initial_resource_versions
-        subscription.again |= names - set(held)
+        subscription.again |= asked - set(held)
         for name in request.resource_names_unsubscribe:
             subscription.sent.pop(name, None)
         self._confirm(stream, request)
-        if names or is_new:
+        if asked or is_new:
             self._wake(stream.instance)
 
     def _confirm(self, stream: _Stream, request: DeltaDiscoveryRequest) -> None:
@@ -207,8 +208,11 @@ class ConfigDiscovery:
         if configuration is not stream.pushed:
             stream.pushed, stream.rejected = configuration, False
         for kind in _ORDER:
-            if kind == LISTENER and not await self._is_warm(stream, configuration):
-                return  # there is a newer configuration
+            if kind == LISTENER:
+                # What arrives is checked by the new policy at once; only what leaves may have to wait.
+                await self._send(stream, ROUTES, configuration, removed=[], without={names.EGRESS})
+                if not await self._is_warm(stream, configuration):
+                    return  # there is a newer configuration
             sent = await self._send(stream, kind, configuration, removed=[])
             if kind == CLUSTER and sent:
                 stream.has_new_clusters = True
@@ -264,16 +268,22 @@ class ConfigDiscovery:
             return True
 
     async def _send(
-        self, stream: _Stream, kind: str, configuration: Configuration, *, removed: list[str]
+        self,
+        stream: _Stream,
+        kind: str,
+        configuration: Configuration,
+        *,
+        removed: list[str],
+        without: Collection[str] = (),
     ) -> bool:
         """Send what is wanted of one type and differs from what was sent; tell whether there was any."""
         subscription = stream.subscriptions.get(kind)
         if subscription is None:
             return False
         held = configuration.of(kind)
-        names = held.keys() if subscription.wanted is None else subscription.wanted & held.keys()
+        wanted = held.keys() if subscription.wanted is None else subscription.wanted & held.keys()
         response = DeltaDiscoveryResponse(type_url=kind, system_version_info=configuration.label)
-        for name in sorted(names):
+        for name in sorted(wanted - set(without)):
             resource = held[name]
             if subscription.sent.get(name) == resource.version and name not in subscription.again:
                 continue

@@ -10,6 +10,7 @@ from grpclib.exceptions import GRPCError
 
 from everyhop.agent import Changes
 from everyhop.core.errors import AttestationError
+from everyhop.dataplane import ads
 from everyhop.dataplane.ads import ConfigDiscovery
 from everyhop.dataplane.configuration import (
     CLUSTER,
@@ -108,7 +109,10 @@ class Agent:
 
     async def __aenter__(self):
         self.changes = Changes()
-        self.configs = ConfigDiscovery(self, self.changes)
+        self.secrets = set()
+        self.configs = ConfigDiscovery(
+            self, self.changes, lambda instance, secret: (instance, secret) in self.secrets
+        )
         method = Method(
             path=DELTA_RESOURCES,
             cardinality=Cardinality.STREAM_STREAM,
@@ -323,9 +327,104 @@ async def test_a_rejected_policy_is_not_enforced_and_is_logged(agent, caplog):
             await envoy.answer(response, error="no such field")
             await until(lambda: "no such field" in caplog.text)
         assert agent.configs.enforced("i1") == "h1"
+        await envoy.subscribe(ROUTES, "r")  # whatever else is asked for, h2 stays rejected
+        await asyncio.sleep(0.05)
+        assert agent.configs.enforced("i1") == "h1"
         agent.configs.publish("i1", configuration("h3", filters={"f": b"3"}))
         await envoy.take(FILTER)
         await until(lambda: agent.configs.enforced("i1") == "h3")
+        await stream.end()
+
+
+OLD, NEW = "to-orders@aaaaaaaaaaaa", "to-orders@bbbbbbbbbbbb"
+NEEDED = {("i1", "svid@bbbbbbbbbbbb"), ("i1", "token@bbbbbbbbbbbb/orders")}
+
+
+def generation(label, cluster, route):
+    return configuration(
+        label,
+        clusters={cluster: b"c"},
+        endpoints={"to-orders": b"e"},
+        listeners={"l": b"l"},
+        routes={"egress": route, "ingress": route},
+    )
+
+
+async def running(agent, stream):
+    """Bring an Envoy up with the old generation."""
+    agent.secrets |= {("i1", "svid@aaaaaaaaaaaa"), ("i1", "token@aaaaaaaaaaaa/orders")}
+    agent.configs.publish("i1", generation("h1", OLD, b"old"))
+    envoy = Envoy(stream)
+    await envoy.subscribe(CLUSTER)
+    await envoy.take(CLUSTER)
+    await envoy.subscribe(ENDPOINTS, "to-orders")
+    await envoy.take(ENDPOINTS)
+    await envoy.subscribe(LISTENER)
+    await envoy.take(LISTENER)
+    await envoy.subscribe(ROUTES, "egress", "ingress")
+    await envoy.take(ROUTES)
+    await envoy.take(ROUTES)
+    return envoy
+
+
+async def test_routes_wait_for_clusters_that_carry_tokens_and_old_ones_linger(agent, monkeypatch):
+    monkeypatch.setattr(ads, "_LINGER_SECONDS", 0.3)
+    async with agent.open() as stream:
+        envoy = await running(agent, stream)
+        agent.configs.publish("i1", generation("h1", NEW, b"new"))
+        assert await envoy.take(CLUSTER) == ({NEW: b"c"}, [])
+        endpoints = await envoy.receive()
+        assert endpoints.type_url == ENDPOINTS
+        assert await envoy.take(ROUTES) == ({"ingress": b"new"}, [])
+        await envoy.nothing()
+        await envoy.answer(endpoints)
+        await envoy.nothing()
+        agent.secrets |= set(list(NEEDED)[:1])
+        agent.configs.look_again("i1")
+        await envoy.nothing()
+        agent.secrets |= NEEDED
+        agent.configs.look_again("i1")
+        assert await envoy.take(ROUTES) == ({"egress": b"new"}, [])
+        await envoy.nothing()
+        assert await envoy.take(CLUSTER) == ({}, [OLD])
+        await stream.end()
+
+
+async def test_a_newer_configuration_is_not_kept_waiting(agent):
+    async with agent.open() as stream:
+        envoy = await running(agent, stream)
+        agent.configs.publish("i1", generation("h1", NEW, b"new"))
+        await envoy.take(CLUSTER)
+        await envoy.take(ENDPOINTS)
+        assert await envoy.take(ROUTES) == ({"ingress": b"new"}, [])
+        agent.configs.publish("i1", generation("h2", OLD, b"newer"))
+        assert await envoy.take(ROUTES) == ({"ingress": b"newer"}, [])
+        assert await envoy.take(ROUTES) == ({"egress": b"newer"}, [])
+        await stream.end()
+
+
+async def test_a_policy_does_not_wait_for_ever(agent, monkeypatch, caplog):
+    monkeypatch.setattr(ads, "_WARMING_SECONDS", 0.1)
+    async with agent.open() as stream:
+        envoy = await running(agent, stream)
+        agent.configs.publish("i1", generation("h2", NEW, b"new"))
+        await envoy.take(CLUSTER)
+        await envoy.take(ENDPOINTS)
+        assert await envoy.take(ROUTES) == ({"ingress": b"new"}, [])
+        assert await envoy.take(ROUTES) == ({"egress": b"new"}, [])
+        assert "does not take over its certificate or tokens" in caplog.text
+        await stream.end()
+
+
+async def test_new_clusters_get_their_endpoints_also_on_a_new_stream(agent):
+    agent.configs.publish("i1", generation("h1", NEW, b"new"))
+    agent.secrets |= NEEDED
+    async with agent.open() as stream:
+        envoy = Envoy(stream)
+        await envoy.subscribe(CLUSTER, known={OLD: "v-c"})
+        await envoy.take(CLUSTER)
+        await envoy.subscribe(ENDPOINTS, "to-orders", known={"to-orders": "v-e"})
+        assert await envoy.take(ENDPOINTS) == ({"to-orders": b"e"}, [])
         await stream.end()
 
 

@@ -74,6 +74,35 @@ def record(base=IN, **changed):
     return record_of(line(base, **changed), instance="i1", seq=7)
 
 
+def test_a_user_is_told_where_the_line_is_ours():
+    assert record(user="alice").detail["user"] == "alice"
+    assert len(record(user="a" * 1000).detail["user"]) == 256
+    assert "user" not in record(user="root", route=None, verdict=None).detail
+    assert "user" not in record().detail
+
+
+def test_requests_at_the_edge():
+    found = record(kind="edge", caller="outside", host="192.0.2.1", user="key:1")
+    assert (found.point, found.decision, found.caller) == (Point.EDGE, "allow", "outside")
+    assert (found.detail["user"], found.detail["host"]) == ("key:1", "192.0.2.1")
+    found = record({"kind": "edge-tls", "time": IN["time"], "target": "orders", "failure": "TLS_error"})
+    assert (found.point, found.decision, found.reason) == (Point.EDGE, "deny", "untrusted-client")
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"status": 503, "detail": "direct_response"}, "TOKEN_UNAVAILABLE"),
+        ({"status": 503, "detail": "ext_authz_error"}, "TOKEN_UNAVAILABLE"),
+        ({"status": 503, "detail": "ext_authz_denied", "code": "UNAVAILABLE"}, "UNAVAILABLE"),
+        ({"status": 403, "detail": "direct_response"}, "wrong-protocol"),
+    ],
+)
+def test_calls_that_got_no_token(changed, reason):
+    found = record(OUT, **changed)
+    assert (found.decision, found.reason, found.target) == ("deny", reason, "orders")
+
+
 def test_an_allowed_request():
     found = record()
     assert (found.id, found.seq, found.producer) == (ID, 7, "i1")
@@ -96,6 +125,13 @@ def test_an_allowed_request():
         ({"verdict": f"{HASH[:16]}|ambiguous-path|-"}, "deny", "ambiguous-path"),
         ({"verdict": f"{HASH[:16]}|anything-else|-"}, "deny", "anything-else"),
         ({"detail": "direct_response", "status": 400}, "deny", "ambiguous-host"),
+        ({"verdict": f"{HASH[:16]}|allowed+sU|allow[0]"}, "allow", "allowed"),
+        ({"detail": "ext_authz_denied", "status": 401, "code": "TOKEN_EXPIRED"}, "deny", "TOKEN_EXPIRED"),
+        ({"detail": "ext_authz_denied", "status": 401, "code": "a\nb"}, "deny", "ext_authz_denied"),
+        ({"detail": "ext_authz_denied", "status": 401}, "deny", "ext_authz_denied"),
+        ({"detail": "ext_authz_error", "status": 503}, "deny", "CHECK_UNAVAILABLE"),
+        ({"verdict": f"{HASH[:16]}|no-rule|-", "detail": "ext_authz_denied"}, "deny", "no-rule"),
+        ({"verdict": f"{HASH[:16]}|allowed+|allow[0]"}, "deny", "malformed-request"),
         ({"verdict": None, "detail": "upgrade_failed"}, "deny", "unknown-operation"),
         ({"verdict": None, "detail": "absolute_path_rejected"}, "deny", "ambiguous-path"),
         ({"verdict": None, "detail": "path_normalization_failed"}, "deny", "ambiguous-path"),

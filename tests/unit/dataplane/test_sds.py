@@ -13,6 +13,7 @@ from tests.support.workloads import DOMAIN, AuthorityForTests, FakeControlPlane,
 
 from everyhop.agent import Changes, IdentityCache
 from everyhop.core.errors import AttestationError, NotFound
+from everyhop.dataplane.lanes import label
 from everyhop.dataplane.sds import SecretDiscovery, bundle_secret, secrets_server
 from everyhop.spiffe.bundle import Bundle
 from everyhop.wire.envoy import (
@@ -48,8 +49,9 @@ class Agent:
             control=self.control, clock=RealClock(), entropy=FixedEntropy(), changes=self.changes
         )
         self.publish()
+        self.shown, self.serial = None, 1
         self.secrets = SecretDiscovery(
-            identities=self.identities, launches=self, workloads=self, changes=self.changes
+            identities=self.identities, launches=self, workloads=self, changes=self.changes, tokens=self
         )
         self.server = secrets_server(self.secrets)
         self.listener = UnixListener.bind(self.directory / "sds.sock", mode=0o600)
@@ -73,6 +75,14 @@ class Agent:
         if instance not in self.launches:
             raise AttestationError("no such launch")
         return SimpleNamespace(service=self.launches[instance])
+
+    def generation(self, spiffe_id):
+        return self.shown or self.identities.current(spiffe_id)
+
+    def token_for(self, spiffe_id, target, operation, x5t):
+        if target == "nowhere":
+            return None
+        return f"{spiffe_id}|{target}|{operation}|{x5t}|{self.serial}"
 
     def open(self):
         return StreamStreamMethod(self.channel, STREAM_SECRETS, DiscoveryRequest, DiscoveryResponse).open()
@@ -307,3 +317,96 @@ async def test_an_svid_confirms_no_bundle(agent):
         await asyncio.sleep(0.1)
         assert agent.secrets.acknowledged_bundle("i-orders") == 0
         await stream.end()
+
+
+# --- tokens
+
+
+async def current(agent, service="orders"):
+    spiffe_id = agent.snapshot.services[service].spiffe_id
+    return await agent.identities.x509(spiffe_id)
+
+
+async def test_a_generation_has_its_certificate_and_its_tokens(agent):
+    identity = await current(agent)
+    generation = label(identity.x5t)
+    async with agent.open() as stream:
+        await stream.send_message(first(f"svid@{generation}"))
+        secret = secret_in(await receive(stream))
+        assert secret.name == f"svid@{generation}"
+        assert secret.tls_certificate.certificate_chain.inline_bytes == identity.chain_pem
+        await stream.end()
+    for audience, operation in (("ledger", None), ("ledger#write", "write")):
+        async with agent.open() as stream:
+            name = f"token@{generation}/{audience}"
+            await stream.send_message(first(name))
+            secret = secret_in(await receive(stream))
+            expected = f"Bearer {identity.spiffe_id}|ledger|{operation}|{identity.x5t}|1"
+            assert secret.name == name
+            assert secret.generic_secret.secret.inline_string == expected
+            await stream.end()
+
+
+async def test_a_renewed_token_is_pushed_and_confirmation_is_known(agent):
+    name = f"token@{label((await current(agent)).x5t)}/ledger"
+    async with agent.open() as stream:
+        await stream.send_message(first(name))
+        response = await receive(stream)
+        assert not agent.secrets.is_confirmed("i-orders", name)
+        await stream.send_message(answer_to(response, name))
+        await until(lambda: agent.secrets.is_confirmed("i-orders", name))
+        assert not agent.secrets.is_confirmed("i-web", name)
+        agent.serial = 2
+        agent.changes.bump()
+        assert secret_in(await receive(stream)).generic_secret.secret.inline_string.endswith("|2")
+        await stream.end()
+    await until(lambda: not agent.secrets.is_confirmed("i-orders", name))
+
+
+async def test_a_rejected_token_is_not_confirmed(agent):
+    name = f"token@{label((await current(agent)).x5t)}/ledger"
+    async with agent.open() as stream:
+        await stream.send_message(first(name))
+        await stream.send_message(answer_to(await receive(stream), name, error="no"))
+        await nothing_comes(stream)
+        assert not agent.secrets.is_confirmed("i-orders", name)
+        await stream.end()
+
+
+async def test_no_confirmation_without_a_response(agent):
+    async with agent.open() as stream:
+        request = first("svid", instance="i-web")
+        request.response_nonce = "0"
+        await stream.send_message(request)
+        await receive(stream)
+        assert not agent.secrets.is_confirmed("i-web", "svid")
+        await stream.end()
+
+
+async def test_another_generation_and_what_is_not_held_wait(agent):
+    generation = label((await current(agent)).x5t)
+    for name in ("svid@aaaaaaaaaaaa", "token@aaaaaaaaaaaa/ledger", f"token@{generation}/nowhere"):
+        async with agent.open() as stream:
+            await stream.send_message(first(name))
+            await nothing_comes(stream)
+            await stream.end()
+
+
+async def test_a_sidecar_gets_tokens_of_its_own_service_only(agent):
+    orders, web = await current(agent), await current(agent, "storefront")
+    async with agent.open() as stream:
+        await stream.send_message(first(f"token@{label(orders.x5t)}/ledger", instance="i-web"))
+        await nothing_comes(stream)
+        await stream.end()
+    async with agent.open() as stream:
+        await stream.send_message(first(f"token@{label(web.x5t)}/ledger", instance="i-web"))
+        token = secret_in(await receive(stream)).generic_secret.secret.inline_string
+        assert token.startswith(f"Bearer {web.spiffe_id}|")
+        await stream.end()
+
+
+@pytest.mark.parametrize(
+    "name", ["svid@x", "token@aaaaaaaaaaaa/", "token", "tokens", "svid@aaaaaaaaaaaa/orders"]
+)
+async def test_other_names_are_refused(agent, name):
+    assert await refused(agent, first(name)) is Status.INVALID_ARGUMENT
