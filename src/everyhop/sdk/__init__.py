@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from everyhop.sdk.behalf import on_behalf_of
     from everyhop.sdk.checked import peer_of
     from everyhop.sdk.clients import AsyncWorkloadApiClient, Issued, WorkloadApiClient
     from everyhop.sdk.context import ContextSource, OperationContext, ServiceContext, Target, TargetOperation
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from everyhop.sdk.workload import Workload, aconnect, connect
 
 _HOMES = {
+    "behalf": ("on_behalf_of",),
     "checked": ("peer_of",),
     "clients": ("AsyncWorkloadApiClient", "Issued", "WorkloadApiClient"),
     "context": ("ContextSource", "OperationContext", "ServiceContext", "Target", "TargetOperation"),
@@ -85,6 +87,7 @@ __all__ = [
     "grpc_peer",
     "grpc_server_credentials",
     "hypercorn_config",
+    "on_behalf_of",
     "outgoing_headers",
     "parse_trace",
     "peer_of",
