@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import re
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from everyhop.core.errors import AccessDenied, Unavailable
+from everyhop.core.errors import AccessDenied, SettingsError, Unavailable
 from everyhop.integrations._workload import own_workload
 from everyhop.sdk import outgoing_headers
 
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
     from everyhop.spiffe.ids import SpiffeId
 
 EGRESS_VARIABLE: Final = "EVERYHOP_EGRESS"
-OWN_HEADERS: Final = frozenset({"authorization", "txn-token", "traceparent", "tracestate"})
 _SIDECAR_VARIABLES: Final = (EGRESS_VARIABLE, "EVERYHOP_SOCKET")
+ENDPOINTS_VARIABLE: Final = "EVERYHOP_ENDPOINTS"
 _POOLS_PER_TARGET: Final = 2  # of the certificate in use and of the one before, whose calls may still run
+
+_PLACE: Final = re.compile(r"\S+:\d{1,5}", re.ASCII)
 
 P = TypeVar("P")
 
@@ -127,12 +130,27 @@ class Outgoing:
 
 
 def endpoints(target: Target, turn: int) -> list[tuple[str, int]]:
-    """Return where a service listens, beginning with another place each turn; Unavailable when nowhere."""
-    found = [place.rpartition(":") for place in target.ingress]
-    if not found:
-        raise Unavailable(f"no instance of {target.name} is ready")
+    """Return where a service listens, beginning with another place each turn; Unavailable when nowhere.
+
+    Agents know where sidecars listen.  A service without one is found by ``$EVERYHOP_ENDPOINTS``
+    (``orders=127.0.0.1:9001,billing=…``); whoever listens there has to be the service, or no byte is sent.
+    """
+    places = [*target.ingress, *_named_places(target.name)]
+    if not places:
+        raise Unavailable(
+            f"no instance of {target.name} is ready", hint=f"${ENDPOINTS_VARIABLE} can name one"
+        )
+    found = [place.rpartition(":") for place in places]
     turn %= len(found)
     return [(host.strip("[]"), int(port)) for host, _, port in (*found[turn:], *found[:turn])]
+
+
+def _named_places(name: str) -> list[str]:
+    pairs = (entry.strip().partition("=") for entry in os.environ.get(ENDPOINTS_VARIABLE, "").split(","))
+    found = [place for service, _, place in pairs if service == name]
+    if not all(_PLACE.fullmatch(place) for place in found):
+        raise SettingsError(f"${ENDPOINTS_VARIABLE}: {name} is not at HOST:PORT")
+    return found
 
 
 class Pools(Generic[P]):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from everyhop.core.errors import AccessDenied, TrustError
 from everyhop.integrations._arrival import Checks, OwnSocket, ambiguous
 from everyhop.integrations._missing import needs
-from everyhop.integrations._outgoing import OWN_HEADERS, Outgoing, endpoints
+from everyhop.integrations._outgoing import Outgoing, endpoints
 from everyhop.integrations._workload import Shield
 from everyhop.sdk import peer_of, serving
 from everyhop.sdk.model import Peer, Refusal, Request, Verified
@@ -197,7 +197,7 @@ def session(
 
 
 def _put_on(request: aiohttp.ClientRequest, headers: Any) -> None:
-    for name in OWN_HEADERS:
+    for name in headers:
         request.headers.popall(name, None)
     request.headers.update(headers)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 from everyhop.integrations._missing import needs
-from everyhop.integrations._outgoing import OWN_HEADERS, Carried, Outgoing, Pools, endpoints
+from everyhop.integrations._outgoing import Carried, Outgoing, Pools, endpoints
 
 with needs("requests"):
     import requests
@@ -53,7 +53,7 @@ class EveryhopAuth(AuthBase):
         carried = _put_on(request, self._outgoing, target)
 
         def answered(response: requests.Response, **options: Any) -> requests.Response:
-            _take_off(request)
+            _take_off(request, carried)
             return _again(response, request, carried, self._outgoing, target, options)
 
         request.register_hook("response", answered)  # type: ignore[no-untyped-call]  # the stub lacks types
@@ -152,13 +152,13 @@ def session(workload: Workload | None = None, *, sidecar: bool | None = None) ->
 
 def _put_on(request: requests.PreparedRequest, outgoing: Outgoing, target: Target) -> Carried:
     carried = outgoing.carried(target.name, request.method or "", request.path_url)
-    _take_off(request)
+    _take_off(request, carried)
     request.headers.update(carried.headers)
     return carried
 
 
-def _take_off(request: requests.PreparedRequest) -> None:
-    for name in OWN_HEADERS:
+def _take_off(request: requests.PreparedRequest, carried: Carried) -> None:
+    for name in carried.headers:
         request.headers.pop(name, None)
 
 
@@ -178,9 +178,9 @@ def _again(
     response.close()
     repeated = request.copy()
     repeated.hooks = {"response": []}
-    _put_on(repeated, outgoing, target)
+    fresh = _put_on(repeated, outgoing, target)
     found: requests.Response = response.connection.send(repeated, **options)
-    _take_off(repeated)
+    _take_off(repeated, fresh)
     found.history.append(response)
     return found
 
