@@ -8,7 +8,8 @@ What a request needs is in the verdict that let it in (:func:`everyhop.dataplane
 filter and this program cannot disagree.  What was verified is remembered under the operation, the peer (what
 Envoy itself says in ``x-forwarded-client-cert``: the digest of its certificate and its SPIFFE ID), the access token
 and the transaction token, until the moment that the agent named, and no longer than this text is in force: a new
-snapshot or a new revocation is a new text, and a new text begins with an empty memory.  Two generations bound it: when the younger is full, the older is forgotten.
+snapshot or a new revocation is a new text, and a new text begins with an empty memory.  A request with a token in its
+query is always asked about, because it is always refused.  Two generations bound it: when the younger is full, the older is forgotten.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _PROGRAM: Final = """\
 -- snapshot @SNAPSHOT@, revocations @EPOCH@
 local SNAPSHOT, MAX, LONGEST = "@SNAPSHOT@", @MAX@, @LONGEST@
 local needs, young, old, count = {}, {}, {}, 0
-local now = os.time
+local now, asked = os.time, 0  -- asked: when a question was last put; answers are looked for a minute long
 
 local function read(verdict)
   local snapshot, letters = string.match(verdict, "^(%x+)|[a-z]+%+?([a-zA-Z]*)|")
@@ -90,6 +91,9 @@ function envoy_on_request(handle)
   if need.once or not need.current then return end
   local token = need.token and headers:get("authorization") or ""
   if #token > LONGEST or #user > LONGEST then return end
+  local path = headers:get(":path") or "?"
+  local query = string.find(path, "?", 1, true)
+  if query ~= nil and string.find(path, "token", query, true) ~= nil then return end
   local operation = decided.shadow_effective_policy_id
   local peer = headers:get("x-forwarded-client-cert")
   if peer == nil then return end
@@ -103,10 +107,12 @@ function envoy_on_request(handle)
     metadata:set("@OURS@", "ok", true)
     return
   end
+  asked = now()
   metadata:set("@OURS@", "key", {operation = operation, peer = peer, token = token, user = user})
 end
 
 function envoy_on_response(handle)
+  if now() > asked + 60 then return end
   local metadata = handle:streamInfo():dynamicMetadata()
   local answer = metadata:get("@CHECK@")
   if answer == nil or answer["@UNTIL@"] == nil then return end

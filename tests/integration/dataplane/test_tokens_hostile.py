@@ -236,6 +236,20 @@ def test_missing_and_two(bank):
     assert bank.ask(CHARGE, good, "x") == (401, "TOKEN_MALFORMED")
 
 
+def test_a_token_in_the_query_is_refused_however_good_the_other(bank):
+    good = bank.token(jti="beside-a-query")
+    with bank.connect() as connection:
+        for query, expected in (
+            ("", (200, "")),
+            ("?page=2", (200, "")),
+            (f"?access_token={good}", (401, "TOKEN_MALFORMED")),
+            ("?a=1&access_token=x", (401, "TOKEN_MALFORMED")),
+        ):
+            call = (CHARGE[0], CHARGE[1] + query)
+            assert bank.ask(call, good, connection=connection) == expected
+    assert bank.ask((CHARGE[0], f"{CHARGE[1]}?access_token={good}")) == (401, "MISSING_TOKEN")
+
+
 def test_a_thief_with_a_valid_certificate_of_its_own(bank):
     stolen = bank.token()
     assert bank.ask(CHARGE, stolen) == (200, "")
