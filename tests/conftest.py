@@ -2,6 +2,9 @@
 """What every test shares: the way tests are spread over workers, and where shared material is found."""
 
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,3 +31,11 @@ def shared_material() -> Path:
     if not named or not Path(named).is_dir():
         pytest.skip("EVERYHOP_SHARED does not name a directory")
     return Path(named).resolve()
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory of its own whose path leaves room for the sockets of a state directory (107 bytes in all)."""
+    path = Path(tempfile.mkdtemp(prefix="eh-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)

@@ -314,10 +314,10 @@ def test_rotation_of_certificate_and_authority_fails_no_request():
         assert len(serials) >= 2
 
 
-def test_the_port_is_chosen_once_and_kept(tmp_path):
+def test_the_port_is_chosen_once_and_kept(short_path):
     from everyhop.runtime.layout import StateLayout
 
-    layout = StateLayout(tmp_path / "s")
+    layout = StateLayout(short_path / "s")
     layout.create()
     settings = Settings()
     first = face_address(layout, settings)

@@ -21,8 +21,8 @@ def test_a_path_too_long_for_sockets_is_refused_before_anything_is_made(tmp_path
     assert not layout.root.exists()
 
 
-def test_private_directories_are_private_whatever_the_umask(tmp_path: Path) -> None:
-    layout = StateLayout(tmp_path / "s")
+def test_private_directories_are_private_whatever_the_umask(short_path: Path) -> None:
+    layout = StateLayout(short_path / "s")
     before = os.umask(0)
     try:
         layout.create()
@@ -37,8 +37,8 @@ def test_private_directories_are_private_whatever_the_umask(tmp_path: Path) -> N
         assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
-def test_modes_that_were_left_open_are_tightened(tmp_path: Path) -> None:
-    layout = StateLayout(tmp_path / "s")
+def test_modes_that_were_left_open_are_tightened(short_path: Path) -> None:
+    layout = StateLayout(short_path / "s")
     layout.create()
     layout.keys.chmod(0o755)
     layout.create()
