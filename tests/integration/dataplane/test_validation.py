@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Envoy accepts what is rendered, for many policies; and would refuse a field that it does not know."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from tests.strategies import policies
 from everyhop.core.errors import Unavailable
 from everyhop.core.secret import Secret
 from everyhop.dataplane.envoy import locate_envoy, validate_configuration
+from everyhop.dataplane.lanes import Carried
 from everyhop.dataplane.model import AppPort, AppSocket, Sidecar
 from everyhop.dataplane.render import render_sidecar
 from everyhop.dataplane.validation import validation_bootstrap
@@ -51,6 +53,35 @@ def test_generated_policies(tmp_path, data):
     endpoints = dict.fromkeys(snapshot.services, (("127.0.0.1", 1), ("::1", 2)))
     bootstrap = tmp_path / "bootstrap.json"
     bootstrap.write_bytes(validation_bootstrap(render_sidecar(snapshot, sidecar(service, app), endpoints)))
+    validate_configuration(locate_envoy(), bootstrap)
+
+
+TOKENS = b"""\
+version: 1
+trust_domain: shop.example
+services:
+  storefront: {operations: {mine: GET /mine}}
+  orders:
+    operations:
+      list: GET /orders
+      read: {route: "GET /orders/{id}", token: required}
+      admin: {route: GET /admin, token: operation}
+      pay: {route: POST /pay, token: required, once: true}
+allow:
+  - {from: storefront, to: orders, operations: all}
+  - {from: outside, to: storefront, operations: all}
+"""
+
+
+@pytest.mark.parametrize("held", [(), (("orders", None),), (("orders", None), ("orders", "admin"))])
+@pytest.mark.parametrize("service", ["storefront", "orders"])
+def test_tokens_and_an_edge(tmp_path, service, held):
+    snapshot = parse_policy({"p.yaml": TOKENS})
+    carried = Carried(generation="a" * 12, tokens=frozenset(held)) if service == "storefront" else None
+    edged = replace(sidecar(service, AppPort(8000)), edge=("127.0.0.1", 21009))
+    bootstrap = tmp_path / "bootstrap.json"
+    files = render_sidecar(snapshot, edged, {}, epoch="7", carried=carried)
+    bootstrap.write_bytes(validation_bootstrap(files))
     validate_configuration(locate_envoy(), bootstrap)
 
 
