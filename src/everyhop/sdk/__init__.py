@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from everyhop.sdk.behalf import on_behalf_of
     from everyhop.sdk.checked import peer_of
-    from everyhop.sdk.clients import AsyncWorkloadApiClient, Issued, WorkloadApiClient
+    from everyhop.sdk.clients import ID_TOKEN, AsyncWorkloadApiClient, Issued, WorkloadApiClient
     from everyhop.sdk.context import ContextSource, OperationContext, ServiceContext, Target, TargetOperation
     from everyhop.sdk.grpc_tls import grpc_peer, grpc_server_credentials
     from everyhop.sdk.guard import Guard
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "behalf": ("on_behalf_of",),
     "checked": ("peer_of",),
-    "clients": ("AsyncWorkloadApiClient", "Issued", "WorkloadApiClient"),
+    "clients": ("ID_TOKEN", "AsyncWorkloadApiClient", "Issued", "WorkloadApiClient"),
     "context": ("ContextSource", "OperationContext", "ServiceContext", "Target", "TargetOperation"),
     "grpc_tls": ("grpc_peer", "grpc_server_credentials"),
     "guard": ("Guard",),
@@ -49,6 +49,7 @@ _HOMES = {
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "ID_TOKEN",
     "OUTSIDE",
     "AsyncWorkloadApiClient",
     "BundleSource",
