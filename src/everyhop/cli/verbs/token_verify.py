@@ -14,6 +14,7 @@ from everyhop.cli.exit_codes import DENIED, OK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from everyhop.tokens.keyset import KeySet
     from everyhop.tokens.revocations import Revocations
@@ -48,7 +49,9 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--operation", help="one of its operations; the scope must hold it")
     parser.add_argument("--jwks", metavar="FILE", type=Path, help="the issuer's keys")
     parser.add_argument("--issuer", metavar="URL", help="the issuer (with --jwks)")
-    parser.add_argument("--now", metavar="TIME", help="judge as at this moment (RFC 3339)")
+    parser.add_argument(
+        "--now", metavar="TIME", help="judge as at this moment (RFC 3339, or seconds since 1970)"
+    )
     parser.add_argument("--certificate", metavar="FILE", type=Path, help="PEM of the caller's certificate")
     parser.add_argument("--caller", metavar="SPIFFE_ID", help="the caller's SPIFFE ID")
     add_state(parser)
@@ -79,14 +82,9 @@ def _content(path: Path) -> bytes:
 def _run(args: argparse.Namespace) -> int:
     from datetime import UTC, datetime
 
-    from everyhop.core.clock import parse_rfc3339
-    from everyhop.core.errors import InputError
     from everyhop.tokens.offline import verify_line
 
-    try:
-        fixed = None if args.now is None else parse_rfc3339(args.now)
-    except ValueError as error:
-        raise InputError(f"not a time: {args.now[:40]!r}", hint="e.g. 2026-01-31T09:00:00Z") from error
+    fixed = None if args.now is None else _moment(args.now)
     keys, issuer, revocations = _truth(args)
     certificate = None if args.certificate is None else certificate_of(args.certificate)
     is_good = True
@@ -105,6 +103,22 @@ def _run(args: argparse.Namespace) -> int:
         is_good = is_good and verdict["ok"]
         print(json.dumps(verdict), flush=True)
     return OK if is_good else DENIED
+
+
+def _moment(text: str) -> datetime:
+    """Return a moment of RFC 3339, or of seconds since 1970 as tokens have them; raises InputError."""
+    from datetime import UTC, datetime
+
+    from everyhop.core.clock import parse_rfc3339
+    from everyhop.core.errors import InputError
+
+    try:
+        if text.isascii() and text.isdecimal():
+            return datetime.fromtimestamp(int(text), UTC)
+        return parse_rfc3339(text)
+    except (ValueError, OverflowError, OSError) as error:
+        hint = "e.g. 2026-01-31T09:00:00Z, or seconds since 1970"
+        raise InputError(f"not a time: {text[:40]!r}", hint=hint) from error
 
 
 def _truth(args: argparse.Namespace) -> tuple[KeySet, str, Revocations]:
