@@ -252,6 +252,14 @@ async def test_the_peer_comes_from_the_connection(guard):
     assert guard.request.peer is None
 
 
+async def test_the_testing_room_knows_where_a_peer_is_looked_for(guard):
+    from everyhop.testing.callers import asgi_caller
+
+    app = asgi_caller(EveryhopMiddleware(Application(), guard), PEER)
+    await Exchange().run(app, scope_of(extensions=None))
+    assert guard.request.peer is PEER
+
+
 # -- bodies
 
 
