@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import socket
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.core.errors import TrustError
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     StartResponse = Callable[..., Callable[[bytes], object]]
     Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
-_TARGETS: Final = ("RAW_URI", "REQUEST_URI")
 _SOCKETS: Final = ("gunicorn.socket", "werkzeug.socket")
 _CHUNK: Final = 64 * 1024
 _MAX_LENGTH_DIGITS: Final = 18
@@ -127,12 +127,13 @@ def check_body(guard: Checks, verified: Verified, environ: Environ) -> None:
 
 def _target(environ: Environ) -> bytes:
     decoded = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1", "replace")
-    given = {environ[name] for name in _TARGETS if name in environ}
-    if not given:
+    given = environ.get("RAW_URI")
+    other = environ.get("REQUEST_URI", given)
+    if other is None:
         return spelled(decoded)
-    if len(given) > 1:
+    if given is not None and given != other:
         raise ambiguous("the server gives two request targets")
-    raw: bytes = given.pop().encode("latin-1", "replace")
+    raw: bytes = other.encode("latin-1", "replace")
     if not same_path(raw, decoded):
         raise ambiguous("the path that the framework routes by is not the one that was sent")
     return raw
@@ -140,10 +141,15 @@ def _target(environ: Environ) -> bytes:
 
 def _headers(environ: Environ) -> list[tuple[bytes, bytes]]:
     return [
-        (name[5:].replace("_", "-").lower().encode("latin-1"), value.encode("latin-1", "replace"))
+        (_field_name(name), value.encode("latin-1", "replace"))
         for name, value in environ.items()
         if name.startswith("HTTP_")
     ]
+
+
+@lru_cache(maxsize=1024)
+def _field_name(variable: str) -> bytes:
+    return variable[5:].replace("_", "-").lower().encode("latin-1", "replace")
 
 
 def _is_own(connection: Any, own: OwnSocket) -> bool:

@@ -118,7 +118,9 @@ def served(stack, guard, path, behaviours):
         try:
             yield
         finally:
-            asyncio.run_coroutine_threadsafe(server.stop(0), loop).result(10)
+            # A function that runs in a thread waits for the loop, so the loop must not end before it.
+            asyncio.run_coroutine_threadsafe(server.stop(5), loop).result(10)
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0.05), loop).result(10)
             loop.call_soon_threadsafe(loop.stop)
             running.result(10)
             loop.close()
