@@ -151,6 +151,18 @@ def test_a_stolen_token_with_the_thiefs_certificate(domain: TrustDomainUnderTest
     assert (seen, body["code"]) == (401, "BINDING_MISMATCH")
 
 
+def test_why_tells_the_policy_from_the_credential(domain: TrustDomainUnderTest) -> None:
+    """The policy lets the call in; what was shown was no token, and the log says both."""
+    _, body = called(domain, "GET", "/orders", "authorization: Bearer x.y.z")
+    wait_until(lambda: any(r["id"] == body["decision"] for r in domain.records()), what="the record is there")
+    answer = domain.json("why", body["decision"])
+    assert answer["credential"]["code"] == "TOKEN_MALFORMED"
+    assert answer["explanation"]["decision"] == "allow"
+    shown = domain.cli("why", body["decision"])
+    assert "the policy opens list of orders to this caller, but its credential was refused" in shown
+    assert "to mend it: " in shown
+
+
 def test_a_token_for_one_call_is_good_for_one(domain: TrustDomainUnderTest) -> None:
     header = f"authorization: Bearer {mint(domain, 'orders#pay')}"
     assert called(domain, "POST", "/pay", header)[0] == 200

@@ -32,6 +32,7 @@ from everyhop.control.messages import (
 )
 from everyhop.core.clock import parse_rfc3339
 from everyhop.core.errors import InputError
+from everyhop.tokens.codes import meaning_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from everyhop.auditlog import Record
     from everyhop.control.feed import Truth
     from everyhop.control.service import ControlPlane
 
@@ -250,6 +252,9 @@ class AdminDoor:
                 explanation = Engine(snapshot).explain_tcp(caller=record.caller, target=record.target)
             answer["explanation"] = explanation.to_dict()
             answer["text"] = explanation.render()
+            if (credential := _credential(record)) is not None:
+                answer["credential"] = credential
+                answer["text"] = f"{_told(record, credential)}\n\nwithout that:\n{explanation.render()}"
         return reply(answer)
 
     async def _authorities(self, request: Request) -> Response:
@@ -268,3 +273,15 @@ class AdminDoor:
         else:
             snapshot = await self._control.check_policy(files)
         return reply({"snapshot": snapshot.hash, "applied": message.apply})
+
+
+def _credential(record: Record) -> dict[str, str] | None:
+    """Return what was wrong with a call that the policy lets in; None for every other decision."""
+    found = None if record.reason is None else meaning_of(record.reason)
+    return None if found is None else {"code": str(record.reason), "meaning": found[0], "fix": found[1]}
+
+
+def _told(record: Record, credential: dict[str, str]) -> str:
+    where = f"{record.operation} of {record.target}"
+    text = f"deny: the policy opens {where} to this caller, but its credential was refused [{credential['code']}]"
+    return f"{text}\n  {credential['meaning']}\n  to mend it: {credential['fix']}"

@@ -5,6 +5,7 @@ import pytest
 
 from everyhop.core.errors import TokenError, TrustError
 from everyhop.tokens import TokenCode, challenge, status_of
+from everyhop.tokens.codes import meaning_of
 
 CONTRACT = {
     "MISSING_TOKEN",
@@ -47,3 +48,14 @@ def test_the_error_is_one_of_trust():
     error = TokenError(TokenCode.TOKEN_EXPIRED, "over")
     assert isinstance(error, TrustError)
     assert (error.token_code, error.message, error.code) == ("TOKEN_EXPIRED", "over", "TOKEN_REFUSED")
+
+
+@pytest.mark.parametrize("code", TokenCode)
+def test_every_code_has_a_meaning_and_a_remedy(code):
+    assert all(meaning_of(code))
+    assert meaning_of(str(code)) == meaning_of(code)
+
+
+@pytest.mark.parametrize("text", ["", "no-rule", "token_expired", "TOKEN", "__members__"])
+def test_what_is_no_code_means_nothing(text):
+    assert meaning_of(text) is None
