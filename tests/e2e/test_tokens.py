@@ -94,7 +94,7 @@ def domain() -> Iterator[TrustDomainUnderTest]:
         (("--from", "nobody", "--for", "orders"), 6),
         (("--from", "storefront", "--for", "orders", "--scope", "orders.create"), 3),
         (("--from", "storefront", "--for", "orders#create"), 3),
-        (("--from", "storefront", "--for", "orders#list"), 3),
+        (("--from", "storefront", "--for", "orders#nothing"), 3),
         (("--from", "orders", "--for", "storefront"), 3),
         (("--from", "storefront", "--for", "orders", "--certificate", "/nowhere.pem"), 2),
     ],

@@ -112,8 +112,8 @@ def _audiences(make: Maker, service: str, operation: str) -> Iterator[Entry]:
     }
     for name, value in others.items():
         yield f"aud {name}", make.with_claims(aud=value), AUDIENCE, source
-    wrong = service if "#" in make.claims["aud"] else f"{service}#{operation}"
-    yield "aud of the other width", make.with_claims(aud=wrong), AUDIENCE, "per-operation audience"
+    if "#" in make.claims["aud"]:
+        yield "aud too wide", make.with_claims(aud=service), AUDIENCE, "per-operation audience"
     right = make.claims["aud"]
     for value in ([right], ["ledger", right], [right, right], [], None, "", 1, True, {"aud": right}):
         yield (

@@ -8,7 +8,6 @@ from typing import Final
 
 from everyhop.issuing.errors import GrantRefused, OAuthError
 from everyhop.issuing.policy_view import Granted, PolicyView
-from everyhop.policy.model import TokenMode
 from everyhop.tokens.claims import is_digest
 
 MAX_SCOPES: Final = 256
@@ -25,10 +24,9 @@ def service_named(policy: PolicyView, caller: str) -> str:
 
 
 def granted_to(policy: PolicyView, caller: str, target: str, operation: str | None) -> Granted:
-    """Return what ``caller`` may have at ``target``, or at one operation of it that takes tokens of its own.
+    """Return what ``caller`` may have at ``target``, or at one operation of it alone.
 
-    Raises GrantRefused: an unknown caller, an unknown target, an operation that does not take such a token, nothing
-    granted.
+    Raises GrantRefused: an unknown caller, target or operation, or nothing granted.
     """
     known = policy.answers.get((caller, target, operation))
     if known is None:
@@ -61,18 +59,11 @@ def _granted_to(policy: PolicyView, caller: str, target: str, operation: str | N
 def _granted_operation(
     policy: PolicyView, service: str, target: str, operation: str, granted: AbstractSet[str]
 ) -> Granted:
-    mode = policy.mode(target, operation)
-    if mode is None:
+    if policy.mode(target, operation) is None:
         raise GrantRefused(OAuthError.INVALID_TARGET, f"{target} has no operation {operation[:80]!r}")
     if operation not in granted:
         raise GrantRefused(
             OAuthError.ACCESS_DENIED, f"the policy does not open {target}.{operation} to {service}"
-        )
-    if mode is not TokenMode.OPERATION:
-        raise GrantRefused(
-            OAuthError.INVALID_TARGET,
-            f"{target}.{operation} does not take tokens of its own",
-            hint=f"ask for {target}, with the scope {target}.{operation}",
         )
     return Granted(audience=f"{target}#{operation}", scope=frozenset({f"{target}.{operation}"}))
 

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 class Expectation(msgspec.Struct, frozen=True, kw_only=True):
     """The demands of one call.
 
-    ``audience`` is the service; with ``per_operation`` the token must be for ``audience#operation`` alone, with
-    False for the service, with None (offline, the policy is not at hand) either will do.  ``operation`` None asks
-    for no scope.  ``peer`` is the SPIFFE ID of the TLS peer, ``x5t`` the digest of its certificate, ``jkt`` the
+    ``audience`` is the service.  A token for ``audience#operation`` alone will always do; with ``per_operation``
+    nothing wider will.  ``operation`` None asks for no scope.  ``peer`` is the SPIFFE ID of the TLS peer, ``x5t`` the digest of its certificate, ``jkt`` the
     thumbprint of the key that a verified DPoP proof was made with.
 
     ``bound`` False leaves out what can only be known on a connection: it is for inspection, never for a call.
@@ -29,7 +28,7 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True):
 
     audience: str
     operation: str | None = None
-    per_operation: bool | None = False
+    per_operation: bool = False
     peer: str | None = None
     x5t: str | None = None
     jkt: str | None = None
@@ -54,13 +53,9 @@ def check(token: AccessToken, expected: Expectation, revocations: Revocations = 
 
 
 def _check_audience(token: AccessToken, expected: Expectation) -> None:
-    if expected.per_operation is not True and token.audience == expected.audience:
+    if not expected.per_operation and token.audience == expected.audience:
         return
-    if (
-        expected.per_operation is not False
-        and expected.operation is not None
-        and token.audience == f"{expected.audience}#{expected.operation}"
-    ):
+    if expected.operation is not None and token.audience == f"{expected.audience}#{expected.operation}":
         return
     raise TokenError(TokenCode.AUDIENCE_MISMATCH, "the token is for another audience")
 

@@ -26,7 +26,7 @@ def verify_line(
     issuer: str,
     service: str,
     operation: str | None = None,
-    per_operation: bool | None = None,
+    per_operation: bool = False,
     now: datetime,
     certificate: bytes | None = None,
     peer: str | None = None,
@@ -35,8 +35,7 @@ def verify_line(
     """Return ``{"ok": True, "code": None, "claims": {...}}``, or ``{"ok": False, "code": CODE}``; never raises.
 
     ``line`` is one token with the line end that it came with.  With ``certificate`` (DER) the token must be bound
-    to it; with ``peer`` it must be of that caller.  ``per_operation`` None takes a token for the service and one
-    for the operation alike.
+    to it; with ``peer`` it must be of that caller.  With ``per_operation`` a token for the whole service will not do.
     """
     token = line.removesuffix("\n").removesuffix("\r")
     expected = Expectation(

@@ -62,7 +62,7 @@ async def test_a_refusal_touches_only_its_item(bench):
             item(spiffe_id="spiffe://shop.example/service/nobody"),
             item(spiffe_id="spiffe://elsewhere/service/storefront"),
             item(target="nowhere"),
-            item(operation="create"),
+            item(operation="nothing"),
             item(operation="pay", scope=["orders.pay", "orders.create"]),
             item(x5t="short"),
             item(scope=[]),

@@ -272,7 +272,7 @@ def test_anything_but_one_bearer_token_is_malformed(world, shape):
         ({"exp": 1, "iat": 0}, "TOKEN_EXPIRED"),
         ({"iss": "https://elsewhere.test"}, "UNAUTHORIZED_ISSUER"),
         ({"aud": "payments"}, "AUDIENCE_MISMATCH"),
-        ({"aud": "orders#pay"}, "AUDIENCE_MISMATCH"),
+        ({"aud": "orders#charge"}, "AUDIENCE_MISMATCH"),
         ({"scope": ["orders.list"]}, "INSUFFICIENT_SCOPE"),
         ({"scope": ["payments.pay"]}, "INSUFFICIENT_SCOPE"),
         ({"x5t": None}, "BINDING_MISMATCH"),
