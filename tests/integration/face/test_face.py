@@ -74,9 +74,9 @@ def test_a_foreign_certificate_ends_the_handshake(face):
 
 
 def test_an_expired_certificate_ends_the_handshake(face):
-    held = face.svid("storefront", ttl=timedelta(seconds=1))
+    held = face.svid("storefront", ttl=timedelta(seconds=3))
     assert face.call("GET", "/jwks", held=held).status == 200
-    time.sleep(1.6)
+    time.sleep(3.6)
     with pytest.raises(OSError, match=ENDED):
         face.call("GET", "/jwks", held=held)
 
