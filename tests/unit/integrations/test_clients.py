@@ -3,8 +3,10 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import threading
+import warnings
 
 import pytest
 
@@ -12,6 +14,9 @@ from everyhop.core.errors import AccessDenied
 from everyhop.integrations.asgi import EveryhopMiddleware
 from everyhop.sdk import Guard, caller, connect, serving, user, uvicorn_config
 from everyhop.testing import Authority, FakeAgent, Issuer, verified_call
+
+# uvicorn's loop ends while TLS connections still say good-bye; that is between uvicorn and asyncio.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")
 
 POLICY = """
 version: 1
@@ -116,6 +121,9 @@ class Town:
 def town():
     with contextlib.ExitStack() as stack:
         yield Town(stack)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()  # here, and not in the middle of a test of another file
 
 
 @pytest.fixture
