@@ -170,7 +170,9 @@ class Node:
         self._p.tokens.need(
             {view.snapshot.services[name].spiffe_id: view.audiences(name) for name in services}
         )
-        await self._p.sidecars.apply(view, launches, epoch=self._p.truth.epoch, only=only)
+        wait = await self._p.sidecars.apply(view, launches, epoch=self._p.truth.epoch, only=only)
+        if wait is not None:
+            asyncio.get_running_loop().call_later(wait, self._p.changes.bump)
         for launch in launches:
             self._spool_of(launch.instance)
         # Asked anew: a launch may have been registered while the files were written, and its directories are in use.

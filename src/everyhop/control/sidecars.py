@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from everyhop.agent import LaunchState
 from everyhop.control.launching import egress_secret
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from everyhop.core.secret import Secret
     from everyhop.dataplane.ads import ConfigDiscovery
     from everyhop.dataplane.configuration import Configuration
-    from everyhop.dataplane.lanes import Carried
+    from everyhop.dataplane.lanes import Audience, Carried
     from everyhop.dataplane.ports import TokenSecrets
+
+_PATIENCE_SECONDS: Final = 5.0  # how long tokens may take after a restart before a policy is more urgent
 
 Endpoints: TypeAlias = "tuple[tuple[str, int], ...]"
 """Where the sidecars of one service listen."""
@@ -67,15 +69,19 @@ class Sidecars:
         self._limits = Limits(connections=max_connections)
         self._lock = asyncio.Lock()
         self._rendered: dict[str, Grounds] = {}
+        self._deferred: dict[str, float] = {}
 
     async def apply(
         self, view: PolicyView, launches: Collection[Launch], *, epoch: str, only: str | None = None
-    ) -> None:
+    ) -> float | None:
         """Make the files of every launch's sidecar (or of ``only`` one) agree with the policy.
 
         A sidecar whose policy, application, endpoints and credentials are what they were is not rendered again:
         with fifty sidecars, a new one costs as much as with one.  ``epoch`` is a text that differs whenever keys
         or revocations of tokens differ.  Raises OSError when the disk refuses.
+
+        After a restart of the agent, a sidecar that runs and carries tokens keeps what it has until new ones are
+        there.  Returns after how many seconds it gets its files without them; None when none waits.
         """
         async with self._lock:
             chosen = [launch for launch in launches if only in {None, launch.instance}]
@@ -88,11 +94,14 @@ class Sidecars:
                     continue  # the launch has ended meanwhile, and its directory is gone
                 self._configs.publish(instance, configuration)
                 self._rendered[instance] = due.grounds
+            now = asyncio.get_running_loop().time()
+            return max(0.0, min(self._deferred.values()) - now) if self._deferred else None
 
     def keep_only(self, instances: Collection[str]) -> None:
         """Forget the sidecars that are not among ``instances``."""
         self._configs.keep_only(instances)
         self._rendered = {k: v for k, v in self._rendered.items() if k in instances}
+        self._deferred = {k: v for k, v in self._deferred.items() if k in instances}
 
     def enforced(self, instance: str) -> str | None:
         """Return the hash of the policy that a sidecar has confirmed to enforce."""
@@ -114,10 +123,29 @@ class Sidecars:
                 carried = carried_by(self._tokens, service.spiffe_id, audiences)
             app = launch.facts.get("app")
             grounds = (view.snapshot.hash, app, tuple(relevant.items()), checked, carried)
+            if self._waits_for_tokens(launch, audiences, carried):
+                continue
             if self._rendered.get(launch.instance) != grounds:
                 sidecar = self.sidecar_of(launch)
                 due.append(_Due(grounds, sidecar=sidecar, endpoints=relevant, epoch=checked, carried=carried))
         return due
+
+    def _waits_for_tokens(
+        self, launch: Launch, audiences: Collection[Audience], carried: Carried | None
+    ) -> bool:
+        """Tell whether a running sidecar that this process has not configured yet had better keep what it has.
+
+        It carries tokens that are good; files made before ours are fetched would take them away.
+        """
+        is_adopted = launch.envoy is not None and self._configs.published(launch.instance) is None
+        is_complete = carried is not None and carried.tokens >= set(audiences)
+        now = asyncio.get_running_loop().time()
+        if is_adopted and not is_complete:
+            until = self._deferred.setdefault(launch.instance, now + _PATIENCE_SECONDS)
+            if now < until:
+                return True
+        self._deferred.pop(launch.instance, None)
+        return False
 
     def sidecar_of(self, launch: Launch) -> Sidecar:
         """Return the specification of a launch's sidecar."""
