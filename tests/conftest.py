@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.leftovers import collect_leftovers
 
 TESTS = Path(__file__).resolve().parent
 
@@ -22,6 +23,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         place = item.path.relative_to(TESTS)
         if place.parts[0] in HEAVY_SHELVES and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(str(place)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_leftovers(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Collect at the end of a file what its servers have left, and not in the middle of a test of another one."""
+    yield
+    shelves = request.path.relative_to(TESTS).parts
+    if {*HEAVY_SHELVES, "integrations", "sdk", "providers"} & set(shelves):
+        collect_leftovers()
 
 
 @pytest.fixture(scope="session")

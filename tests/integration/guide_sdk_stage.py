@@ -12,6 +12,7 @@ import tempfile
 import threading
 
 from tests.support.enforcement_points import ask_asgi, ask_wsgi, sidecar_headers
+from tests.support.leftovers import collect_leftovers
 
 from everyhop.sdk import Guard, Peer, connect, serving, uvicorn_config
 from everyhop.testing import Authority, FakeAgent, Issuer, verified_call
@@ -146,6 +147,8 @@ def running(config):
     finally:
         server.should_exit = True
         thread.join(10)
+        del server, thread
+        collect_leftovers()
 
 
 def with_payments(stage):

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import pytest
+from tests.support.leftovers import collect_leftovers
 
 from everyhop.core.errors import TrustError, Unavailable
 from everyhop.sdk import (
@@ -59,6 +60,12 @@ def free_port():
         return probe.getsockname()[1]
 
 
+@pytest.fixture(autouse=True)
+def no_leftovers():
+    yield
+    collect_leftovers()
+
+
 @asynccontextmanager
 async def uvicorn_server(identity):
     import uvicorn
@@ -74,6 +81,7 @@ async def uvicorn_server(identity):
     yield port
     server.should_exit = True
     await task
+    await asyncio.sleep(0.05)  # for the last words of its connections
 
 
 @asynccontextmanager

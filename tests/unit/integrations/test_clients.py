@@ -3,12 +3,11 @@
 
 import asyncio
 import contextlib
-import gc
 import json
 import threading
-import warnings
 
 import pytest
+from tests.support.leftovers import collect_leftovers
 
 from everyhop.core.errors import AccessDenied
 from everyhop.integrations.asgi import EveryhopMiddleware
@@ -84,6 +83,8 @@ def running(config):
     finally:
         server.should_exit = True
         thread.join(10)
+        del server, thread
+        collect_leftovers()
 
 
 OPTIONS = {"log_config": None, "lifespan": "off", "timeout_graceful_shutdown": 1}
@@ -121,9 +122,7 @@ class Town:
 def town():
     with contextlib.ExitStack() as stack:
         yield Town(stack)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()  # here, and not in the middle of a test of another file
+    collect_leftovers()
 
 
 @pytest.fixture
