@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the guide to tokens: every command of its console blocks, in order; what the page shows must be in the output."""
+"""Runs the guides to tokens and to the edge: every command, in order; what a page shows must be in the output."""
 
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,8 +18,9 @@ from everyhop.tokens.codes import TokenCode
 
 pytestmark = [pytest.mark.timeout(180)]
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "guides" / "tokens.md"
-BACKGROUND = ("everyhop up", "everyhop run payments ")
+ROOT = Path(__file__).resolve().parents[2]
+GUIDES = ROOT / "docs" / "guides"
+BACKGROUND = re.compile(r"everyhop up|everyhop run (\S+) .*-- python3|python3 issuer")
 APPLICATION = """\
 import os, socketserver
 from http.server import BaseHTTPRequestHandler
@@ -84,13 +86,15 @@ class Session:
         return done.stdout
 
     def step(self, command, expected):
-        look = self.start(command) if command.startswith(BACKGROUND) else lambda: self.run(command)
-        if command.startswith("everyhop run payments "):
-            wait_for(lambda: " ready " in self.run("everyhop status"), 30)
+        background = BACKGROUND.match(command)
+        look = self.start(command) if background else lambda: self.run(command)
+        if background and background[1]:
+            ready = re.compile(rf"^{background[1]} .* ready ", re.MULTILINE)
+            wait_for(lambda: ready.search(self.run("everyhop status")), 30)
         deadline = time.monotonic() + 30
         output = look()
         # A start takes a moment to show; nothing else here is tried twice.
-        while command.startswith(BACKGROUND) and not holds(output, expected) and time.monotonic() < deadline:
+        while background and not holds(output, expected) and time.monotonic() < deadline:
             time.sleep(0.2)
             output = look()
         return output
@@ -126,12 +130,12 @@ def wait_for(condition, seconds):
         time.sleep(0.1)
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="the guide uses curl")
-def test_every_command_of_the_guide_gives_what_the_page_says():
-    text = PAGE.read_text(encoding="utf-8")
+def follow(text, **files):
+    """Do what a page says, with these files beside its policy; return all that was printed."""
     home = Path(tempfile.mkdtemp(prefix="ehtok-", dir="/tmp"))
     (home / "everyhop.yaml").write_text(blocks(text, "yaml")[0], encoding="utf-8")
-    (home / "payments.py").write_text(APPLICATION, encoding="utf-8")
+    for name, content in files.items():
+        (home / f"{name}.py").write_text(content, encoding="utf-8")
     session = Session(home)
     try:
         seen = ""
@@ -139,7 +143,28 @@ def test_every_command_of_the_guide_gives_what_the_page_says():
             output = session.step(command, expected)
             assert holds(output, expected), f"$ {command}\n{output}\n\nexpected: {expected}"
             seen += output
-        assert [code for code in TokenCode if code not in seen] == []
+        return seen
     finally:
         session.close()
         shutil.rmtree(home, ignore_errors=True)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the guide uses curl")
+def test_every_command_of_the_guide_to_tokens_gives_what_the_page_says():
+    seen = follow((GUIDES / "tokens.md").read_text(encoding="utf-8"), payments=APPLICATION)
+    assert [code for code in TokenCode if code not in seen] == []
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the guide uses curl")
+def test_every_command_of_the_guide_to_the_edge_gives_what_the_page_says():
+    text = (GUIDES / "edge.md").read_text(encoding="utf-8")
+    for port in ("9400", "8443"):
+        text = text.replace(port, str(free_port()))
+    issuer = (ROOT / "examples" / "three_hops" / "issuer.py").read_text(encoding="utf-8")
+    follow(text, app=blocks(text, "python")[0], issuer=issuer)

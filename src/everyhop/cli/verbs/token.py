@@ -204,6 +204,8 @@ def _revoke(args: argparse.Namespace) -> int:
     answer = admin(args).post("/v1/tokens/revoke", message)
     if wants_json(args):
         print_json(answer)
-    elif not answer["revoked"]:
+    elif answer["revoked"]:
+        say("revoked")
+    else:
         say("the token is not believed anyway: expired, revoked before, or not ours")
     return OK if answer["revoked"] else FAILED
