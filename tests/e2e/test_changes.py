@@ -106,6 +106,20 @@ def test_a_hundred_reloads_under_load(own: TrustDomainUnderTest) -> None:
     assert seen["wrong"] == []
 
 
+def test_a_token_that_is_asked_for_anew_and_no_more_fails_no_request(own: TrustDomainUnderTest) -> None:
+    """Callers bring it before the callee asks, and go on until it no longer does."""
+    plain, asking = "read: GET /orders/{id}\n", 'read: {route: "GET /orders/{id}", token: required}\n'
+    alone = 'read: {route: "GET /orders/{id}", token: operation}\n'
+    result = own.load()
+    for old, new in ((plain, asking), (asking, alone), (alone, asking), (asking, plain)) * 2:
+        before = own.status()["snapshot"]
+        own.edit_policy(old, new)
+        own.wait_applied(before)
+    seen = own.finish_load(result)
+    assert seen["wrong"] == []
+    assert seen["good"] > 100
+
+
 def test_rotation_of_the_authority_under_load_fails_no_request(own: TrustDomainUnderTest) -> None:
     result = own.load()
     serials = set()

@@ -20,6 +20,7 @@ from everyhop.agent import Launch, LaunchState
 from everyhop.control.launching import edge_of, egress_secret, environment_of, plan_launch
 from everyhop.control.messages import AgentReport, InstanceReport, LaunchReply
 from everyhop.control.policy_view import PolicyView
+from everyhop.control.rollout import Rollout, waves_of
 from everyhop.core.errors import EveryhopError, NotFound, Unavailable
 from everyhop.dataplane.envoy import envoy_argv
 from everyhop.dataplane.spool import SpoolReader
@@ -77,6 +78,7 @@ class Node:
     def __init__(self, ports: NodePorts) -> None:
         self._p = ports
         self._view: PolicyView | None = None
+        self._rollout = Rollout([frozenset()], 0.0)
         self._bundle_sequence = 0
         self._spools: dict[str, SpoolReader] = {}
         self._waiting = 0
@@ -130,6 +132,7 @@ class Node:
         """Take over what is new.  What judges calls comes first: it must be in force before a sidecar asks."""
         if update.snapshot:
             view = PolicyView(await asyncio.to_thread(decode_snapshot, bytes(update.snapshot)))
+            self._plan_rollout(view)
             self._view = view
             self._p.credentials.apply_policy(view)
             self._p.workloads.apply_snapshot(view.snapshot)
@@ -170,13 +173,32 @@ class Node:
         self._p.tokens.need(
             {view.snapshot.services[name].spiffe_id: view.audiences(name) for name in services}
         )
-        wait = await self._p.sidecars.apply(view, launches, epoch=self._p.truth.epoch, only=only)
-        if wait is not None:
-            asyncio.get_running_loop().call_later(wait, self._p.changes.bump)
+        rollout = self._rollout
+        wait = await self._p.sidecars.apply(
+            view, launches, epoch=self._p.truth.epoch, only=only, held=rollout.held
+        )
+        loop = asyncio.get_running_loop()
+        if rollout.advance(lambda name: self._has_taken_over(name, view), loop.time()):
+            self._p.changes.bump()
+        for seconds in (wait, rollout.seconds_left(loop.time())):
+            if seconds is not None:
+                loop.call_later(seconds, self._p.changes.bump)
         for launch in launches:
             self._spool_of(launch.instance)
         # Asked anew: a launch may have been registered while the files were written, and its directories are in use.
         await self._clean_up({launch.instance for launch in self._p.registry.live()})
+
+    def _plan_rollout(self, view: PolicyView) -> None:
+        """Decide in which order the sidecars of this node take a new policy over."""
+        services = {launch.service for launch in self._p.registry.live()}
+        waves = [frozenset(services)] if self._view is None else waves_of(self._view, view, services)
+        self._rollout = Rollout(waves, asyncio.get_running_loop().time())
+
+    def _has_taken_over(self, service: str, view: PolicyView) -> bool:
+        """Tell whether every sidecar of a service that ever confirmed a policy has confirmed this one."""
+        instances = [x.instance for x in self._p.registry.live() if x.service == service and x.envoy]
+        enforced = [self._p.sidecars.enforced(instance) for instance in instances]
+        return all(found in {None, view.snapshot.hash} for found in enforced)
 
     async def _clean_up(self, live: set[str]) -> None:
         """Remove what ended launches left, except decisions that the server does not have yet.

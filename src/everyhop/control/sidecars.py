@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from everyhop.dataplane.ports import TokenSecrets
 
 _PATIENCE_SECONDS: Final = 5.0  # how long tokens may take after a restart before a policy is more urgent
+_NEW_TOKEN_SECONDS: Final = 1.0  # and how long those that a policy asks for anew
 
 Endpoints: TypeAlias = "tuple[tuple[str, int], ...]"
 """Where the sidecars of one service listen."""
@@ -70,9 +71,16 @@ class Sidecars:
         self._lock = asyncio.Lock()
         self._rendered: dict[str, Grounds] = {}
         self._deferred: dict[str, float] = {}
+        self._audiences: dict[str, frozenset[Audience]] = {}
 
     async def apply(
-        self, view: PolicyView, launches: Collection[Launch], *, epoch: str, only: str | None = None
+        self,
+        view: PolicyView,
+        launches: Collection[Launch],
+        *,
+        epoch: str,
+        only: str | None = None,
+        held: Collection[str] = (),
     ) -> float | None:
         """Make the files of every launch's sidecar (or of ``only`` one) agree with the policy.
 
@@ -80,16 +88,22 @@ class Sidecars:
         with fifty sidecars, a new one costs as much as with one.  ``epoch`` is a text that differs whenever keys
         or revocations of tokens differ.  Raises OSError when the disk refuses.
 
-        After a restart of the agent, a sidecar that runs and carries tokens keeps what it has until new ones are
-        there.  Returns after how many seconds it gets its files without them; None when none waits.
+        The sidecars of ``held`` services keep what they have, if they have anything.  So does, for a while, one that
+        runs and lacks tokens: all of them after a restart of the agent, new ones after an edit.  Returns after how
+        many seconds it gets its files without them; None when none waits.
         """
         async with self._lock:
-            chosen = [launch for launch in launches if only in {None, launch.instance}]
+            chosen = [
+                launch
+                for launch in launches
+                if only in {None, launch.instance}
+                and not (launch.service in held and self._configs.published(launch.instance) is not None)
+            ]
             for due in self._due(view, chosen, endpoints_of(launches), epoch):
                 instance = due.sidecar.instance
-                held = self._configs.published(instance)
+                before = self._configs.published(instance)
                 try:
-                    configuration = await asyncio.to_thread(_write, view, due, held)
+                    configuration = await asyncio.to_thread(_write, view, due, before)
                 except FileNotFoundError:
                     continue  # the launch has ended meanwhile, and its directory is gone
                 self._configs.publish(instance, configuration)
@@ -102,6 +116,7 @@ class Sidecars:
         self._configs.keep_only(instances)
         self._rendered = {k: v for k, v in self._rendered.items() if k in instances}
         self._deferred = {k: v for k, v in self._deferred.items() if k in instances}
+        self._audiences = {k: v for k, v in self._audiences.items() if k in instances}
 
     def enforced(self, instance: str) -> str | None:
         """Return the hash of the policy that a sidecar has confirmed to enforce."""
@@ -133,18 +148,23 @@ class Sidecars:
     def _waits_for_tokens(
         self, launch: Launch, audiences: Collection[Audience], carried: Carried | None
     ) -> bool:
-        """Tell whether a running sidecar that this process has not configured yet had better keep what it has.
+        """Tell whether a running sidecar had better keep what it has until its tokens are there.
 
-        It carries tokens that are good; files made before ours are fetched would take them away.
+        One that this process has not configured yet carries tokens that are good; files made before ours are fetched
+        would take them away.  One that is to carry a token for the first time could not make its calls meanwhile.
         """
-        is_adopted = launch.envoy is not None and self._configs.published(launch.instance) is None
-        is_complete = carried is not None and carried.tokens >= set(audiences)
+        missing = set(audiences) - (frozenset() if carried is None else carried.tokens)
+        patience = _PATIENCE_SECONDS
+        if self._configs.published(launch.instance) is not None:
+            missing -= self._audiences.get(launch.instance, frozenset())
+            patience = _NEW_TOKEN_SECONDS
         now = asyncio.get_running_loop().time()
-        if is_adopted and not is_complete:
-            until = self._deferred.setdefault(launch.instance, now + _PATIENCE_SECONDS)
+        if launch.envoy is not None and missing:
+            until = self._deferred.setdefault(launch.instance, now + patience)
             if now < until:
                 return True
         self._deferred.pop(launch.instance, None)
+        self._audiences[launch.instance] = frozenset(audiences)
         return False
 
     def sidecar_of(self, launch: Launch) -> Sidecar:

@@ -124,3 +124,34 @@ async def test_one_that_ends_while_it_waits_is_forgotten(made, launch):
     made.configs.keep_only = lambda instances: None
     made.sidecars.keep_only(set())
     assert await made.sidecars.apply(PolicyView(parse_policy({"p.yaml": POLICY})), [], epoch="e") is None
+
+
+async def test_a_sidecar_keeps_what_it_has_until_a_new_token_is_there(made, launch):
+    plain = PolicyView(
+        parse_policy({"p.yaml": POLICY.replace(b"{route: POST /orders, token: required}", b"POST /orders")})
+    )
+    await made.sidecars.apply(plain, [launch], epoch="e")
+    before = made.configs.given["i1"]
+    assert 0 < await made.apply(launch) <= module._NEW_TOKEN_SECONDS
+    assert made.configs.given["i1"] is before
+    made.tokens.held.add(("orders", None))
+    assert await made.apply(launch) is None
+    assert made.configs.given["i1"] is not before
+
+
+async def test_a_token_that_is_lost_later_holds_nothing_up(made, launch):
+    made.tokens.held.add(("orders", None))
+    await made.apply(launch)
+    made.tokens.held.clear()
+    assert await made.apply(launch) is None
+
+
+async def test_a_held_service_keeps_what_it_has_but_a_new_one_begins(made, launch):
+    view = PolicyView(parse_policy({"p.yaml": POLICY}))
+    made.tokens.held.add(("orders", None))
+    await made.sidecars.apply(view, [launch], epoch="e", held={"shop"})
+    first = made.configs.given["i1"]
+    await made.sidecars.apply(view, [replace(launch, facts={"app": "port"})], epoch="e", held={"shop"})
+    assert made.configs.given["i1"] is first
+    await made.sidecars.apply(view, [replace(launch, facts={"app": "port"})], epoch="e")
+    assert made.configs.given["i1"] is not first
