@@ -109,12 +109,17 @@ class Credentials:
         self._spend = spend
         self._clock = clock
         self._view: PolicyView | None = None
+        self._before: PolicyView | None = None
+        self._held: frozenset[str] = frozenset()
         self._verifier: TokenVerifier | None = None
         self._exchanged: OrderedDict[bytes, _Exchanged] = OrderedDict()
 
-    def apply_policy(self, view: PolicyView) -> None:
-        """Judge by this policy from now on."""
-        self._view = view
+    def apply_policy(self, view: PolicyView, held: frozenset[str] = frozenset()) -> None:
+        """Judge by this policy from now on, but calls at sidecars of ``held`` services as they still do themselves."""
+        if view is not self._view:
+            self._before = self._view
+            self._view = view
+        self._held = held
         self._exchanged.clear()
 
     def apply_verifier(self, verifier: TokenVerifier) -> None:
@@ -126,7 +131,7 @@ class Credentials:
 
     async def ingress(self, service: str, shown: Shown) -> Passed:
         """Judge a call that the policy lets in: access token, user, single use, in this order."""
-        needs = self._now()[0].requirement(shown.caller, service, shown.operation)
+        needs = self._view_at(service).requirement(shown.caller, service, shown.operation)
         access = self._access(service, shown, needs)
         user = self._user(shown, needs)
         if needs.once and access is not None:
@@ -171,7 +176,7 @@ class Credentials:
 
         ``generation`` is the start of the thumbprint of the certificate that will carry it.
         """
-        view = self._now()[0]
+        view = self._view_at(service)
         caller = view.snapshot.services[service].spiffe_id
         needs = view.requirement(str(caller), target, operation)
         if needs.token is TokenMode.NONE:
@@ -242,6 +247,11 @@ class Credentials:
             while len(self._exchanged) > MAX_EDGE_ENTRIES:
                 self._exchanged.popitem(last=False)
         return found
+
+    def _view_at(self, service: str) -> PolicyView:
+        """Return the policy that the sidecars of a service go by."""
+        before = self._before if service in self._held else None
+        return before or self._now()[0]
 
     def _now(self) -> tuple[PolicyView, TokenVerifier]:
         if self._view is None or self._verifier is None:

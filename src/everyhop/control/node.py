@@ -134,7 +134,7 @@ class Node:
             view = PolicyView(await asyncio.to_thread(decode_snapshot, bytes(update.snapshot)))
             self._plan_rollout(view)
             self._view = view
-            self._p.credentials.apply_policy(view)
+            self._p.credentials.apply_policy(view, self._rollout.held)
             self._p.workloads.apply_snapshot(view.snapshot)
         if update.tokens:
             before = self._p.truth.issuer
@@ -179,6 +179,7 @@ class Node:
         )
         loop = asyncio.get_running_loop()
         if rollout.advance(lambda name: self._has_taken_over(name, view), loop.time()):
+            self._p.credentials.apply_policy(view, rollout.held)
             self._p.changes.bump()
         for seconds in (wait, rollout.seconds_left(loop.time())):
             if seconds is not None:

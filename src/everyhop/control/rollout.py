@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from everyhop.control.policy_view import PolicyView
 
-WAVE_SECONDS: Final = 1.5
+WAVE_SECONDS: Final = 3.0
 _RANK: Final = {TokenMode.NONE: 0, TokenMode.SERVICE: 1, TokenMode.OPERATION: 2}
 
 _Needs = dict[tuple[str, str], tuple[int, bool]]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from everyhop.dataplane.ports import TokenSecrets
 
 _PATIENCE_SECONDS: Final = 5.0  # how long tokens may take after a restart before a policy is more urgent
-_NEW_TOKEN_SECONDS: Final = 1.0  # and how long those that a policy asks for anew
+_NEW_TOKEN_SECONDS: Final = 2.0  # and how long those that a policy asks for anew
 
 Endpoints: TypeAlias = "tuple[tuple[str, int], ...]"
 """Where the sidecars of one service listen."""

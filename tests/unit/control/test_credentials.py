@@ -4,12 +4,14 @@
 import asyncio
 
 import pytest
-from tests.support.token_bench import OTHER_X5T, STOREFRONT, THIEF, X5T, TokenBench
+from tests.support.token_bench import OTHER_X5T, POLICY, STOREFRONT, THIEF, X5T, TokenBench
 from tests.support.workloads import spiffe_id
 
 from everyhop.control.credentials import Credentials, Shown, user_headers
+from everyhop.control.policy_view import PolicyView
 from everyhop.core.errors import NotFound, TokenError, Unavailable
 from everyhop.issuing import ExchangeRequest, TokenType
+from everyhop.policy import parse_policy
 from everyhop.tokens.codes import TokenCode
 
 
@@ -205,6 +207,19 @@ def test_headers_about_a_user_are_printable_ascii():
         "x-everyhop-user": "zo%C3%AB%2C%20100%25%0D%0A",
         "x-everyhop-user-roles": "a%2Cb,c%20d",
     }
+
+
+async def test_a_sidecar_that_is_still_at_the_policy_before_is_judged_by_it(bench):
+    text = POLICY.replace(
+        "create: {route: POST /orders, token: required}", "create: {route: POST /orders, token: operation}"
+    )
+    stricter = PolicyView(parse_policy({"p.yaml": text.encode()}))
+    token = bench.mint()
+    bench.credentials.apply_policy(stricter, frozenset({"orders"}))
+    assert (await bench.credentials.ingress("orders", shown("create", token=token))).until
+    bench.credentials.apply_policy(stricter)
+    judging = bench.credentials.ingress("orders", shown("create", token=token))
+    assert await refused(judging) == TokenCode.AUDIENCE_MISMATCH
 
 
 # -- egress
