@@ -12,6 +12,7 @@ import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from everyhop.agent.changes import Changes
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FIRST_REQUEST_SECONDS: Final = 10.0
 _MAX_SHOWN: Final = 500
 _WILDCARD: Final = frozenset({CLUSTER, LISTENER})
 # What is withdrawn is refused first; nothing refers to what is not there yet, or not there any more.
@@ -122,21 +122,12 @@ class ConfigDiscovery:
 
         Raises AttestationError for a peer that is no sidecar (any more).
         """
-        async with asyncio.timeout(_FIRST_REQUEST_SECONDS):
-            request = await call.receive()
+        request = await call.receive_first()
         if request is None:
             return
         stream = _Stream(call, request.node.id)
         self._launches.check_sidecar(call.peer, stream.instance)
-        pushing = asyncio.ensure_future(self._push_changes(stream))
-        try:
-            while request is not None:
-                self._take(stream, request)
-                request = await call.receive_unless(pushing)
-        finally:
-            pushing.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await pushing
+        await call.converse(request, partial(self._take, stream), self._push_changes(stream))
 
     def _of(self, instance: str) -> Changes:
         return self._news.setdefault(instance, Changes())

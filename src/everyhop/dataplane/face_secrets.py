@@ -6,12 +6,11 @@ So the face depends on no agent.  Only one process is answered: the Envoy that t
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 import os
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from everyhop.core.errors import AttestationError, InputError, NotFound
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FIRST_REQUEST_SECONDS: Final = 10.0
 _KNOWN: Final = frozenset({names.SDS_SVID, names.SDS_BUNDLE})
 _MAX_SHOWN: Final = 300
 
@@ -94,22 +92,15 @@ class FaceSecrets:
         Raises AttestationError for a peer that is not the face, InputError for an unknown secret.
         """
         self._process.check(call.peer)
-        async with asyncio.timeout(_FIRST_REQUEST_SECONDS):
-            request = await call.receive()
+        request = await call.receive_first()
         if request is None:
             return
         if request.node.id != FACE:
             raise AttestationError("the secrets of this socket are for the server's face")
         stream = _Stream()
-        pushing = asyncio.ensure_future(self._push_changes(stream, call))
         try:
-            while request is not None:
-                self._take(stream, request)
-                request = await call.receive_unless(pushing)
+            await call.converse(request, partial(self._take, stream), self._push_changes(stream, call))
         finally:
-            pushing.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await pushing
             if self._held is not None and self._held[0] is stream:
                 self._held = None
 

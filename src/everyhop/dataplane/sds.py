@@ -9,11 +9,10 @@ holds it.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from everyhop.core.errors import AttestationError, InputError, NotFound
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FIRST_REQUEST_SECONDS: Final = 10.0
 _MAX_SHOWN: Final = 300
 _MAX_UNSENT_BYTES: Final = 64 * 1024 * 1024  # a policy of 10,000 operations takes several MiB
 
@@ -102,20 +100,13 @@ class SecretDiscovery:
 
         Raises AttestationError for a peer that is no sidecar (any more), InputError for an unknown secret.
         """
-        async with asyncio.timeout(_FIRST_REQUEST_SECONDS):
-            request = await call.receive()
+        request = await call.receive_first()
         if request is None:
             return
         stream = _Stream(call.peer, request.node.id)
-        pushing = asyncio.ensure_future(self._push_changes(stream, call))
         try:
-            while request is not None:
-                self._take(stream, request)
-                request = await call.receive_unless(pushing)
+            await call.converse(request, partial(self._take, stream), self._push_changes(stream, call))
         finally:
-            pushing.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await pushing
             self._forget(stream)
 
     async def _push_changes(self, stream: _Stream, call: Call[DiscoveryRequest, DiscoveryResponse]) -> None:

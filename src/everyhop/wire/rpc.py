@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -30,7 +31,7 @@ from everyhop.core.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
     from grpclib._typing import IServable
     from grpclib.server import Stream
@@ -107,6 +108,32 @@ class Call(Generic[Request, Reply]):
             raise InputError("the message cannot be decoded") from error
         except NotImplementedError as error:
             raise InputError("compressed messages are not supported") from error
+
+    async def receive_first(self) -> Request | None:
+        """Return the first message of a stream, or None when the caller finished without one.
+
+        Raises TimeoutError when it does not arrive within ten seconds.
+        """
+        async with asyncio.timeout(FIRST_MESSAGE_SECONDS):
+            return await self.receive()
+
+    async def converse(
+        self, first: Request, take: Callable[[Request], None], answering: Coroutine[Any, Any, None]
+    ) -> None:
+        """Give each message, ``first`` to begin with, to ``take`` until either side ends the call.
+
+        ``answering`` runs beside it for as long; its failure ends the call, and so does what ``take`` raises.
+        """
+        task = asyncio.ensure_future(answering)
+        request: Request | None = first
+        try:
+            while request is not None:
+                take(request)
+                request = await self.receive_unless(task)
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await task
 
     async def receive_unless(self, ended: asyncio.Future[None]) -> Request | None:
         """Return the next message, or None once the caller has finished or ``ended`` is done; raise what ended it.
