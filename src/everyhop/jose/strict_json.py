@@ -32,14 +32,7 @@ def parse_json_object(data: bytes, *, max_bytes: int = MAX_JSON_BYTES) -> dict[s
         raise InputError(f"the JSON text has more than {max_bytes} bytes")
     _limit_depth(data)
     try:
-        value = json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=_unique_members,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-        )
-        # A lone surrogate has no UTF-8; a name that cannot be written down cannot be compared either.
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
+        value = load_strictly(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise InputError("not a JSON object") from error
     if not isinstance(value, dict):
@@ -61,6 +54,20 @@ def parse_claims(data: bytes) -> dict[str, Any]:
         if type(value) is dict and _encode_any(value) == data:
             return value
     return parse_json_object(data)
+
+
+def load_strictly(text: str) -> Any:
+    """Return the value of one JSON text in which no object repeats a member and every number is one.
+
+    Raises InputError or ValueError for any other text, RecursionError for one that is too deep: limit the depth first.
+    """
+    value = json.loads(
+        text, object_pairs_hook=_unique_members, parse_constant=_refuse_constant, parse_float=_finite
+    )
+    if "\\u" in text:  # only an escape can make half of a surrogate pair
+        # That has no UTF-8, and a name that cannot be written down cannot be compared either.
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    return value
 
 
 def _limit_depth(data: bytes) -> None:

@@ -7,13 +7,12 @@ document (JSON Pointers, RFC 6901) and never a value.
 
 from __future__ import annotations
 
-import json
-import math
 import re
 import threading
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.core.errors import InputError
+from everyhop.jose.strict_json import load_strictly
 from everyhop.sdk.model import Refusal
 
 if TYPE_CHECKING:
@@ -111,15 +110,10 @@ def parse_body(data: bytes) -> Any:
     try:
         text = data.decode("utf-8")
         _limit_depth(text)
-        value = json.loads(
-            text, object_pairs_hook=_unique_members, parse_constant=_refuse_constant, parse_float=_finite
-        )
-        if "\\u" in text:  # only an escape can make half of a pair
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        return load_strictly(text)
     except (ValueError, RecursionError) as error:
         # `from None`: the parser's error quotes the document.
         raise InputError(f"not one JSON text in UTF-8 ({type(error).__name__})") from None
-    return value
 
 
 def pointer(path: Iterable[str | int]) -> str:
@@ -138,24 +132,6 @@ def _limit_depth(text: str) -> None:
         brackets = brackets.replace("[]", "").replace("{}", "")
     if brackets:
         raise InputError(f"nested deeper than {MAX_DEPTH} levels, or brackets that do not match")
-
-
-def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise InputError("an object repeats a member")
-    return members
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise InputError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise InputError("a number is beyond a double")
-    return number
 
 
 def _refuse_remote(schema: object) -> None:
