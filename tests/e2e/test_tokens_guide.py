@@ -1,18 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the guides to tokens and to the edge: every command, in order; what a page shows must be in the output."""
 
-import os
 import re
 import shutil
-import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import pytest
+from page_shell import Shell
 
 from everyhop.tokens.codes import TokenCode
 
@@ -63,31 +60,10 @@ def holds(output, expected):
     return all(" ".join(line.split()) in shown for line in expected)
 
 
-class Session:
-    def __init__(self, home):
-        self.home = home
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("EVERYHOP", "XDG", "COV"))}
-        path = f"{Path(sys.executable).parent}:{kept['PATH']}"
-        self.environment = {**kept, "HOME": str(home), "PATH": path, "NO_COLOR": "1"}
-        self.background = []
-
-    def run(self, command):
-        done = subprocess.run(
-            ["bash", "-c", command],
-            cwd=self.home,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        return done.stdout
-
+class Session(Shell):
     def step(self, command, expected):
         background = BACKGROUND.match(command)
-        look = self.start(command) if background else lambda: self.run(command)
+        look = self.start(command).read_text if background else lambda: self.run(command)
         if background and background[1]:
             ready = re.compile(rf"^{background[1]} .* ready ", re.MULTILINE)
             wait_for(lambda: ready.search(self.run("everyhop status")), 30)
@@ -98,29 +74,6 @@ class Session:
             time.sleep(0.2)
             output = look()
         return output
-
-    def start(self, command):
-        log = self.home / f"background-{len(self.background)}.log"
-        with log.open("wb") as stream:
-            process = subprocess.Popen(
-                ["bash", "-c", f"exec {command}"],
-                cwd=self.home,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-            )
-        self.background.append(process)
-        return log.read_text
-
-    def close(self):
-        for process in reversed(self.background):
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 def wait_for(condition, seconds):

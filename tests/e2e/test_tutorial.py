@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the tutorial: every command of its console blocks, in order, and its output against the page."""
 
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import pytest
+from page_shell import Shell
 
 pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.timeout(180)]
 
@@ -60,43 +57,10 @@ def missing(expected, output):
     return None
 
 
-class Session:
+class Session(Shell):
     def __init__(self, home):
-        self.home = home
-        self.cwd = home
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("EVERYHOP", "XDG", "COV"))}
-        path = f"{Path(sys.executable).parent}:{kept['PATH']}"
-        self.environment = {**kept, "HOME": str(home), "PATH": path, "NO_COLOR": "1"}
-        self.background = []
+        super().__init__(home)
         self.decision = ""
-
-    def run(self, command):
-        done = subprocess.run(
-            ["bash", "-c", command],
-            cwd=self.cwd,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        return done.stdout
-
-    def start(self, command):
-        log = self.home / f"background-{len(self.background)}.log"
-        with log.open("wb") as stream:
-            process = subprocess.Popen(
-                ["bash", "-c", f"exec {command}"],
-                cwd=self.cwd,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-            )
-        self.background.append(process)
-        return log
 
     def step(self, command, expected):
         if command.startswith("cd "):
@@ -121,15 +85,6 @@ class Session:
         while missing(expected, output := look()) is not None and time.monotonic() < deadline:
             time.sleep(0.3)
         return output
-
-    def close(self):
-        for process in reversed(self.background):
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the tutorial uses curl")

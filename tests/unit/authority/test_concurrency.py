@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import pytest
 from tests.support.identity import NOW, WORKLOAD_ID
+from tests.support.together import together
 
 from everyhop.authority import AuthorityKind, AuthorityStatus
 from everyhop.core.errors import Conflict, Unavailable
@@ -18,26 +19,6 @@ from everyhop.x509 import build_csr, generate_private_key
 
 ID = SpiffeId.parse(WORKLOAD_ID)
 CSR = build_csr(generate_private_key())
-
-
-def together(calls):
-    """Run every call in a thread of its own, started at once; return what they gave or raised."""
-    barrier = threading.Barrier(len(calls))
-    results = [None] * len(calls)
-
-    def run(place, call):
-        barrier.wait()
-        try:
-            results[place] = call()
-        except Exception as error:
-            results[place] = error
-
-    threads = [threading.Thread(target=run, args=item) for item in enumerate(calls)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
 
 
 def active(authority, kind):

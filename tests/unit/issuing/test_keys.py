@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 from tests.support.identity import NOW
+from tests.support.together import together
 
 from everyhop.core.errors import Conflict, InputError, NotFound, TokenError, TrustError, Unavailable
 from everyhop.issuing import KeyStatus
@@ -390,26 +391,6 @@ def test_nothing_is_signed_before_the_start(storage, make):
 
 
 # --- several at once --------------------------------------------------------------------------------------------------
-
-
-def together(calls):
-    """Run every call in a thread of its own, started at once; return what they gave or raised."""
-    barrier = threading.Barrier(len(calls))
-    results = [None] * len(calls)
-
-    def run(place, call):
-        barrier.wait()
-        try:
-            results[place] = call()
-        except Exception as error:
-            results[place] = error
-
-    threads = [threading.Thread(target=run, args=item) for item in enumerate(calls)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
 
 
 def test_many_first_starts_make_one_key(storage, make):
