@@ -21,7 +21,14 @@ from everyhop.issuing.model import Revocation, RevokedKind
 from everyhop.storage.database import Database
 from everyhop.storage.issuing import advance_sequence, store_revocation
 from everyhop.storage.records import SqlRecordWriter
-from everyhop.storage.schema import api_key_peppers, api_keys, from_micros, to_micros
+from everyhop.storage.schema import (
+    api_key_peppers,
+    api_keys,
+    from_micros,
+    read_moments,
+    to_micros,
+    write_moments,
+)
 
 _MOMENTS: Final = ("created_at", "expires_at", "revoked_at", "last_used_at")
 _PLAIN: Final = ("lookup", "environment", "kind", "owner", "mac", "pepper", "enabled", "replaces")
@@ -159,25 +166,21 @@ def _find(connection: sa.Connection, lookup: str) -> ApiKeyEntry | None:
 
 
 def _entry(row: sa.RowMapping) -> ApiKeyEntry:
-    moments: dict[str, Any] = {
-        name: None if row[name] is None else from_micros(row[name]) for name in _MOMENTS
-    }
     return ApiKeyEntry(
         scopes=frozenset(row["scopes"].split()),
         sources=tuple(ip_network(text) for text in row["sources"].split()),
         replaced_by=row["replaced_by"],
         **{name: row[name] for name in _PLAIN},
-        **moments,
+        **read_moments(row, _MOMENTS),
     )
 
 
 def _columns(entry: ApiKeyEntry) -> dict[str, Any]:
-    moments = {name: getattr(entry, name) for name in _MOMENTS}
     return {
         "scopes": " ".join(sorted(entry.scopes)),
         "sources": " ".join(map(str, entry.sources)),
         **{name: getattr(entry, name) for name in _PLAIN},
-        **{name: None if moment is None else to_micros(moment) for name, moment in moments.items()},
+        **write_moments(entry, _MOMENTS),
     }
 
 

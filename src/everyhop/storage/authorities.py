@@ -19,7 +19,7 @@ from everyhop.core.clock import Entropy
 from everyhop.core.errors import Conflict, NotFound
 from everyhop.storage.database import Database
 from everyhop.storage.records import SqlRecordWriter
-from everyhop.storage.schema import authorities, bundle_state, from_micros, to_micros
+from everyhop.storage.schema import authorities, bundle_state, read_moments, to_micros, write_moments
 
 _MOMENTS: Final = ("created_at", "not_before", "not_after", "activated_at", "retired_at", "signed_until")
 _PLAIN: Final = ("id", "public", "wrapped_key", "published_sequence")
@@ -123,24 +123,20 @@ def _sequence(connection: sa.Connection) -> int:
 
 
 def _entry(row: sa.RowMapping) -> AuthorityEntry:
-    moments: dict[str, Any] = {
-        name: None if row[name] is None else from_micros(row[name]) for name in _MOMENTS
-    }
     return AuthorityEntry(
         kind=AuthorityKind(row["kind"]),
         status=AuthorityStatus(row["status"]),
         **{name: row[name] for name in _PLAIN},
-        **moments,
+        **read_moments(row, _MOMENTS),
     )
 
 
 def _columns(entry: AuthorityEntry) -> dict[str, Any]:
-    moments = {name: getattr(entry, name) for name in _MOMENTS}
     return {
         "kind": entry.kind.value,
         "status": entry.status.value,
         **{name: getattr(entry, name) for name in _PLAIN},
-        **{name: None if moment is None else to_micros(moment) for name, moment in moments.items()},
+        **write_moments(entry, _MOMENTS),
     }
 
 

@@ -20,7 +20,15 @@ from everyhop.issuing.ports import SigningEvent
 from everyhop.jose.algorithms import Algorithm
 from everyhop.storage.database import Database
 from everyhop.storage.records import SqlRecordWriter
-from everyhop.storage.schema import from_micros, signing_keys, to_micros, token_revocations, token_state
+from everyhop.storage.schema import (
+    from_micros,
+    read_moments,
+    signing_keys,
+    to_micros,
+    token_revocations,
+    token_state,
+    write_moments,
+)
 
 _MOMENTS: Final = ("created_at", "activated_at", "retired_at")
 _PLAIN: Final = ("kid", "public", "wrapped_key", "published_sequence")
@@ -181,24 +189,20 @@ def _load(connection: sa.Connection) -> IssuingState:
 
 
 def _key(row: sa.RowMapping) -> SigningKey:
-    moments: dict[str, Any] = {
-        name: None if row[name] is None else from_micros(row[name]) for name in _MOMENTS
-    }
     return SigningKey(
         algorithm=Algorithm(row["algorithm"]),
         status=KeyStatus(row["status"]),
         **{name: row[name] for name in _PLAIN},
-        **moments,
+        **read_moments(row, _MOMENTS),
     )
 
 
 def _columns(key: SigningKey) -> dict[str, Any]:
-    moments = {name: getattr(key, name) for name in _MOMENTS}
     return {
         "algorithm": key.algorithm.value,
         "status": key.status.value,
         **{name: getattr(key, name) for name in _PLAIN},
-        **{name: None if moment is None else to_micros(moment) for name, moment in moments.items()},
+        **write_moments(key, _MOMENTS),
     }
 
 

@@ -7,9 +7,12 @@ Moments are integers, microseconds since 1970 in UTC: they sort, they compare, a
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 HEAD: Final = "0002"  # the newest migration; tests hold it to what the migrations directory says
 
@@ -211,6 +214,17 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 def to_micros(moment: datetime) -> int:
     """Turn an aware moment into microseconds since 1970, exactly."""
     return (moment - _EPOCH) // _MICROSECOND
+
+
+def read_moments(row: sa.RowMapping, names: Iterable[str]) -> dict[str, Any]:
+    """Return columns of moments as aware moments; None stays None."""
+    return {name: None if row[name] is None else from_micros(row[name]) for name in names}
+
+
+def write_moments(entry: object, names: Iterable[str]) -> dict[str, Any]:
+    """Return attributes that are moments as columns; None stays None."""
+    moments = {name: getattr(entry, name) for name in names}
+    return {name: None if moment is None else to_micros(moment) for name, moment in moments.items()}
 
 
 def from_micros(micros: int) -> datetime:
