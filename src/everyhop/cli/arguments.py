@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from everyhop.control.local_link import LocalLink
     from everyhop.runtime.layout import StateLayout
     from everyhop.runtime.settings import Settings
@@ -29,6 +31,23 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", choices=["text", "json"], default="text", help="text (default) or json"
     )
+
+
+def add_verb(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    epilog: str | None,
+    text: str,
+) -> argparse.ArgumentParser:
+    """Declare one verb of a noun, with ``--state`` and ``-o``."""
+    parser = verbs.add_parser(
+        name, help=text, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_state(parser)
+    add_output(parser)
+    parser.set_defaults(run=run)
+    return parser
 
 
 def add_policy(parser: argparse.ArgumentParser, *, what: str) -> None:

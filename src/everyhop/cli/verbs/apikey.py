@@ -8,7 +8,7 @@ import sys
 from typing import Any
 from urllib.parse import quote
 
-from everyhop.cli.arguments import add_output, add_state, admin
+from everyhop.cli.arguments import add_verb, admin
 from everyhop.cli.exit_codes import OK
 from everyhop.cli.output import print_json, say, table, wants_json
 
@@ -40,7 +40,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the commands."""
     noun = commands.add_parser("apikey", help="create, list, rotate or revoke keys of outside clients")
     verbs = noun.add_subparsers(metavar="VERB", required=True)
-    create = _verb(verbs, "create", _create, _CREATE, "make a key; it is printed once")
+    create = add_verb(verbs, "create", _create, _CREATE, "make a key; it is printed once")
     create.add_argument("--owner", required=True, help="who answers for it")
     create.add_argument(
         "--scope",
@@ -54,29 +54,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--source", action="append", default=[], metavar="NETWORK", help="only from there; may be repeated"
     )
     create.add_argument("--expires", metavar="DURATION", help="its life (default: 90d)")
-    listing = _verb(verbs, "list", _list, None, "every key with its state; none can be told from it")
+    listing = add_verb(verbs, "list", _list, None, "every key with its state; none can be told from it")
     listing.add_argument("--owner", help="only those of one owner")
-    rotate = _verb(verbs, "rotate", _rotate, _ROTATE, "make a successor with the same rights")
+    rotate = add_verb(verbs, "rotate", _rotate, _ROTATE, "make a successor with the same rights")
     rotate.add_argument("lookup", metavar="LOOKUP", help="the key's name, from `apikey list`")
     rotate.add_argument("--overlap", metavar="DURATION", help="how long the old one goes on (default: 24h)")
-    revoke = _verb(verbs, "revoke", _revoke, _REVOKE, "end a key at once")
+    revoke = add_verb(verbs, "revoke", _revoke, _REVOKE, "end a key at once")
     revoke.add_argument("lookup", metavar="LOOKUP", help="the key's name, from `apikey list`")
-
-
-def _verb(
-    verbs: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    run: Any,
-    epilog: str | None,
-    text: str,
-) -> argparse.ArgumentParser:
-    parser = verbs.add_parser(
-        name, help=text, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_state(parser)
-    add_output(parser)
-    parser.set_defaults(run=run)
-    return parser
 
 
 def _seconds(text: str | None) -> float | None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from everyhop.cli.arguments import add_output, add_state, admin, agent
+from everyhop.cli.arguments import add_verb, admin, agent
 from everyhop.cli.exit_codes import FAILED, OK
 from everyhop.cli.output import print_json, printable, say, wants_json
 from everyhop.cli.verbs import token_verify
@@ -63,7 +63,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the commands."""
     noun = commands.add_parser("token", help="mint, inspect, verify or revoke access tokens")
     verbs = noun.add_subparsers(metavar="VERB", required=True)
-    mint = _verb(verbs, "mint", _mint, _MINT, "print an access token of a service (owner only)")
+    mint = add_verb(verbs, "mint", _mint, _MINT, "print an access token of a service (owner only)")
     mint.add_argument("--from", dest="caller", metavar="CALLER", required=True, help="the calling service")
     mint.add_argument("--for", dest="audience", metavar="SERVICE[#OPERATION]", required=True)
     mint.add_argument(
@@ -74,11 +74,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--certificate", metavar="FILE", type=Path, help="PEM of the certificate to be bound to"
     )
     bound.add_argument("--write", metavar="DIR", type=Path, help="write the SVID that carries it there")
-    inspect = _verb(verbs, "inspect", _inspect, _INSPECT, "decode a token without believing it")
+    inspect = add_verb(verbs, "inspect", _inspect, _INSPECT, "decode a token without believing it")
     inspect.add_argument("file", metavar="FILE", nargs="?", default="-", help="default: standard input")
-    ask = _verb(verbs, "introspect", _introspect, _INTROSPECT, "ask the server what it thinks of a token")
+    ask = add_verb(verbs, "introspect", _introspect, _INTROSPECT, "ask the server what it thinks of a token")
     ask.add_argument("file", metavar="FILE", nargs="?", default="-", help="default: standard input")
-    revoke = _verb(
+    revoke = add_verb(
         verbs, "revoke", _revoke, _REVOKE, "take a token, a transaction or a subject's tokens back"
     )
     what = revoke.add_mutually_exclusive_group()
@@ -86,18 +86,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     what.add_argument("--txn", help="a transaction")
     what.add_argument("--subject", help="a user, an API key (apikey:LOOKUP) or a SPIFFE ID")
     token_verify.add(verbs)
-
-
-def _verb(
-    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, run: Any, epilog: str, text: str
-) -> argparse.ArgumentParser:
-    parser = verbs.add_parser(
-        name, help=text, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_state(parser)
-    add_output(parser)
-    parser.set_defaults(run=run)
-    return parser
 
 
 def read_token(name: str) -> str:
