@@ -18,7 +18,7 @@ NO_STORE: Final = {"cache-control": "no-store", "pragma": "no-cache", "x-content
 
 
 class OAuthCode(StrEnum):
-    """Codes of RFC 6749 section 5.2, 7009 section 2.2.1, 8693 section 2.2.2, 8707 section 2, 9449 section 5."""
+    """Codes of RFC 6749 section 5.2, 8693 section 2.2.2, 8707 section 2, 9449 section 5."""
 
     INVALID_REQUEST = "invalid_request"
     INVALID_CLIENT = "invalid_client"
@@ -28,7 +28,6 @@ class OAuthCode(StrEnum):
     INVALID_SCOPE = "invalid_scope"
     INVALID_TARGET = "invalid_target"
     INVALID_DPOP_PROOF = "invalid_dpop_proof"
-    UNSUPPORTED_TOKEN_TYPE = "unsupported_token_type"  # noqa: S105  # a code
     TEMPORARILY_UNAVAILABLE = "temporarily_unavailable"
     SERVER_ERROR = "server_error"
 

@@ -18,6 +18,7 @@ from everyhop.issuing import rotation
 from everyhop.issuing.material import Material, make_material
 from everyhop.issuing.model import (
     IssuingSettings,
+    IssuingState,
     KeyChange,
     KeyStatus,
     Revocation,
@@ -72,9 +73,10 @@ class SigningKeys:
             material = self._make()
             now = self._clock.now()
             with self._store.transaction() as tx:
-                prepared = tx.load().one(algorithm, KeyStatus.PREPARED)
+                state = tx.load()
+                prepared = state.one(algorithm, KeyStatus.PREPARED)
                 if prepared is None:
-                    _demand_room(tx)
+                    _demand_room(state)
                     change = _add(tx, material, KeyStatus.PREPARED, now)
                     prepared = tx.load().find(change.kid)
             self.views.forget()
@@ -95,10 +97,11 @@ class SigningKeys:
         """
         now = self._clock.now()
         with self._store.transaction() as tx:
-            prepared = tx.load().one(self.settings.algorithm, KeyStatus.PREPARED)
+            state = tx.load()
+            prepared = state.one(self.settings.algorithm, KeyStatus.PREPARED)
             if prepared is None:
                 raise Conflict("there is no prepared signing key", hint="prepare one first")
-            may = rotation.is_due_to_activate(tx.load(), self.settings, now, acknowledged_sequence)
+            may = rotation.is_due_to_activate(state, self.settings, now, acknowledged_sequence)
             if not may and not force:
                 raise Conflict(
                     f"the signing key {prepared.kid} is not known to every verifier yet",
@@ -221,8 +224,8 @@ class SigningKeys:
         return tuple(changes)
 
 
-def _demand_room(tx: IssuingTransaction) -> None:
-    if rotation.is_full(tx.load()):
+def _demand_room(state: IssuingState) -> None:
+    if rotation.is_full(state):
         raise Conflict(
             f"{rotation.MAX_PUBLISHED} signing keys are published already",
             hint="they go when nothing that they signed is alive; rotate less often",

@@ -77,7 +77,8 @@ class Views:
             return view
 
     def _build(self, state: IssuingState, before: View | None) -> View:
-        jwks = jwks_of(state)
+        same = before is not None and before.state.keys == state.keys
+        jwks = before.jwks if before is not None and same else jwks_of(state)
         signing = state.signing(self._settings.algorithm)
         mint: TokenMint | None = None
         if signing is not None:

@@ -2,7 +2,6 @@
 """What a token of everyhop is, and how it is verified: one profile, no IO (RFC 9068, RFC 8725)."""
 
 from everyhop.tokens.access import ACCESS_TYPE, AccessToken, verify_access_token
-from everyhop.tokens.certificate import x5t_s256
 from everyhop.tokens.codes import TokenCode, challenge, status_of
 from everyhop.tokens.dpop import access_token_hash, verify_dpop
 from everyhop.tokens.expectation import Expectation, check
@@ -29,12 +28,12 @@ from everyhop.tokens.mint import (
 from everyhop.tokens.offline import verify_line
 from everyhop.tokens.replay import MemoryReplayGuard, ReplayGuard
 from everyhop.tokens.revocations import NOTHING_REVOKED, Revocations
-from everyhop.tokens.transaction import HEADER_NAME, TRANSACTION_TYPE, TxnToken, verify_txn_token
+from everyhop.tokens.transaction import TRANSACTION_TYPE, TxnToken, verify_txn_token
 from everyhop.tokens.verifier import TokenVerifier, spend
+from everyhop.x509.thumbprint import x5t_s256
 
 __all__ = [
     "ACCESS_TYPE",
-    "HEADER_NAME",
     "NOTHING_REVOKED",
     "TRANSACTION_TYPE",
     "AccessClaims",

@@ -9,11 +9,11 @@ from everyhop.core.errors import TokenError
 from everyhop.jose.encoding import decode_base64url
 from everyhop.jose.strict_json import parse_claims
 from everyhop.tokens.access import verify_access_token
-from everyhop.tokens.certificate import x5t_s256
 from everyhop.tokens.expectation import Expectation, check
 from everyhop.tokens.keyset import KeySet, StaticKeys
 from everyhop.tokens.revocations import NOTHING_REVOKED, Revocations
 from everyhop.tokens.verifier import missing
+from everyhop.x509.thumbprint import x5t_s256
 
 if TYPE_CHECKING:
     from datetime import datetime

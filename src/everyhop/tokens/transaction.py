@@ -31,7 +31,6 @@ from everyhop.tokens.keyset import KeySource, PinnedKey
 from everyhop.tokens.limits import MAX_ID, MAX_ROLES
 
 TRANSACTION_TYPE: Final = "txntoken+jwt"
-HEADER_NAME: Final = "Txn-Token"
 _CONTEXT_NULLABLE: Final = ("acr", "amr", "auth_time", "email")
 
 Role = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID)]
