@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from everyhop.authority import Authority
 from everyhop.providers.keystores import MemoryKeyStore
+from everyhop.runtime.system import SystemClock, SystemEntropy
 from everyhop.spiffe import SpiffeId, TrustDomain
 from everyhop.spiffe.bundle import Bundle
 from everyhop.spiffe.x509_svid import validate_x509_svid
@@ -49,19 +50,6 @@ REQUESTS = 64  # different keys, so nothing can be remembered
 MESSAGE = secrets.token_bytes(400)  # about the size of what is signed in a leaf
 
 
-class System:
-    """The clock and the randomness of this machine."""
-
-    def now(self):
-        return datetime.now(UTC)
-
-    def token_bytes(self, count):
-        return secrets.token_bytes(count)
-
-    def fraction(self):
-        return 0.5
-
-
 def cpu_rate(call, count):
     began = time.process_time()
     for number in range(count):
@@ -78,7 +66,7 @@ def wall_rate(call, count, threads):
 
 def contenders():
     """Return what is measured, by name, each a function of the number of the round."""
-    system, now = System(), datetime.now(UTC)
+    system, now = SystemEntropy(), datetime.now(UTC)
     key = generate_private_key()
     profile = CaProfile(uri=str(DOMAIN.id), serial=1, not_before=now, not_after=now + timedelta(days=1))
     issuer = Issuer(sign_ca(profile, key), key)
@@ -120,8 +108,8 @@ def durable(count):
             trust_domain=DOMAIN,
             store=storage.authorities,
             keystore=MemoryKeyStore(),
-            clock=System(),
-            entropy=System(),
+            clock=SystemClock(),
+            entropy=SystemEntropy(),
         )
         authority.start()
         request = build_csr(generate_private_key())

@@ -12,13 +12,11 @@ Every kind of token is verified by our verifier and by PyJWT before anything is 
 import argparse
 import json
 import platform
-import secrets
 import statistics
 import sys
 import tempfile
 import time
 import warnings
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -42,6 +40,7 @@ from everyhop.issuing.material import open_private
 from everyhop.jose import Algorithm
 from everyhop.policy import parse_policy
 from everyhop.providers.keystores import MemoryKeyStore
+from everyhop.runtime.system import SystemClock, SystemEntropy
 from everyhop.storage import open_storage
 from everyhop.tokens import Expectation, StaticKeys, TokenVerifier, parse_jwks
 
@@ -64,25 +63,12 @@ REQUEST = MintRequest(
 )
 
 
-class System:
-    """The clock and the randomness of this machine."""
-
-    def now(self):
-        return datetime.now(UTC)
-
-    def token_bytes(self, count):
-        return secrets.token_bytes(count)
-
-    def fraction(self):
-        return 0.5
-
-
 def service_on(storage, algorithm):
     snapshot = parse_policy({"policy.yaml": POLICY})
     policy = PolicyView(snapshot, Grants(snapshot))
     settings = IssuingSettings(issuer=ISSUER, trust_domain="bench.example", algorithm=algorithm)
     keystore = MemoryKeyStore()
-    keys = SigningKeys(store=storage.issuing, keystore=keystore, clock=System(), settings=settings)
+    keys = SigningKeys(store=storage.issuing, keystore=keystore, clock=SystemClock(), settings=settings)
     keys.start()
     service = TokenService(
         TokenPorts(
@@ -90,8 +76,8 @@ def service_on(storage, algorithm):
             store=storage.issuing,
             policy=lambda: policy,
             journal=storage.token_journal,
-            clock=System(),
-            entropy=System(),
+            clock=SystemClock(),
+            entropy=SystemEntropy(),
         ),
         settings,
     )
@@ -102,7 +88,7 @@ def check(service, tokens):
     """Demand that both verifiers take every token."""
     jwks = service.truth().jwks
     ours = TokenVerifier(
-        StaticKeys(parse_jwks(jwks)), issuer=ISSUER, trust_domain="bench.example", clock=System()
+        StaticKeys(parse_jwks(jwks)), issuer=ISSUER, trust_domain="bench.example", clock=SystemClock()
     )
     expected = Expectation(
         audience="payments", operation="charge", per_operation=True, peer=CALLER, x5t="A" * 43
