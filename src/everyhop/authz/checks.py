@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from everyhop.authz.engine import Engine
 from everyhop.core.errors import NotFound
+from everyhop.core.names import nearest
 from everyhop.core.problems import Problem
 from everyhop.policy.model import OUTSIDE
-from everyhop.policy.names import nearest
 from everyhop.spiffe.ids import SpiffeId
 
 if TYPE_CHECKING:

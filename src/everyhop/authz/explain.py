@@ -14,9 +14,9 @@ from everyhop.authz.paths import CleanPath, classify_path
 from everyhop.authz.requirements import requirement_of
 from everyhop.core.decision import Reason
 from everyhop.core.errors import InputError
+from everyhop.core.names import nearest
 from everyhop.policy.access import TCP, AccessIndex
 from everyhop.policy.model import OUTSIDE, RuleEffect, SegmentKind, UserMode
-from everyhop.policy.names import nearest
 from everyhop.policy.routes import guarded_characters
 from everyhop.spiffe.ids import SpiffeId
 
