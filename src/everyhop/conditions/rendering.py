@@ -42,7 +42,7 @@ def quote(text: str) -> str:
     )
 
 
-def name_of(node: ast.MapKey) -> str:
+def name_of(node: ast.MapKey | ast.HasKey) -> str:
     """Return ``map['key']``."""
     return f"{node.variable}[{quote(node.key)}]"
 
