@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import itertools
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from everyhop.conditions import Truth, ValueType, Vocabulary, compile_condition
+from everyhop.conditions import Truth, ValueType, Vocabulary, analysis, compile_condition
 from everyhop.conditions.analysis import MAX_VALUES, boundaries, values_of
 
 WORDS = Vocabulary(
@@ -115,6 +115,7 @@ def test_both_answers_are_among_them(text):
         "roles.exists(e, e == ip)",
         "s in roles.map(e, e)",
         "roles.exists(e, starts_with_any(e, roles))",
+        "1 == 2 || s == 'x'",
         "has_any(['x'], ['y']) || int(s) == 3 || s in [s + s]",
         "(a ? now : since) - (a ? now : since) < duration('1s')",
     ],
@@ -124,6 +125,10 @@ def test_what_no_rule_knows_gets_samples_of_its_type(text):
     found = boundaries(condition)
     assert set(found) == condition.variables
     assert all(found.values())
+
+
+def test_nothing_that_is_read_is_a_length_of_time():
+    assert analysis._around(timedelta(seconds=1)) == ()
 
 
 def test_they_are_bounded():

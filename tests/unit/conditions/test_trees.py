@@ -73,7 +73,22 @@ def test_nodes():
     found = tree("a && r.query.k == s && u.roles.exists(e, e in ['x'] && has(r.query.l))")
     kinds = [type(node).__name__ for node in ast.walk(found)]
     assert kinds == (
-        ["Call", "Call", "Variable", "Call", "MapKey", "Variable", "Loop", "Variable", "Call", "Call", "Local", "ListOf", "Literal", "HasKey"]
+        [
+            "Call",
+            "Call",
+            "Variable",
+            "Call",
+            "MapKey",
+            "Variable",
+            "Loop",
+            "Variable",
+            "Call",
+            "Call",
+            "Local",
+            "ListOf",
+            "Literal",
+            "HasKey",
+        ]
     )
     loop = next(node for node in ast.walk(found) if isinstance(node, ast.Loop))
     assert (loop.macro, loop.local, loop.type, loop.offset) == ("exists", "e", "bool", 37)
