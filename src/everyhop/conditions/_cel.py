@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The only module that touches Google's CEL: environments, compiling, running, and the sense of its error texts."""
+"""The only module that touches Google's CEL: environments, compiling, running, and the sense of its error texts.
+
+CEL and protobuf are imported where they are used: a process whose policy has no conditions loads neither.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,16 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from google.protobuf import any_pb2
-from google.protobuf.message import DecodeError
-
 from everyhop.conditions._helpers import HELPERS
 from everyhop.conditions.limits import MAX_ERROR
 from everyhop.conditions.model import Outcome, Truth, ValueType, Vocabulary
-from everyhop.wire.cel import CheckedExpr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cel_expr_python import cel
+
+    from everyhop.wire.cel import CheckedExpr
 
 _TYPE_URL: Final = "type.googleapis.com/cel.expr.CheckedExpr"
 _VOCABULARIES: Final = 64  # environments kept; a process has one, or one per policy that is compared
@@ -103,9 +104,14 @@ _FALSE: Final = Outcome(Truth.FALSE)
 
 def compile_text(text: str, vocabulary: Vocabulary) -> tuple[Program, CheckedExpr, bytes]:
     """Compile and type-check; return the program and its CheckedExpr, parsed and as it was.  Raises RefusedError."""
+    from google.protobuf.any_pb2 import Any as Packed
+    from google.protobuf.message import DecodeError
+
+    from everyhop.wire.cel import CheckedExpr
+
     try:
         expression = environment(vocabulary).compile(text)
-        packed = any_pb2.Any.FromString(expression.serialize())
+        packed = Packed.FromString(expression.serialize())
         return Program(expression), CheckedExpr.FromString(packed.value), packed.value
     except (RuntimeError, DecodeError, UnicodeError) as error:
         raise RefusedError(parse_errors(str(error))) from None
@@ -115,13 +121,18 @@ def constant_error(text: str, vocabulary: Vocabulary) -> str | None:
     """Return why an expression without variables cannot be evaluated, or None if it can."""
     from cel_expr_python import cel
 
-    value = environment(vocabulary).compile(text).eval(data={})
+    try:
+        value = environment(vocabulary).compile(text).eval(data={})
+    except RuntimeError as error:
+        return error_text(str(error))
     return error_text(str(value.value())) if value.type() == cel.Type.ERROR else None
 
 
 def load(checked: CheckedExpr, vocabulary: Vocabulary, keys: Mapping[str, frozenset[str]]) -> Program:
     """Return the program of a checked expression, such as a part of one that was compiled, with its literal keys."""
-    packed = any_pb2.Any(type_url=_TYPE_URL, value=checked.SerializeToString())
+    from google.protobuf.any_pb2 import Any as Packed
+
+    packed = Packed(type_url=_TYPE_URL, value=checked.SerializeToString())
     return Program(environment(vocabulary).deserialize(packed.SerializeToString()), keys)
 
 

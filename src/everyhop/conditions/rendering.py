@@ -100,4 +100,5 @@ def _literal(value: bool | float | str) -> tuple[str, int]:  # noqa: FBT001  # a
         return ("true" if value else "false"), _MEMBER
     if isinstance(value, str):
         return quote(value), _MEMBER
-    return repr(value), _MEMBER if value >= 0 else _UNARY
+    text = repr(value).replace("inf", "1e999")  # refused in the end, but its mistakes are looked for first
+    return text, _UNARY if text.startswith("-") else _MEMBER

@@ -68,6 +68,7 @@ def refusals(text: str) -> list[str]:
         ("['a', 1].exists(x, true)", "1:1: the elements of a list are all of one simple type"),
         ("[['a']].exists(x, true)", "1:1: the elements of a list are all of one simple type"),
         ("user.score < 1e999", "1:14: this number is too large"),
+        ("user.score > 1e999 + 1.0", "1:14: this number is too large"),
         ("user.score > -1e999", "1:14: this number is too large"),
     ],
 )
