@@ -151,7 +151,9 @@ class Credentials:
         """
         context = Context(
             now=self._clock.now(),
-            user=None if user is None or not user.is_person else user_of(user),
+            user=None
+            if user is None or not user.is_person
+            else user_of(user, view.snapshot.attributes.of("user")),
             headers=facts_of_headers(shown.fields, view.snapshot.attributes.headers),
             source_ip=shown.source,
         )
