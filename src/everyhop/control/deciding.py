@@ -28,7 +28,8 @@ MAX_FACTS: Final = 600
 class Shown:
     """What a call shows: the verified peer (SPIFFE ID and certificate thumbprint), the request and credentials as sent.
 
-    ``source`` is the address of the peer, ``path`` the raw request target, ``fields`` the header fields that conditions
+    ``asks`` tells that the sidecar has let it so far only because facts decide; the policy that it goes by may be another
+    than the agent's, so then they decide whatever the agent's says.  ``source`` is the address of the peer, ``path`` the raw request target, ``fields`` the header fields that conditions
     may read, every line by itself.
     """
 
@@ -40,6 +41,7 @@ class Shown:
     source: str | None = None
     method: str = ""
     path: str = ""
+    asks: bool = False
     fields: Mapping[str, tuple[bytes, ...]] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
 
