@@ -34,7 +34,7 @@ def everyhop(case):
         except ImportError as error:
             raise AbsentError("this version knows no conditions and no roles") from error
         context_of = _contexts(case.suite, Context, User)
-    snapshot = parse_policy(_policy(case))
+    snapshot = parse_policy(policy_of(case))
     decide = Engine(snapshot).decide
     ids = {name: str(service.spiffe_id) for name, service in snapshot.services.items()}
 
@@ -66,7 +66,7 @@ def _contexts(suite, context, user):
     )
 
 
-def _policy(case):
+def policy_of(case):
     """Return the files of a case's policy."""
     head = {"version": 1, "trust_domain": DOMAIN, "services": {}}
     services = head["services"]
