@@ -51,14 +51,14 @@ build() { # NAME MODULE@VERSION
         return
     fi
     echo "peers: building $1 (minutes, once)"
-    mkdir -p "$bin"
-    # A name of its own until it is complete, so that an interrupted build leaves nothing to be found.
+    # A place of its own until it is complete, so that an interrupted build leaves nothing to be found.
+    mkdir -p "$bin/.build-$1"
     if GOBIN="$bin/.build-$1" timeout "$BUILD_SECONDS" \
         go install -trimpath -ldflags='-s -w' "$2" </dev/null >"$bin/$1.log" 2>&1 \
         && mv "$bin/.build-$1/$1" "$bin/$1"; then
         echo "peers: built $1 from $2"
     else
-        echo "peers: could not build $1 ($(grep -v downloading "$bin/$1.log" | tail -n 1)); what needs it will be skipped"
+        echo "peers: could not build $1 ($(grep -v downloading "$bin/$1.log" | tail -n 1 | tr -d '\t')); what needs it will be skipped"
     fi
     rm -rf "$bin/.build-$1"
 }
