@@ -87,7 +87,7 @@ class Guard:
     """Checks requests under the context of the moment.  Safe to share between threads and event loops.
 
     ``source`` is a :class:`everyhop.sdk.Workload` or a fixed :class:`everyhop.sdk.ServiceContext`; ``decisions``
-    gets every decision and must not block; ``replay`` remembers used tokens of ``once`` operations: give all
+    gets every decision and must not block (a workload's agent gets them for the audit log besides); ``replay`` remembers used tokens of ``once`` operations: give all
     replicas of a service one store.
     """
 
@@ -103,7 +103,8 @@ class Guard:
         self._source = source
         self._clock: Clock = clock or SystemClock()
         self._replay: ReplayGuard = replay or MemoryReplayGuard(clock=self._clock)
-        self._decisions = decisions
+        self._hook = decisions
+        self._report: Callable[[Decided], None] | None = getattr(source, "note_decision", None)
         self._lock = threading.Lock()
         self._compiled: _Compiled | None = None
         self.max_body: Final = max_body
@@ -252,6 +253,11 @@ class Guard:
 
     # -- the record
 
+    def _decisions(self, decided: Decided) -> None:
+        self._hook(decided)
+        if self._report is not None:
+            self._report(decided)
+
     def _refuse(self, call: _Call, denied: _Denied) -> NoReturn:
         self._decisions(
             self._decided(
@@ -301,11 +307,17 @@ def _refuse_unclear(call: _Call) -> None:
 
 
 def _method(request: Request) -> str:
-    return request.method[:32]
+    return _shown(request.method[:32])
 
 
 def _path(request: Request) -> str:
-    return request.raw_path.partition(b"?")[0][:_MAX_PATH_SHOWN].decode("ascii", "backslashreplace")
+    path = request.raw_path.partition(b"?")[0][:_MAX_PATH_SHOWN]
+    return _shown(path.decode("ascii", "backslashreplace"))
+
+
+def _shown(text: str) -> str:
+    """Return text that stays on its line of a log."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
 def _find(doors: Doors, request: Request, headers: Headers) -> OperationContext:

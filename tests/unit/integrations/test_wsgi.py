@@ -418,3 +418,18 @@ def test_the_reference_handler_takes_a_refusal(guard, refusal):
     handler.close = lambda: None
     handler.run(EveryhopMiddleware(Application(), guard))
     assert b" 401 Unauthorized" in out.getvalue()
+
+
+def test_what_a_caller_may_not_claim_is_hidden_off_the_sidecars_socket(guard):
+    from tests.support.enforcement_points import ask_wsgi
+
+    seen = {}
+
+    def app(environ, start_response):
+        seen.update(environ)
+        start_response("200 OK", [])
+        return [b""]
+
+    headers = [("X-Everyhop-Caller", "root"), ("Forwarded", "for=x"), ("Txn-Token", "x"), ("A", "b")]
+    assert ask_wsgi(EveryhopMiddleware(app, guard), None, headers)[0] == 200
+    assert {name for name in seen if name.startswith("HTTP_")} == {"HTTP_HOST", "HTTP_A"}
