@@ -703,4 +703,12 @@ ATTEMPTS: tuple[Attempt, ...] = (
         expect=(PLAIN,),
         hidden=(b"x-everyhop-decision",),
     ),
+    # What only HTTP/2 can say.
+    Attempt(number=14, name="a second :path", target=b"/public/x", headers=((b":path", b"/admin"),), on=ONLY2, expect=(BAD,)),
+    Attempt(number=17, name="a second :authority", target=b"/public/x", headers=((b":authority", b"evil"),), on=ONLY2, expect=(BAD,)),
+    Attempt(number=19, name="a second :method", target=b"/public/x", headers=((b":method", b"DELETE"),), on=ONLY2, expect=(BAD,)),
+    Attempt(number=25, name="a transfer coding in HTTP/2", target=b"/public/x", headers=_CHUNKED, on=ONLY2, expect=(BAD,)),
+    Attempt(number=25, name="Connection in HTTP/2", target=b"/public/x", headers=((b"connection", b"x-everyhop-caller"),), on=ONLY2, expect=(BAD, PLAIN)),
+    Attempt(number=26, name="a WebSocket over HTTP/2", method=b"CONNECT", target=b"/public/x", headers=((b":protocol", b"websocket"), (b"sec-websocket-version", b"13")), on=ONLY2, expect=(DENIED, BAD)),
+    Attempt(number=26, name="a WebSocket over HTTP/2 to /admin", method=b"CONNECT", headers=((b":protocol", b"websocket"), (b"sec-websocket-version", b"13")), on=ONLY2, expect=(DENIED, BAD)),
 )

@@ -149,6 +149,9 @@ async def _checked_body(guard: Checks, verified: Verified, scope: Scope, receive
     while more and size <= guard.max_body:
         message = await receive()
         if message["type"] == "http.disconnect":
+            verified.refusal(
+                400, "BODY_MALFORMED", "client-gone", "the client left before its body was complete"
+            )
             raise _ClientGoneError
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])

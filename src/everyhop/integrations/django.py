@@ -117,6 +117,7 @@ def _check_body(guard: Checks, verified: Verified, request: HttpRequest) -> None
         body = request.body  # Django keeps it, so the view can read it again
     except RequestDataTooBig:
         body = b"\0" * (guard.max_body + 1)  # Django's limit is a limit: the guard says 413 in its own words
+    wsgi.refuse_cut_off(verified, request.META, len(body), guard.max_body)
     stated = request.META.get("CONTENT_TYPE", "")
     guard.check_body(verified, [stated] if stated else [], body)
 

@@ -139,12 +139,19 @@ def hide(environ: Environ, verified: Verified) -> None:
 def check_body(guard: Checks, verified: Verified, environ: Environ) -> None:
     """Read the body, at most one byte more than may be, check it, and leave it in ``wsgi.input`` to be read again."""
     body = _read(environ, guard.max_body + 1)
+    refuse_cut_off(verified, environ, len(body), guard.max_body)
     content_type = environ.get("CONTENT_TYPE", "")
     guard.check_body(verified, [content_type] if content_type else [], body)
     environ["wsgi.input"] = io.BytesIO(body)
     environ["wsgi.input_terminated"] = True
     environ["CONTENT_LENGTH"] = str(len(body))
     environ.pop("HTTP_TRANSFER_ENCODING", None)
+
+
+def refuse_cut_off(verified: Verified, environ: Environ, size: int, max_body: int) -> None:
+    """Raise Refusal (400) for a body that ended before its length: its beginning may be valid JSON, too."""
+    if size < min(int(environ.get("CONTENT_LENGTH") or 0), max_body):
+        raise verified.refusal(400, "BODY_MALFORMED", "body", "the body is shorter than its length")
 
 
 def _target(environ: Environ) -> tuple[bytes, str | None]:

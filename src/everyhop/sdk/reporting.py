@@ -65,11 +65,9 @@ class Reporter:
 
     def put(self, decided: Decided) -> None:
         """Take a decision; never blocks and never raises."""
+        self._begin_in_child()
         if self._is_over or (decided.allowed and decided.via_sidecar):
             return
-        if self._pid != os.getpid():  # a child: what waits is the parent's to report
-            self._pid, self._dropped, self._event = os.getpid(), 0, None
-            self._waiting = deque()
         if len(self._waiting) >= (MAX_ALLOWED_WAITING if decided.allowed else MAX_WAITING):
             self._lose(1)
             return
@@ -81,6 +79,7 @@ class Reporter:
 
     async def run(self, client: AsyncWorkloadApiClient) -> None:
         """Hand on what waits until cancelled; then once more, for at most a second."""
+        self._begin_in_child()
         event = self._event = asyncio.Event()
         backoff = Backoff()
         try:
@@ -103,6 +102,14 @@ class Reporter:
             if self._waiting:
                 log.warning("%d decisions were not handed to the agent", len(self._waiting))
             raise
+        finally:
+            self._event, self._is_over = None, True
+
+    def _begin_in_child(self) -> None:
+        """Begin anew after a fork: what waits is the parent's to report."""
+        if self._pid != os.getpid():
+            self._pid, self._event, self._is_over = os.getpid(), None, False
+            self._waiting, self._dropped, self.lost = deque(), 0, 0
 
     async def _hand_on(self, client: AsyncWorkloadApiClient) -> bool:
         """Hand on one batch; return whether the agent has taken it or refused it for good."""

@@ -217,6 +217,15 @@ def test_lengths_that_are_refused(guard, more, expected):
     assert stream.tell() <= 101
 
 
+def test_a_body_that_ends_before_its_length_is_refused(guard):
+    guard.checks_body = True
+    app = Application()
+    stream = io.BytesIO(b"12")  # of 123, and JSON as it stands
+    done = call(EveryhopMiddleware(app, guard), environ_of(CONTENT_LENGTH="3", **{"wsgi.input": stream}))
+    assert problem(done) == (400, "BODY_MALFORMED")
+    assert (app.reached, guard.bodies) == (0, [])
+
+
 def test_a_body_without_length_or_end_is_no_body(guard):
     guard.checks_body = True
     app = Application()

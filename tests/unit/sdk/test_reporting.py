@@ -146,6 +146,26 @@ async def test_the_end_does_not_wait_for_an_agent_that_is_away(caplog):
     assert "1 decisions were not handed to the agent" in caplog.text
 
 
+async def test_what_comes_after_the_end_is_not_kept():
+    reporter, client = make(), Client()
+    async with running(reporter, client):
+        pass
+    reporter.put(decided(1))
+    assert len(reporter._waiting) == 0
+
+
+async def test_a_child_reports_its_own_and_not_its_parents(monkeypatch):
+    reporter, client = make(), Client()
+    reporter.put(decided(1))
+    async with running(reporter, Client(*[Unavailable("away")] * 50)):
+        pass
+    monkeypatch.setattr("everyhop.sdk.reporting.os.getpid", lambda: -1)
+    async with running(reporter, client):  # the feed begins before anything is put
+        reporter.put(decided(2))
+        await client.arrived.wait()
+    assert client.batches == [["d-2"]]
+
+
 def test_a_guard_of_a_workload_tells_its_agent():
     with FakeAgent(POLICY, "orders") as agent:
         with connect(agent.socket) as workload:
