@@ -126,7 +126,7 @@ class Guard:
                 log.exception("a check failed; the call is refused")
             self._refuse(call, _Denied(503, "UNAVAILABLE", "not-ready", detail))
         if not verified.checks_body:
-            self._decisions(self._decided(call, allowed=True, status=200, code="ALLOWED", reason="allowed"))
+            self._decisions(verified.decided(status=200, code="ALLOWED", reason="allowed"))
         return verified
 
     def check_body(self, verified: Verified, content_types: Sequence[str], body: bytes) -> None:
@@ -262,7 +262,6 @@ class Guard:
         self._decisions(
             self._decided(
                 call,
-                allowed=False,
                 status=denied.status,
                 code=denied.code,
                 reason=denied.reason,
@@ -278,10 +277,10 @@ class Guard:
         ) from denied
 
     def _decided(
-        self, call: _Call, *, allowed: bool, status: int, code: str, reason: str, detail: str | None = None
+        self, call: _Call, *, status: int, code: str, reason: str, detail: str | None = None
     ) -> Decided:
         return Decided(
-            allowed=allowed,
+            allowed=False,
             decision_id=call.decision_id,
             method=_method(call.request),
             path=_path(call.request),
