@@ -167,6 +167,11 @@ class FromOutside:
         return f"{answer.get('service')} saw {caller} for {whom}"
 
 
+def _report(field: Range) -> Seen:
+    reply = field.call("storefront", "orders", "GET", "/reports/2026", headers=[("x-region", "eu")])
+    return Seen(text=f"{reply.text}, {_who(reply.json)}")
+
+
 def _single_use(field: Range) -> Seen:
     """Make three calls, each with a token of its own."""
     seen = []
@@ -208,6 +213,7 @@ def flows() -> list[Attempt]:
         ("own SVID from the Workload API", "spiffe://shop.example/service/shopper", _own_identity),
         ("HTTP/2, a path with an encoded é", "200, orders saw storefront", _http2),
         ("a declared probe, by a service without rights", "200, orders saw intruder", _probe),
+        ("a report under its condition", "200, orders saw storefront", _report),
         ("a client with an API key, at the edge", "200, storefront saw outside for the key", outside.call),
         ("  which calls orders for it", "orders saw storefront for the key", outside.part("next")),
         ("  which pays for it", "payments saw orders for the key", outside.part("next", "next")),

@@ -4,6 +4,7 @@
 from everyhop.demo.attacks import (
     edge,
     egress,
+    facts,
     framing,
     headers,
     identity,
@@ -21,5 +22,18 @@ __all__ = ["all_attacks"]
 
 def all_attacks() -> list[Attempt]:
     """Return every attack in the order of the table; those that change the policy come last."""
-    rooms = (identity, operations, tokens, edge, paths, headers, framing, transport, egress, local, load)
+    rooms = (
+        identity,
+        operations,
+        facts,
+        tokens,
+        edge,
+        paths,
+        headers,
+        framing,
+        transport,
+        egress,
+        local,
+        load,
+    )
     return [attempt for room in rooms for attempt in room.attacks()]
