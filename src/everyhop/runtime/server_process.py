@@ -144,6 +144,8 @@ def _oauth_door(
         replay=replay_guard(settings, SystemClock()),
         snapshot=lambda: control.snapshot,
         feed=control.feed,
+        records=storage.records,
+        api_keys=control.tokens.works.api_keys,
         pool=pool,
         exchange_pool=exchange_pool,
     )
