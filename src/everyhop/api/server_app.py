@@ -16,6 +16,7 @@ from everyhop.auditlog import Kind, Order, RecordFilter
 from everyhop.auditlog.query import MAX_PAGE
 from everyhop.authority import AuthorityKind
 from everyhop.authz import Engine
+from everyhop.control.authzen_record import explain_record, is_evaluation
 from everyhop.control.messages import (
     UNCHANGED,
     AgentReport,
@@ -242,7 +243,11 @@ class AdminDoor:
     async def _record(self, request: Request) -> Response:
         record = await self._control.record(request.path_params["id"])
         answer: dict[str, object] = {"record": record, "explanation": None}
-        if record.kind is Kind.DECISION and record.snapshot and record.target and record.caller:
+        if is_evaluation(record) and record.snapshot:
+            engine = Engine(await self._control.snapshot_of(record.snapshot))
+            answer["text"], found = explain_record(engine, record)
+            answer["explanation"] = None if found is None else found.to_dict()
+        elif record.kind is Kind.DECISION and record.snapshot and record.target and record.caller:
             snapshot = await self._control.snapshot_of(record.snapshot)
             if record.method and record.path:
                 explanation = Engine(snapshot).explain(

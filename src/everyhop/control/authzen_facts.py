@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from everyhop.policy.vocabulary import Attribute
 
 MAX_ROLES: Final = 256
+READ_OF_ANY_USER: Final = ("issuer", "roles", "amr", "acr", "auth_time")
 _LARGEST: Final = 2**63 - 1
 _MAX_SECONDS: Final = 2**40
 

@@ -4,17 +4,16 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from everyhop.auditlog import Kind as RecordKind, Point, Record
 from everyhop.auditlog.append import ID_BYTES
-from everyhop.auditlog.model import MAX_NAME, MAX_PATH, clip
 from everyhop.authz import Engine
 from everyhop.authzen import Answer, Kind
+from everyhop.control.authzen_deciding import UNKNOWN_RESOURCE, decide_question
 from everyhop.control.authzen_mapping import ROUTE, SERVICE, USERS, read_question, service_named
-from everyhop.core.decision import Decision, Effect
+from everyhop.control.authzen_record import record_of
+from everyhop.core.decision import Effect
 from everyhop.core.errors import AccessDenied, InputError
 
 if TYPE_CHECKING:
@@ -22,15 +21,12 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from everyhop.authzen import Evaluation, Search
+    from everyhop.control.authzen_deciding import Decided
     from everyhop.control.authzen_mapping import Question
     from everyhop.control.authzen_peps import Pep
     from everyhop.control.decision_journal import DecisionJournal, Draft
     from everyhop.core.clock import Clock, Entropy
     from everyhop.policy.model import Snapshot
-
-VIA: Final = "authzen"
-UNKNOWN_RESOURCE: Final = "unknown-resource"
-"""The reason for a resource of a type that the policy does not declare."""
 
 
 class DecisionPoints:
@@ -103,7 +99,11 @@ class AuthzenPoint:
             self.forbidden += 1
             raise
         decision, decision_id = decided.decision, self._new_id()
-        self._drafts.append(partial(_record, decision_id, self._now, self._pep, asked, question, decided))
+        self._drafts.append(
+            partial(
+                record_of, decision_id, self._now, self._pep, asked, question, decided, self._engine.snapshot
+            )
+        )
         reason = UNKNOWN_RESOURCE if question.target is None else decision.reason.value
         context: dict[str, Any] = {
             "decision_id": decision_id,
@@ -173,68 +173,3 @@ class AuthzenPoint:
         if target is not None and not self._pep.may_ask_about(target=target, operation=operation):
             raise AccessDenied("this PEP may not ask about this operation, or there is none")
         return decided
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """A decision, and whether it was made about the request of the question (or its operation's name alone)."""
-
-    decision: Decision
-    is_request: bool
-
-
-def decide_question(engine: Engine, question: Question) -> Decided:
-    """Decide as the sidecar of the target would, where the question is one request; by the operation's name else.
-
-    A request that would come to another operation than the one that is asked about says nothing about this one.
-    """
-    caller, target, context = question.caller, question.target or "", question.context
-    if question.method is not None and question.path is not None:
-        decision = engine.decide(
-            caller=caller, target=target, method=question.method, path=question.path, context=context
-        )
-        if question.door is None or decision.operation == question.door:
-            return Decided(decision, is_request=True)
-    door = question.door or ""
-    decision = engine.decide_door(caller=caller, target=target, door=door, context=context)
-    return Decided(decision, is_request=False)
-
-
-def _record(
-    decision_id: str,
-    now: datetime,
-    pep: Pep,
-    asked: Evaluation,
-    question: Question,
-    decided: Decided,
-    number: int,
-    producer: str,
-) -> Record:
-    decision, is_request = decided.decision, decided.is_request
-    detail: dict[str, str | int | float | bool | None] = {
-        "via": VIA,
-        "pep": pep.name,
-        "subject": clip(f"{asked.subject.type}:{asked.subject.id}"),
-        "action": asked.action.name,
-        "resource": clip(f"{asked.resource.type}:{asked.resource.id}"),
-    }
-    if decision.would is not None:
-        detail |= {"would": decision.would.effect.value, "would_reason": decision.would.reason.value}
-    return Record(
-        id=decision_id,
-        seq=number,
-        producer=producer,
-        time=now,
-        kind=RecordKind.DECISION,
-        point=Point.CONTROL,
-        caller=clip(decision.caller),
-        target=None if question.target is None else clip(question.target),
-        operation=None if decision.operation is None else clip(decision.operation),
-        method=clip(question.method, MAX_NAME) if is_request and question.method is not None else None,
-        path=clip(question.path, MAX_PATH) if is_request and question.path is not None else None,
-        decision=decision.effect.value,
-        rule=decision.rule,
-        reason=UNKNOWN_RESOURCE if question.target is None else decision.reason.value,
-        snapshot=decision.snapshot,
-        detail=detail,
-    )

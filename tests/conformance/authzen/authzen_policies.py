@@ -92,7 +92,7 @@ directory:
     Vmlld2Vy: {roles: [viewer], attributes: {email: quin@mill.example}}
     Vmlld2VyMg: {roles: [viewer], attributes: {email: rosa@mill.example}}
   resources:
-    person: {service: todo, parameter: person}
+    user: {service: todo, parameter: person}
     todo: {service: todo, parameter: todo}
 """
 

@@ -40,7 +40,7 @@ def todo(owner):
 
 
 def todo_resource(action, owner):
-    return {"type": "person", "id": owner} if action == "can_read_user" else todo(owner)
+    return {"type": "user", "id": owner} if action == "can_read_user" else todo(owner)
 
 
 def todo_cases():

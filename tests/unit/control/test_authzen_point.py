@@ -8,9 +8,11 @@ import pytest
 from tests.support.identity import FakeClock, TestEntropy
 
 from everyhop.auditlog.append import AppendResult
+from everyhop.authz import Engine
 from everyhop.authzen import Action, Entity, Evaluation, Kind, PageTokens, answer_evaluations, answer_search
 from everyhop.control.authzen_peps import Pep
 from everyhop.control.authzen_point import DecisionPoints
+from everyhop.control.authzen_record import explain_record, is_evaluation
 from everyhop.control.decision_journal import DecisionJournal
 from everyhop.core.errors import AccessDenied, InputError, Unavailable
 from everyhop.core.secret import Secret
@@ -507,6 +509,38 @@ def test_every_evaluation_is_a_record_with_the_id_that_the_pep_has(world):
     assert first.detail["pep"] == STOREFRONT.name
     assert first.detail["subject"] == "user:ann"
     assert len({record.id for record in made}) == 3
+
+
+def test_a_record_can_be_explained_afterwards(world):
+    engine = Engine(world.snapshot)
+    user = Entity(type="user", id="ann", properties={"clearance": 3, "Password": "hunter2", "roles": ["x"]})
+    order = Entity(type="order", id="o2", properties={"status": "open", "note": "hunter2"})
+    world.ask(
+        STOREFRONT, user, "edit", order, device={"managed": True, "serial": "hunter2"}, secret="hunter2"
+    )
+    record = world.store.records[-1]
+    assert "hunter2" not in str(record)
+    assert is_evaluation(record)
+    text, explanation = explain_record(engine, record)
+    assert explanation.decision.reason.value == record.reason == "condition-false"
+    assert "resource.status" in text
+    assert "closed" in text
+    cases = [
+        (STOREFRONT, "user:gus", "read", "order:find", "user-not-permitted", "clerk"),
+        (STOREFRONT, "user:ann", "fly", "order:o1", "unknown-operation", "no operation 'fly'"),
+        (STOREFRONT, "user:ann", "read", "planet:x", "unknown-resource", "no type of resource 'planet'"),
+        (STOREFRONT, "service:storefront", "find", "service:orders", "allowed", "storefront may call find"),
+        (KEY, "user:gus", "list", "service:orders", "allowed", "may call list"),
+        (ORDERS, "service:nobody", "find", "service:orders", "unknown-caller", "nobody"),
+    ]
+    for pep, subject, action, resource, reason, words in cases:
+        assert world.reason(pep, subject, action, resource) == reason
+        text, _ = explain_record(engine, world.store.records[-1])
+        assert words in text, text
+    world.ask(STOREFRONT, "user:" + "u" * 2000, "read", "order:" + "o" * 2000)
+    text, explanation = explain_record(engine, world.store.records[-1])
+    assert explanation is None
+    assert "too long" in text
 
 
 def test_searches_leave_no_records_of_decisions(world):
