@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From bytes to questions: strict where two readers could differ, tolerant of members that are unknown.
 
-Section 11.1.1: a missing or mistyped required member is refused, whatever is not understood is ignored.  Section 12.5
+Section 10.1.1: a missing or mistyped required member is refused, whatever is not understood is ignored.  Section 11.5
 recommends I-JSON, and here it is demanded: a member that is there twice, or half of a surrogate pair, is refused.
 """
 
