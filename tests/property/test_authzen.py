@@ -17,6 +17,7 @@ SCALARS = (
     st.none()
     | st.booleans()
     | st.integers()
+    | st.integers(-(10**30), 10**30)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=8)
 )

@@ -37,6 +37,8 @@ services:
       guarded: POST /guarded
       local: POST /local
       watched: POST /watched
+      sized: POST /sized
+      team: POST /team
 roles:
   clerk: [orders.*]
   guest: [orders.list]
@@ -64,6 +66,8 @@ allow:
   - {from: storefront, to: orders, operations: [guarded], when: device.managed}
   - {from: storefront, to: orders, operations: [local], when: "in_cidr(request.source_ip, '10.0.0.0/8')"}
   - {from: storefront, to: orders, operations: [watched], mode: shadow}
+  - {from: storefront, to: orders, operations: [sized], when: resource.size < 2.0}
+  - {from: storefront, to: orders, operations: [team], user: required, when: "'b' in user.teams && user.issuer == 'https://idp.example'"}
 directory:
   users:
     ann: {roles: [clerk], attributes: {clearance: 3, department: sales}}

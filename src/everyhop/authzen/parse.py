@@ -36,6 +36,7 @@ MAX_NAME: Final = 256
 MAX_ID: Final = 2048
 MAX_TOKEN: Final = 512
 LARGEST_LIMIT: Final = 2**53
+LARGEST_NUMBER: Final = 2**63 - 1
 
 _MEDIA_TYPE: Final = re.compile(r'application/json(?:[ \t]*;[ \t]*charset=(?:"utf-8"|utf-8))?', re.IGNORECASE)
 
@@ -102,7 +103,21 @@ def parse_search(kind: Kind, body: bytes) -> Search:
 def _object(body: bytes) -> Json:
     if not body.strip():
         raise InputError("the body is empty; it is a JSON object")
-    return parse_json_object(body, max_bytes=MAX_BODY_BYTES)
+    members = parse_json_object(body, max_bytes=MAX_BODY_BYTES)
+    _check_numbers(members)
+    return members
+
+
+def _check_numbers(value: object) -> None:
+    """Refuse integers beyond 64 bits (I-JSON section 2.2 would end at 53); the depth is bounded already."""
+    if isinstance(value, dict):
+        for member in value.values():
+            _check_numbers(member)
+    elif isinstance(value, list):
+        for member in value:
+            _check_numbers(member)
+    elif type(value) is int and abs(value) > LARGEST_NUMBER:
+        raise InputError("a whole number has at most 64 bits")
 
 
 def _item(item: object, defaults: Mapping[str, Any]) -> Evaluation | Flaw:

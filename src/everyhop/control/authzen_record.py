@@ -127,7 +127,8 @@ def _pep(engine: Engine, record: Record) -> Pep:
     owner = engine.snapshot.service_of(name)
     if owner is not None:
         return Pep(name=name, service=owner.name)
-    return Pep(name=name, scopes=frozenset({f"{record.target}.{record.operation}"}))
+    is_key = name.startswith("apikey:")
+    return Pep(name=name, scopes=frozenset({f"{record.target}.{record.operation}"} if is_key else ()))
 
 
 def _kept(asked: Evaluation, snapshot: Snapshot, target: str | None) -> dict[str, Any]:

@@ -101,11 +101,12 @@ def oauth_door(
     api_keys: ApiKeys,
     pool: Executor,
     exchange_pool: Executor,
+    authzen_pool: Executor,
 ) -> Starlette:
     """Return the app for :func:`everyhop.runtime.face_server.face_service`.
 
     ``pool`` is for strangers alone, so that no number of them keeps agents waiting; an exchange may wait for
-    somebody else's issuer and has ``exchange_pool``.
+    somebody else's issuer and has ``exchange_pool``, questions to the decision point have ``authzen_pool``.
     """
     clock, entropy = SystemClock(), SystemEntropy()
     endpoints = Endpoints(issuer=issuer_of(layout, settings), local=face_url(layout, settings))
@@ -127,7 +128,7 @@ def oauth_door(
         endpoints=endpoints,
         names=base_urls(endpoints.local, ("localhost", *settings.api_names)),
         clock=clock,
-        work=work,
+        work=_worker(authzen_pool),
     )
     return oauth_app(
         endpoints=endpoints,

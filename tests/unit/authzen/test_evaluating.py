@@ -6,7 +6,7 @@ import json
 import pytest
 from tests.support.decision_points import RecordsPoint
 
-from everyhop.authzen import answer_evaluation, answer_evaluations
+from everyhop.authzen import Answer, answer_evaluation, answer_evaluations
 from everyhop.core.errors import AccessDenied, InputError
 
 ANN = {"type": "user", "id": "ann"}
@@ -105,3 +105,7 @@ def test_what_is_not_exactly_true_is_no_permit():
     )
     assert len(answer["evaluations"]) == 2
     assert [item["decision"] for item in answer["evaluations"]] == [False, False]
+
+
+def test_an_answer_without_a_context_has_none():
+    assert Answer(decision=True).to_json() == {"decision": True}

@@ -60,6 +60,8 @@ def body(value) -> bytes:
         body({**WHOLE, "context": {"a": "x" * MAX_BODY_BYTES}}),
         body({**WHOLE, "context": {"a": 10}}).replace(b"10", b"9" * 5000),
         body({**WHOLE, "context": {"a": 10}}).replace(b"10", b"1e999"),
+        body({**WHOLE, "context": {"a": [{"b": 2**63}]}}),
+        body({**WHOLE, "context": {"a": -(10**400)}}),
         body({**WHOLE, "context": None}),
         body({**WHOLE, "context": []}),
     ],

@@ -216,6 +216,28 @@ def test_the_environment_as_the_pep_saw_it(world, action, context, decision):
     )
 
 
+@pytest.mark.parametrize(("size", "decision"), [(1, True), (1.5, True), (2, False), (None, False)])
+def test_numbers_of_json_are_of_the_declared_type(world, size, decision):
+    resource = Entity(type="service", id="orders", properties={"size": size, "teams": ["x"]})
+    assert world.ask(STOREFRONT, "service:storefront", "sized", resource).decision is decision
+
+
+def test_the_issuer_and_the_teams_of_a_user(world):
+    user = {
+        "roles": ["clerk"],
+        "issuer": "https://idp.example",
+        "teams": ["a", "b"],
+        "auth_time": 1_700_000_000,
+    }
+    for changed, decision in (
+        ({}, True),
+        ({"issuer": "https://x.example"}, False),
+        ({"teams": ["a"]}, False),
+    ):
+        who = Entity(type="user", id="hal", properties={**user, **changed})
+        assert world.ask(STOREFRONT, who, "team", "service:orders").decision is decision
+
+
 def test_the_time_is_ours(world):
     night = world.clock.now().replace(hour=3).isoformat()
     answer = world.ask(STOREFRONT, "service:storefront", "night", "service:orders", time=night, now=night)
@@ -417,6 +439,14 @@ def test_a_record_can_be_explained_afterwards(world):
     text, explanation = explain_record(engine, world.store.records[-1])
     assert explanation is None
     assert "too long" in text
+
+
+def test_a_question_that_another_policy_does_not_understand_cannot_be_explained(world):
+    assert world.ask(STOREFRONT, "user:ann", "read", "order:o1").decision is True
+    other = parse_policy({"p.yaml": POLICY.replace("storefront", "shopfront").encode()})
+    text, explanation = explain_record(Engine(other), world.store.records[-1])
+    assert explanation is None
+    assert "cannot be asked again" in text
 
 
 def test_searches_leave_no_records_of_decisions(world):
