@@ -84,9 +84,10 @@ class AuthzenUnderTest:
         self.storage = open_storage(directory / "db", entropy=TestEntropy())
         self._clients: list[httpx.Client] = []
         self.put(policy)
+        self.journal = DecisionJournal(self.storage.records, entropy=TestEntropy(), prefix="authzen")
         points = DecisionPoints(
             snapshot=lambda: self.snapshot,
-            journal=DecisionJournal(self.storage.records, entropy=TestEntropy(), prefix="authzen"),
+            journal=self.journal,
             clock=self.clock,
             entropy=TestEntropy(),
         )
