@@ -13,6 +13,7 @@ from trust_domain import trust_domain
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "conformance" / "authzen"))
 
+import run_scenario
 import scenario
 from authzen_policies import CERTIFICATION
 
@@ -87,6 +88,18 @@ def test_the_scenario(clients, base):
     assert [problem for check in scenario.CHECKS for problem in scenario.run(pdp, check)] == []
     assert scenario.run_pages(pdp) == []
     assert scenario.discover(clients["gateway"], base.replace("127.0.0.1", "localhost"))[1] == []
+
+
+def test_the_runner_for_any_pdp(domain, base, capsys):
+    held = domain.root / "gateway"
+    files = ["--cacert", held / "bundle.pem", "--cert", held / "svid.pem", "--key", held / "key.pem"]
+    assert run_scenario.main([base, *map(str, files)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 7
+    assert all(line.endswith("passed") for line in lines)
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "authzen.md").read_text(encoding="utf-8")
+    assert "\n".join(lines) in page
+    assert run_scenario.main([base, *map(str, files[:2])]) == 1  # a PEP that nobody knows passes nothing
 
 
 def test_a_decision_can_be_explained_by_its_id(domain, clients):
