@@ -5,7 +5,7 @@ import json
 
 import pytest
 from hypothesis import given, strategies as st
-from tests.support.authzen_world import KEY, ORDERS, STOREFRONT, World
+from tests.support.authzen_world import INTRUDER, KEY, ORDERS, STOREFRONT, World
 
 from everyhop.authzen import Kind, PageTokens, answer_evaluation, answer_evaluations, answer_search
 from everyhop.core.errors import AccessDenied, InputError
@@ -44,6 +44,10 @@ NAMES = st.sampled_from(
         ),
         *(
             "outside",
+            "spiffe",
+            "//shop.example/service/storefront",
+            "spiffe://shop.example/service/storefront",
+            "tcp",
             "any",
             "read",
             "edit",
@@ -150,3 +154,29 @@ def test_what_a_search_finds_an_evaluation_permits(pep, kind, question):
 def test_bytes_are_refused(answer, body):
     with pytest.raises(InputError):
         answer(WORLD.points.open(STOREFRONT), body)
+
+
+@given(QUESTION)
+def test_a_service_that_may_nothing_is_never_told_yes(question):
+    """No rule is about intruder, so whatever it says about itself, others and users, nothing is open."""
+    try:
+        answer = answer_evaluation(WORLD.points.open(INTRUDER), encoded(question))
+    except (InputError, AccessDenied):
+        return
+    assert answer["decision"] is False
+
+
+@given(QUESTION)
+def test_a_key_is_told_yes_about_its_scopes_alone(question):
+    point = WORLD.points.open(KEY)
+    try:
+        answer = answer_evaluation(point, encoded(question))
+    except (InputError, AccessDenied):
+        return
+    point.close()
+    record = WORLD.store.records[-1]
+    assert (record.caller, record.target, record.operation) in {
+        ("outside", "orders", "list"),
+        ("(nobody)", "orders", "list"),
+    }
+    assert answer["decision"] is (record.decision == "allow")

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from everyhop.policy.model import Route, Service, Snapshot
 
 USERS: Final = frozenset({"user", "identity"})
+NOBODY: Final = "(nobody)"
+"""Who calls for a subject of a type that means nothing here; no identity reads so."""
+
 SERVICE: Final = "service"
 ROUTE: Final = "route"
 _FORBIDDEN: Final = "this PEP may not ask about this resource, or there is none"
@@ -102,8 +105,9 @@ def _caller(asked: Evaluation, snapshot: Snapshot, pep: Pep) -> tuple[str, str, 
             raise InputError("context.caller is the name or SPIFFE ID of a service, or outside")
         name, user = stated, None
         if asked.subject.type not in USERS:
-            # A type that means nothing here calls nothing; the question is still the PEP's own.
-            return name, f"{asked.subject.type}:{asked.subject.id}", None
+            # A type that means nothing here calls nothing; the question is still the PEP's own.  What it says is
+            # not made into a name: "spiffe" and "//…" would be somebody's.
+            return name, NOBODY, None
         user = stated_user(snapshot, asked.subject)
     if name == OUTSIDE:
         return OUTSIDE, OUTSIDE, user

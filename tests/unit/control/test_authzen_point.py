@@ -56,6 +56,16 @@ def test_what_is_not_for_this_pep(world, pep, subject, resource, context):
     assert len(world.store.records) == before
 
 
+@pytest.mark.parametrize("pep", [INTRUDER, KEY, ORDERS])
+def test_a_type_of_subject_that_means_nothing_is_never_a_caller(world, pep):
+    """``spiffe`` and ``//shop.example/…`` together spell an identity; no type may be read as part of one."""
+    action = "list" if pep is KEY else "find"
+    for kind, name in (("spiffe", "//shop.example/service/storefront"), ("out", "side"), ("", "outside")):
+        subject = Entity(type=kind, id=name)
+        answer = world.ask(pep, subject, action, "service:orders")
+        assert (answer.decision, answer.context["reason"]) == (False, "unknown-caller")
+
+
 @pytest.mark.parametrize("path", ["/orders/o1", "/nowhere", "/orders/../orders", "/payments"])
 def test_a_key_learns_nothing_beyond_its_scopes_by_paths(world, path):
     route = Entity(type="route", id=path, properties={"service": "orders"})
@@ -429,6 +439,7 @@ def test_a_record_can_be_explained_afterwards(world):
         (STOREFRONT, "user:ann", "read", "planet:x", "unknown-resource", "no type of resource 'planet'"),
         (STOREFRONT, "service:storefront", "find", "service:orders", "allowed", "storefront may call find"),
         (KEY, "user:gus", "list", "service:orders", "allowed", "may call list"),
+        (STOREFRONT, "robot:r2", "find", "service:orders", "unknown-caller", "(nobody)"),
         (ORDERS, "service:nobody", "find", "service:orders", "unknown-caller", "nobody"),
     ]
     for pep, subject, action, resource, reason, words in cases:
