@@ -110,6 +110,8 @@ def test_a_decision_can_be_explained_by_its_id(domain, clients):
     assert shown["record"]["reason"] == answer["context"]["reason"] == "condition-false"
     assert shown["record"]["detail"]["pep"] == "spiffe://shop.example/service/gateway"
     assert "resource.status" in shown["text"]
+    (line,) = [line for line in domain.cli("log", "show").splitlines() if shown["record"]["id"] in line]
+    assert "gateway -> records PUT /records/record-2 (asked over authzen)" in line
 
 
 def token(client, audience=PDP_AUDIENCE):

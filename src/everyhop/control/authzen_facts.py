@@ -37,10 +37,12 @@ def stated_user(snapshot: Snapshot, subject: Entity) -> User:
     Raises InputError for a property of another type than its own.
     """
     stated = _folded(subject.properties, "subject.properties")
-    is_known = subject.id in snapshot.directory.users
+    issuer = _text(stated, "issuer")
+    # As the engine sees it: with several issuers, an id with an issuer is not the directory's.
+    is_known = subject.id in snapshot.directory.users and (issuer is None or len(snapshot.user_issuers) <= 1)
     return User(
         id=subject.id,
-        issuer=_text(stated, "issuer"),
+        issuer=issuer,
         roles=() if is_known else _texts(stated, "roles") or (),
         amr=_texts(stated, "amr"),
         acr=_text(stated, "acr"),

@@ -132,6 +132,24 @@ def test_roles_are_the_directorys_where_it_knows_the_user(world):
     assert world.ask(STOREFRONT, other, "read", "order:o1").decision is True
 
 
+def test_an_id_of_another_issuer_is_not_the_directorys(world):
+    issuers = """users:
+  issuers:
+    - {issuer: "https://one.example", audience: a}
+    - {issuer: "https://two.example", audience: a}
+"""
+    several = World(POLICY + issuers)
+    for properties, decision in (
+        ({}, True),
+        ({"issuer": "https://two.example"}, False),
+        ({"issuer": "https://two.example", "roles": ["clerk"]}, True),
+    ):
+        ann = Entity(type="user", id="ann", properties=properties)
+        assert several.ask(STOREFRONT, ann, "read", "order:o1").decision is decision
+    gus = Entity(type="user", id="gus", properties={"issuer": "https://two.example", "roles": ["clerk"]})
+    assert world.ask(STOREFRONT, gus, "read", "order:o1").decision is False
+
+
 @pytest.mark.parametrize(
     ("subject", "resource", "decision"),
     [
