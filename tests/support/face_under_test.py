@@ -196,8 +196,11 @@ class FaceUnderTest:
             replay=MemoryReplayGuard(self.clock),
             snapshot=lambda: self.snapshot,
             feed=self.feed,
+            records=self.storage.records,
+            api_keys=self.api_keys,
             pool=self.pool,
             exchange_pool=self.pool,
+            authzen_pool=self.pool,
         )
         async with face_service(
             app,

@@ -24,7 +24,7 @@ from everyhop.api.problems import status_of
 from everyhop.core.errors import EveryhopError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from starlette.requests import Request
 
@@ -46,16 +46,23 @@ _TITLES: Final = {
 
 
 def oauth_app(
-    *, endpoints: Endpoints, discovery: Discovery, clients: OAuthEndpoints | None = None
+    *,
+    endpoints: Endpoints,
+    discovery: Discovery,
+    clients: OAuthEndpoints | None = None,
+    further: Sequence[Route] = (),
 ) -> Starlette:
-    """Return the ASGI app for ``oauth.sock``; without ``clients`` it only tells what is public."""
+    """Return the ASGI app for ``oauth.sock``; without ``clients`` it only tells what is public.
+
+    ``further`` are the routes of other doors behind the face; each answers its own errors.
+    """
     routes = [Route(path, discovery.jwks) for path in endpoints.paths(JWKS_PATH)]
     routes += [Route(path, discovery.oauth) for path in endpoints.well_known(OAUTH_WELL_KNOWN)]
     routes += [Route(path, discovery.openid) for path in endpoints.well_known(OIDC_WELL_KNOWN)]
     for path, answer in () if clients is None else _for_clients(clients):
         routes += [Route(full, answer, methods=["POST"]) for full in endpoints.paths(path)]
     return Starlette(
-        routes=routes,
+        routes=[*routes, *further],
         exception_handlers={
             EveryhopError: _on_everyhop_error,
             HTTPException: _on_http_exception,

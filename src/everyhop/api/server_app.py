@@ -16,6 +16,7 @@ from everyhop.auditlog import Kind, Order, Point, RecordFilter
 from everyhop.auditlog.query import MAX_PAGE
 from everyhop.authority import AuthorityKind
 from everyhop.authz import Engine
+from everyhop.control.authzen_record import explain_record, is_evaluation
 from everyhop.control.messages import (
     UNCHANGED,
     AgentReport,
@@ -245,7 +246,10 @@ class AdminDoor:
         record, *also = await self._control.decision(request.path_params["id"])
         answer: dict[str, object] = {"record": record, "explanation": None, "also": also}
         snapshot = await self._snapshot_under(record)
-        if snapshot is not None and record.target and record.caller:
+        if snapshot is not None and is_evaluation(record):
+            answer["text"], asked = explain_record(Engine(snapshot), record)
+            answer["explanation"] = None if asked is None else asked.to_dict()
+        elif snapshot is not None and record.target and record.caller:
             if record.method and record.path:
                 explanation = Engine(snapshot).explain(
                     caller=record.caller, target=record.target, method=record.method, path=record.path

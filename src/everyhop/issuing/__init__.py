@@ -23,11 +23,12 @@ from everyhop.issuing.ports import (
     TokenJournal,
     UserTokens,
 )
-from everyhop.issuing.requests import ADMIN, ExchangeRequest, Issued, MintRequest, TokenType
+from everyhop.issuing.requests import ADMIN, PDP_AUDIENCE, ExchangeRequest, Issued, MintRequest, TokenType
 from everyhop.issuing.service import TokenPorts, TokenService
 
 __all__ = [
     "ADMIN",
+    "PDP_AUDIENCE",
     "ExchangeRequest",
     "GrantRefused",
     "Issued",

@@ -8,6 +8,7 @@ from typing import Final
 
 from everyhop.issuing.errors import GrantRefused, OAuthError
 from everyhop.issuing.policy_view import Granted, PolicyView
+from everyhop.issuing.requests import PDP_AUDIENCE
 from everyhop.tokens.claims import is_digest
 
 MAX_SCOPES: Final = 256
@@ -37,6 +38,9 @@ def granted_to(policy: PolicyView, caller: str, target: str, operation: str | No
 
 def _granted_to(policy: PolicyView, caller: str, target: str, operation: str | None) -> Granted:
     service = service_named(policy, caller)
+    if target == PDP_AUDIENCE and operation is None:
+        # Whom the policy declares may ask the decision point; what about, is decided there.
+        return Granted(audience=PDP_AUDIENCE, scope=frozenset())
     if not policy.declares(target):
         raise GrantRefused(OAuthError.INVALID_TARGET, f"the policy declares no service {target[:80]!r}")
     granted = policy.granted(service, target)

@@ -12,6 +12,9 @@ from typing import Final
 ADMIN: Final = "admin"
 """Who asks when it is the owner of the state directory, not a workload."""
 
+PDP_AUDIENCE: Final = "urn:everyhop:authzen"
+"""Audience of tokens for the decision point's AuthZEN endpoints; no service can be named so."""
+
 
 class TokenType(StrEnum):
     """Types of tokens as RFC 8693 section 3 and the transaction tokens draft name them; API keys are ours."""

@@ -46,6 +46,7 @@ from everyhop.jose.encoding import encode_base64url
 from everyhop.tokens import TxnClaims, access_claims
 from everyhop.tokens.access import AccessToken
 from everyhop.tokens.codes import TokenCode
+from everyhop.tokens.expectation import Expectation, check
 from everyhop.tokens.transaction import TRANSACTION_TYPE, TxnToken
 
 _ID_BYTES: Final = 16
@@ -224,6 +225,17 @@ class TokenService:
         if found is None or not may_inspect(found, asker, self._policy()):
             return dict(INACTIVE)
         return describe(found)
+
+    def accept(self, token: str, expected: Expectation) -> AccessToken:
+        """Return an access token that was presented to this server itself, if it is good for the call.
+
+        Raises TokenError for every other one, Unavailable when the keys cannot be read.
+        """
+        now = self._clock.now()
+        view = self._views.recent(now)
+        found = verified_access(token, view, self.settings, now)
+        check(found, expected, view.revocations)
+        return found
 
     def revoke(self, token: str, *, asker: str) -> bool:
         """Take a token back (RFC 7009); a transaction token takes its whole transaction with it.

@@ -182,5 +182,6 @@ def describe(layout: StateLayout, settings: Settings) -> dict[str, str]:
         "api": local,
         "issuer": issuer_of(layout, settings),
         "jwks": local + "/jwks",
+        "authzen": local,
         "token": local + "/oauth/token",
     }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What answers behind the server's face, composed: discovery for everybody, OAuth for the services of the policy."""
+"""What answers behind the server's face, composed: discovery for everybody, OAuth and AuthZEN for those known."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ import asyncio
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from everyhop.api.authzen_app import AuthzenDoor, base_urls
+from everyhop.api.authzen_clients import Peps
 from everyhop.api.oauth_app import oauth_app
 from everyhop.api.oauth_clients import Clients
 from everyhop.api.oauth_discovery import TOKEN_PATH, Discovery, Endpoints
 from everyhop.api.oauth_endpoints import OAuthEndpoints
 from everyhop.api.oauth_refusals import RefusalLog
+from everyhop.authzen import PageTokens
+from everyhop.authzen.paging import KEY_BYTES
+from everyhop.control.authzen_point import DecisionPoints
+from everyhop.control.decision_journal import DecisionJournal
 from everyhop.core.errors import SvidError, Unavailable
+from everyhop.core.secret import Secret
 from everyhop.runtime.face import face_url, issuer_of
-from everyhop.runtime.system import SystemClock
+from everyhop.runtime.system import SystemClock, SystemEntropy
 from everyhop.spiffe.bundle import decode_bundle
 from everyhop.spiffe.ids import TrustDomain
 from everyhop.spiffe.jwt_svid import validate_jwt_svid
@@ -26,6 +33,8 @@ if TYPE_CHECKING:
 
     from starlette.applications import Starlette
 
+    from everyhop.apikeys import ApiKeys
+    from everyhop.auditlog import RecordStore
     from everyhop.control.feed import Feed
     from everyhop.issuing import TokenJournal, TokenService
     from everyhop.policy.model import Snapshot
@@ -88,20 +97,39 @@ def oauth_door(
     replay: ReplayGuard,
     snapshot: Callable[[], Snapshot],
     feed: Feed,
+    records: RecordStore,
+    api_keys: ApiKeys,
     pool: Executor,
     exchange_pool: Executor,
+    authzen_pool: Executor,
 ) -> Starlette:
     """Return the app for :func:`everyhop.runtime.face_server.face_service`.
 
     ``pool`` is for strangers alone, so that no number of them keeps agents waiting; an exchange may wait for
-    somebody else's issuer and has ``exchange_pool``.
+    somebody else's issuer and has ``exchange_pool``, questions to the decision point have ``authzen_pool``.
     """
-    clock = SystemClock()
+    clock, entropy = SystemClock(), SystemEntropy()
     endpoints = Endpoints(issuer=issuer_of(layout, settings), local=face_url(layout, settings))
     registry = PolicyClients(
         trust_domain=trust_domain, snapshot=snapshot, bundle=lambda: _bundle_of(feed, trust_domain)
     )
     work = _worker(pool)
+    refusals = RefusalLog(journal, clock)
+    authzen = AuthzenDoor(
+        peps=Peps(service_of=registry.service_of, tokens=tokens, keys=api_keys, clock=clock, replay=replay),
+        sessions=DecisionPoints(
+            snapshot=snapshot,
+            journal=DecisionJournal(records, entropy=entropy, prefix="authzen"),
+            clock=clock,
+            entropy=entropy,
+        ).open,
+        tokens=PageTokens(Secret(entropy.token_bytes(KEY_BYTES))),
+        refusals=refusals,
+        endpoints=endpoints,
+        names=base_urls(endpoints.local, ("localhost", *settings.api_names)),
+        clock=clock,
+        work=_worker(authzen_pool),
+    )
     return oauth_app(
         endpoints=endpoints,
         discovery=Discovery(
@@ -117,12 +145,13 @@ def oauth_door(
                 replay=replay,
                 audiences=endpoints.urls("") | endpoints.urls(TOKEN_PATH),
             ),
-            refusals=RefusalLog(journal, clock),
+            refusals=refusals,
             endpoints=endpoints,
             trust_domain=trust_domain.name,
             work=work,
             work_long=_worker(exchange_pool),
         ),
+        further=authzen.routes(),
     )
 
 

@@ -134,6 +134,7 @@ def _oauth_door(
     *,
     pool: Executor,
     exchange_pool: Executor,
+    authzen_pool: Executor,
 ) -> Starlette:
     return oauth_door(
         layout,
@@ -144,8 +145,11 @@ def _oauth_door(
         replay=replay_guard(settings, SystemClock()),
         snapshot=lambda: control.snapshot,
         feed=control.feed,
+        records=storage.records,
+        api_keys=control.tokens.works.api_keys,
         pool=pool,
         exchange_pool=exchange_pool,
+        authzen_pool=authzen_pool,
     )
 
 
@@ -172,7 +176,17 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
         control = _control_plane(storage, layout, settings, authority, pool=pool, exchange_pool=exchange_pool)
         await control.start(source)
         strangers = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="oauth"))
-        door = _oauth_door(control, storage, layout, settings, pool=strangers, exchange_pool=exchange_pool)
+        # Of its own too, so that a long search keeps nobody from his token.
+        peps = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="authzen"))
+        door = _oauth_door(
+            control,
+            storage,
+            layout,
+            settings,
+            pool=strangers,
+            exchange_pool=exchange_pool,
+            authzen_pool=peps,
+        )
         await stack.enter_async_context(
             face_service(
                 door,

@@ -8,8 +8,8 @@ import jwt
 import pytest
 from tests.support.issuer import ISSUER, JKT, OTHER_X5T, POLICY, X5T, spiffe
 
-from everyhop.core.errors import SettingsError
-from everyhop.issuing import GrantRefused, MintRequest, OAuthError
+from everyhop.core.errors import SettingsError, TokenError
+from everyhop.issuing import PDP_AUDIENCE, GrantRefused, MintRequest, OAuthError
 from everyhop.issuing.model import IssuingSettings
 from everyhop.jose import Algorithm
 from everyhop.tokens import Expectation, StaticKeys, TokenVerifier, parse_jwks
@@ -219,3 +219,41 @@ def test_settings_that_are_refused(wrong):
 def test_a_token_for_one_operation_alone_may_always_be_asked_for(issuer):
     claims = claims_of(issuer.mint(operation="list").token)
     assert (claims["aud"], claims["scope"]) == ("payments#list", "payments.list")
+
+
+# --- the decision point as audience
+
+
+@pytest.mark.parametrize(
+    ("asked", "error"),
+    [
+        ({"caller": "stranger"}, OAuthError.ACCESS_DENIED),
+        ({"operation": "list"}, OAuthError.INVALID_TARGET),
+        ({"scope": ["list"]}, OAuthError.INVALID_SCOPE),
+        ({"target": "urn:everyhop:authzen:x"}, OAuthError.INVALID_TARGET),
+        ({"x5t": None}, OAuthError.INVALID_REQUEST),
+    ],
+)
+def test_a_token_for_the_decision_point_is_of_a_declared_service_and_bound(issuer, asked, error):
+    with pytest.raises(GrantRefused) as caught:
+        issuer.mint(**{"target": PDP_AUDIENCE, **asked})
+    assert caught.value.error is error
+
+
+def test_every_service_may_have_a_token_for_the_decision_point(issuer):
+    for caller in ("orders", "vault"):
+        issued = issuer.mint(caller=caller, target=PDP_AUDIENCE)
+        assert (issued.audience, issued.scope) == (PDP_AUDIENCE, frozenset())
+        expected = Expectation(audience=PDP_AUDIENCE, peer=spiffe(caller), x5t=X5T)
+        assert issuer.service.accept(issued.token, expected).client_id == spiffe(caller)
+        for wrong in (
+            Expectation(audience="payments", peer=spiffe(caller), x5t=X5T),
+            Expectation(audience=PDP_AUDIENCE, peer=spiffe("payments"), x5t=X5T),
+            Expectation(audience=PDP_AUDIENCE, peer=spiffe(caller), x5t=OTHER_X5T),
+            Expectation(audience=PDP_AUDIENCE),
+        ):
+            with pytest.raises(TokenError):
+                issuer.service.accept(issued.token, wrong)
+        issuer.service.revoke(issued.token, asker=spiffe(caller))
+        with pytest.raises(TokenError):
+            issuer.service.accept(issued.token, expected)

@@ -61,7 +61,9 @@ def _print(args: argparse.Namespace, record: dict[str, Any]) -> None:
     )
     caller = (record.get("caller") or "-").rpartition("/")[2]
     why = " ".join(str(part) for part in (record.get("reason"), record.get("rule")) if part)
-    rest = f"{caller} -> {record.get('target') or '-'} {call}  {why}  {record['id']}"
+    via = (record.get("detail") or {}).get("via")  # asked about, not called
+    asked = f" (asked over {via})" if via else ""
+    rest = f"{caller} -> {record.get('target') or '-'} {call}{asked}  {why}  {record['id']}"
     print(f"{record['time'][11:23]} {mark} {printable(rest)}", flush=True)
 
 
