@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes
 
-from everyhop.control.credentials import Passed, Shown
+from everyhop.control.credentials import Passed
+from everyhop.control.deciding import FactsDenied, Shown
+from everyhop.core.decision import Reason
 from everyhop.core.errors import EveryhopError, InputError, TokenError, Unavailable
+from everyhop.dataplane import _names as names
 from everyhop.sdk.headers import Headers, MalformedCredentialError, bearer_token, txn_token
 from everyhop.tokens.codes import TokenCode, challenge, status_of
 from everyhop.wire.ext_authz import CHECK, OVERWRITE, CheckRequest, CheckResponse
@@ -25,8 +28,11 @@ from everyhop.x509.certificates import certificates_from_pem
 from everyhop.x509.thumbprint import x5t_s256
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from everyhop.agent import Launch, LaunchRegistry
     from everyhop.control.credentials import Credentials
+    from everyhop.control.deciding import Why
     from everyhop.wire.ext_authz import AttributeContext
 
 log = logging.getLogger(__name__)
@@ -43,7 +49,7 @@ UNAVAILABLE: Final = 503
 _PERMISSION_DENIED: Final = 7  # google.rpc.Code
 _LIMITS: Final = Limits(streams_per_connection=1024, resets_per_connection=1_000_000)
 _MAX_DECISION: Final = 64
-_TITLES: Final = {401: "Unauthorized", 403: "Forbidden", 503: "Service Unavailable"}
+_TITLES: Final = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 503: "Service Unavailable"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,7 @@ class _Question:
 
     attributes: AttributeContext
     headers: Headers
+    fields: Mapping[str, tuple[bytes, ...]]
     decision: str
 
     @classmethod
@@ -60,7 +67,12 @@ class _Question:
         fields = [(field.key, field.raw_value or field.value) for field in http.header_map.headers]
         decisions = [value for name, value in fields if name.lower() == DECISION]
         decision = decisions[0][:_MAX_DECISION].decode("ascii", "replace") if len(decisions) == 1 else ""
-        return cls(request.attributes, Headers(fields), decision if decision.isprintable() else "")
+        lines: dict[str, tuple[bytes, ...]] = {}
+        for name, value in fields:
+            key = name.lower().decode("latin-1")
+            lines[key] = (*lines.get(key, ()), value)
+        decision = decision if decision.isprintable() else ""
+        return cls(request.attributes, Headers(fields), lines, decision)
 
     @property
     def operation(self) -> str:
@@ -73,7 +85,8 @@ class _Question:
 
     def shown(self, caller: str) -> Shown:
         """Return what the call shows; raises TokenError for a credential that has more than one reading."""
-        query = self.attributes.request.http.path.partition(b"?")[2]
+        http = self.attributes.request.http
+        query = http.path.partition(b"?")[2]
         certificate = self.attributes.source.certificate
         try:
             return Shown(
@@ -83,6 +96,9 @@ class _Question:
                 token=bearer_token(self.headers, query),
                 txn=txn_token(self.headers),
                 source=self.attributes.source.address.socket_address.address or None,
+                method=_text(http.method),
+                path=_text(http.path),
+                fields=self.fields,
             )
         except MalformedCredentialError as error:
             raise TokenError(TokenCode.TOKEN_MALFORMED, str(error)) from error
@@ -118,6 +134,10 @@ class ExternalAuthorization:
             code = error.token_code
             _tell(logging.INFO, launch, point, question, f"{code}: {error.message}")
             return denied(status_of(code), code, question.decision, authenticate=challenge(code))
+        except FactsDenied as error:
+            _tell(logging.INFO, launch, point, question, error.message)
+            status = 400 if error.why.decision.reason is Reason.AMBIGUOUS_PATH else 403
+            return denied(status, error.code, question.decision, why=error.why)
         except EveryhopError as error:
             _tell(logging.WARNING, launch, point, question, error.message)
         except TimeoutError:
@@ -175,12 +195,19 @@ def passed(answer: Passed) -> CheckResponse:
         metadata["headers"] = answer.headers
     if answer.user is not None:
         metadata["user"] = answer.user
+    if answer.why is not None:
+        metadata[names.WHY] = names.why(answer.why.decision, answer.why.facts)
     response.dynamic_metadata.update(metadata)
     return response
 
 
-def denied(status: int, code: str, decision: str, *, authenticate: str | None = None) -> CheckResponse:
-    """Return the message that refuses a call: problem+json with the code and the decision id, nothing else."""
+def denied(
+    status: int, code: str, decision: str, *, authenticate: str | None = None, why: Why | None = None
+) -> CheckResponse:
+    """Return the message that refuses a call: problem+json with the code and the decision id, nothing else.
+
+    ``why`` is for the record.
+    """
     response = CheckResponse()
     response.status.code = _PERMISSION_DENIED
     refusal = response.denied_response
@@ -194,8 +221,15 @@ def denied(status: int, code: str, decision: str, *, authenticate: str | None = 
     for name, value in headers.items():
         option = refusal.headers.add(append_action=OVERWRITE)
         option.header.key, option.header.value = name.encode(), value.encode("ascii")
-    response.dynamic_metadata.update({"code": code, "title": title})
+    metadata = {"code": code, "title": title}
+    if why is not None:
+        metadata[names.WHY] = names.why(why.decision, why.facts)
+    response.dynamic_metadata.update(metadata)
     return response
+
+
+def _text(value: bytes | str) -> str:
+    return value if isinstance(value, str) else value.decode("latin-1")
 
 
 def _tell(level: int, launch: Launch, point: str, question: _Question, reason: str) -> None:

@@ -9,13 +9,16 @@ from everyhop.authz.checks import TestResult, resolve_caller, run_tests
 from everyhop.authz.engine import Engine
 from everyhop.authz.explanation import Cited, Difference, Edit, Explanation, Suggestion
 from everyhop.authz.paths import AmbiguousPath, CleanPath, PathFlaw, classify_path
+from everyhop.authz.permissions import Permissions
 from everyhop.authz.requirements import Grants, Requirement
 from everyhop.authz.table import OperationEntry, ServiceTable, Verdict, reachable_targets, service_table
+from everyhop.policy.facts import Context, Resource, User
 
 __all__ = [
     "AmbiguousPath",
     "Cited",
     "CleanPath",
+    "Context",
     "Difference",
     "Edit",
     "Engine",
@@ -23,10 +26,13 @@ __all__ = [
     "Grants",
     "OperationEntry",
     "PathFlaw",
+    "Permissions",
     "Requirement",
+    "Resource",
     "ServiceTable",
     "Suggestion",
     "TestResult",
+    "User",
     "Verdict",
     "classify_path",
     "reachable_targets",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from everyhop.authz.explanation import Edit, Suggestion
 from everyhop.core.errors import InputError
-from everyhop.policy.access import TCP
+from everyhop.policy.access import TCP, is_plain
 from everyhop.policy.model import Route, RuleEffect
 from everyhop.policy.routes import guarded_characters, overlaps, parse_route
 
@@ -51,7 +51,7 @@ def suggest_door(
             span=target.span,
         )
     ]
-    allowed = [rule for rule in covering if rule.effect is RuleEffect.ALLOW]
+    allowed = [rule for rule in covering if rule.effect is RuleEffect.ALLOW and is_plain(rule, snapshot)]
     if not any(_names(rule.callers, caller.name) for rule in allowed):
         edits.append(_allow_edit(snapshot, caller.name, target.name, name))
     return Suggestion(edits=tuple(edits), also_opens=_others(snapshot, allowed, caller.name))

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from everyhop.authz.engine import Engine
 from everyhop.core.errors import NotFound
+from everyhop.core.names import nearest
 from everyhop.core.problems import Problem
+from everyhop.policy.facts import NOTHING_KNOWN
 from everyhop.policy.model import OUTSIDE
-from everyhop.policy.names import nearest
 from everyhop.spiffe.ids import SpiffeId
 
 if TYPE_CHECKING:
@@ -58,9 +59,15 @@ def run_tests(snapshot: Snapshot, engine: Engine | None = None) -> list[TestResu
     for index, test in enumerate(snapshot.tests):
         caller = resolve_caller(snapshot, test.caller)
         if test.method is None or test.path is None:
-            decision = engine.decide_tcp(caller=caller, target=test.target)
+            decision = engine.decide_tcp(caller=caller, target=test.target, context=test.context)
         else:
-            decision = engine.decide(caller=caller, target=test.target, method=test.method, path=test.path)
+            decision = engine.decide(
+                caller=caller,
+                target=test.target,
+                method=test.method,
+                path=test.path,
+                context=None if test.context == NOTHING_KNOWN else test.context,
+            )
         results.append(TestResult(index=index, test=test, decision=decision))
     return results
 

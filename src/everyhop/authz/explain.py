@@ -6,45 +6,97 @@ This is for people who ask afterwards, so it scans; nothing here is on the path 
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, assert_never
 
+from everyhop.authz._explain_facts import cite, explain_facts
 from everyhop.authz._suggest import suggest_door, suggest_rule
 from everyhop.authz.explanation import Cited, Difference, Explanation
 from everyhop.authz.paths import CleanPath, classify_path
 from everyhop.authz.requirements import requirement_of
 from everyhop.core.decision import Reason
 from everyhop.core.errors import InputError
+from everyhop.core.names import nearest
 from everyhop.policy.access import TCP, AccessIndex
 from everyhop.policy.model import OUTSIDE, RuleEffect, SegmentKind, UserMode
-from everyhop.policy.names import nearest
 from everyhop.policy.routes import guarded_characters
 from everyhop.spiffe.ids import SpiffeId
 
 if TYPE_CHECKING:
+    from everyhop.authz.engine import Engine
+    from everyhop.authz.facts import Call
+    from everyhop.conditions import Clause
     from everyhop.core.decision import Decision
+    from everyhop.policy.facts import Context
     from everyhop.policy.model import Route, Rule, Service, Snapshot
 
 
-def explain_http(snapshot: Snapshot, decision: Decision, *, method: str, path: str) -> Explanation:
-    """Explain a decision that :meth:`Engine.decide` made for this method and path under this snapshot."""
-    return _explain(snapshot, decision, f"{method} {path}", method, path.partition("?")[0])
+def explain_http(
+    engine: Engine, decision: Decision, *, method: str, path: str, context: Context | None = None
+) -> Explanation:
+    """Explain a decision that :meth:`Engine.decide` made for this method and path, under these facts."""
+    asked = _Asked(engine, f"{method} {path}", method, path, context)
+    return _explain(asked, decision)
 
 
-def explain_tcp(snapshot: Snapshot, decision: Decision) -> Explanation:
-    """Explain a decision that :meth:`Engine.decide_tcp` made under this snapshot."""
-    return _explain(snapshot, decision, TCP, "", "")
+def explain_tcp(engine: Engine, decision: Decision, *, context: Context | None = None) -> Explanation:
+    """Explain a decision that :meth:`Engine.decide_tcp` made."""
+    return _explain(_Asked(engine, TCP, None, None, context), decision)
 
 
-def _explain(snapshot: Snapshot, decision: Decision, call: str, method: str, path: str) -> Explanation:
+def explain_door(engine: Engine, decision: Decision, *, context: Context | None = None) -> Explanation:
+    """Explain a decision that :meth:`Engine.decide_door` made at an operation."""
+    return _explain(_Asked(engine, str(decision.operation), None, None, context), decision)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What was asked: the call in words, its method and raw path (None for a door), and the facts."""
+
+    engine: Engine
+    call: str
+    method: str | None
+    path: str | None
+    context: Context | None
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.engine.snapshot
+
+    @property
+    def bare_path(self) -> str:
+        return (self.path or "").partition("?")[0]
+
+
+def _explain(asked: _Asked, decision: Decision) -> Explanation:
+    found = _explain_reason(asked, decision)
+    if decision.would is None:
+        return found
+    other = decision.would
+    rule = f" by {other.rule}" if other.rule else ""
+    note = f"in shadow: what is only watched would {other.effect} it{rule} [{other.reason}]"
+    return replace(found, notes=(*found.notes, note))
+
+
+def _explain_reason(asked: _Asked, decision: Decision) -> Explanation:
+    snapshot, call = asked.snapshot, asked.call
     match decision.reason:
         case Reason.ALLOWED | Reason.DENIED_BY_RULE | Reason.PROBE:
-            return _by_rule(snapshot, decision, call)
+            return _by_rule(asked, decision)
         case Reason.NO_RULE:
             return _no_rule(snapshot, decision, call)
+        case (
+            Reason.CONDITION_FALSE | Reason.CONDITION_ERROR | Reason.USER_REQUIRED | Reason.USER_NOT_PERMITTED
+        ):
+            return explain_facts(asked.engine, decision, _door(decision, call), _call(asked, decision))
+        case Reason.SHADOWED:
+            who = _who(snapshot, decision.caller)
+            summary = f"{who} is let through to {decision.target}: the policy is only watched there"
+            return Explanation(decision=decision, summary=summary)
         case Reason.UNKNOWN_OPERATION:
-            return _unknown_operation(snapshot, decision, method, path)
+            return _unknown_operation(snapshot, decision, asked.method or "", asked.bare_path)
         case Reason.AMBIGUOUS_PATH:
-            return _ambiguous(snapshot, decision, path)
+            return _ambiguous(snapshot, decision, asked.bare_path)
         case Reason.UNKNOWN_CALLER:
             return _unknown_caller(snapshot, decision)
         case Reason.UNKNOWN_SERVICE:
@@ -61,6 +113,13 @@ def _explain(snapshot: Snapshot, decision: Decision, call: str, method: str, pat
             assert_never(decision.reason)
 
 
+def _call(asked: _Asked, decision: Decision) -> Call:
+    """Return the call at the door that the decision names."""
+    door = asked.engine.door(decision.target, str(decision.operation))
+    assert door is not None  # noqa: S101  # these reasons are given at a door only
+    return asked.engine.call(door, decision.caller, asked.context, asked.method, asked.path)
+
+
 def _who(snapshot: Snapshot, caller: str) -> str:
     owner = snapshot.service_of(caller)
     return owner.name if owner else caller
@@ -72,7 +131,8 @@ def _door(decision: Decision, call: str) -> str:
     return f"call {decision.operation} ({call}) on {decision.target}"
 
 
-def _by_rule(snapshot: Snapshot, decision: Decision, call: str) -> Explanation:
+def _by_rule(asked: _Asked, decision: Decision) -> Explanation:
+    snapshot, call = asked.snapshot, asked.call
     who = _who(snapshot, decision.caller)
     if decision.reason is Reason.PROBE:
         service = snapshot.services[decision.target]
@@ -82,7 +142,8 @@ def _by_rule(snapshot: Snapshot, decision: Decision, call: str) -> Explanation:
             f"{who} may call the probe {probe.route} on {decision.target}, as every declared service may"
         )
         return Explanation(decision=decision, summary=summary, rule=cited)
-    rule = next(rule for rule in snapshot.rules if rule.id == decision.rule)
+    rule = asked.engine.rule(str(decision.rule))
+    assert rule is not None  # noqa: S101  # these reasons name a rule
     verb = "may" if decision.is_allowed else "may not"
     summary = f"{who} {verb} {_door(decision, call)}"
     notes = (
@@ -90,7 +151,13 @@ def _by_rule(snapshot: Snapshot, decision: Decision, call: str) -> Explanation:
         if decision.is_allowed
         else ("deny beats allow: no further rule can open this; only changing this one can",)
     )
-    return Explanation(decision=decision, summary=summary, rule=_cite(rule), notes=notes)
+    clauses: tuple[Clause, ...] = ()
+    if rule.condition is not None:
+        values = asked.engine.facts.values(rule.condition, _call(asked, decision))
+        clauses = rule.condition.explain(values)
+        if not decision.is_allowed:
+            notes = ("deny beats allow: as long as its condition holds, no further rule can open this",)
+    return Explanation(decision=decision, summary=summary, rule=cite(rule), clauses=clauses, notes=notes)
 
 
 def _carries(snapshot: Snapshot, decision: Decision) -> tuple[str, ...]:
@@ -125,7 +192,7 @@ def _no_rule(snapshot: Snapshot, decision: Decision, call: str) -> Explanation:
     return Explanation(
         decision=decision,
         summary=f"no rule lets {who} {_door(decision, call)}",
-        nearest=_cite(best[1]) if best else None,
+        nearest=cite(best[1]) if best else None,
         differences=best[2] if best else (),
         suggestion=suggest_rule(snapshot, who, target, operation),
     )
@@ -257,14 +324,6 @@ def _unknown_caller(snapshot: Snapshot, decision: Decision) -> Explanation:
 
 def _list(names: frozenset[str]) -> str:
     return " or ".join(sorted(names))
-
-
-def _cite(rule: Rule) -> Cited:
-    callers = "any" if rule.callers is None else ", ".join(sorted(rule.callers))
-    targets = "any" if rule.targets is None else ", ".join(sorted(rule.targets))
-    doors = "" if rule.operations is None else ": " + ", ".join(sorted(rule.operations))
-    text = f"{rule.effect} from {callers} to {targets}{doors}"
-    return Cited(id=rule.id, text=text, span=rule.span, reason=rule.reason)
 
 
 def _cite_service(service: Service) -> Cited:

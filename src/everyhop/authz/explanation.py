@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from everyhop.conditions import Clause
     from everyhop.core.decision import Decision
     from everyhop.core.problems import Span
 
@@ -83,7 +84,8 @@ class Explanation:
     """A decision with its why.
 
     ``rule`` is what decided (None where nothing matched), ``nearest`` what almost matched and
-    ``differences`` what kept it from matching, ``notes`` are further facts in whole sentences.
+    ``differences`` what kept it from matching; ``clauses`` are the parts of the condition of the rule that decided,
+    or came nearest, each with its value and what it saw; ``notes`` are further facts in whole sentences.
     """
 
     decision: Decision
@@ -91,8 +93,14 @@ class Explanation:
     rule: Cited | None = None
     nearest: Cited | None = None
     differences: tuple[Difference, ...] = ()
+    clauses: tuple[Clause, ...] = ()
     notes: tuple[str, ...] = ()
     suggestion: Suggestion | None = None
+
+    @property
+    def facts(self) -> str:
+        """Return what the clauses saw, on one line."""
+        return "; ".join(line for clause in self.clauses for line in _render_clause(clause))
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON object; keys are stable, more may be added."""
@@ -110,6 +118,14 @@ class Explanation:
             "cited": self.rule.to_dict() if self.rule else None,
             "nearest": self.nearest.to_dict() if self.nearest else None,
             "differences": [difference.to_dict() for difference in self.differences],
+            "clauses": [_clause(clause) for clause in self.clauses],
+            "would": None
+            if decision.would is None
+            else {
+                "decision": decision.would.effect.value,
+                "reason": decision.would.reason.value,
+                "rule": decision.would.rule,
+            },
             "notes": list(self.notes),
             "suggestion": self.suggestion.to_dict() if self.suggestion else None,
         }
@@ -124,10 +140,26 @@ class Explanation:
         if self.nearest:
             lines.append(f"  nearest: {self.nearest.id} at {self.nearest.span}: {self.nearest.text}")
         lines += [f"    {d.what}: {d.asked} is not {d.declared}" for d in self.differences]
+        lines += [f"    {line}" for clause in self.clauses for line in _render_clause(clause)]
         lines += [f"  {note}" for note in self.notes]
         if self.suggestion:
             lines += _render_suggestion(self.suggestion)
         return "\n".join(lines)
+
+
+def _clause(clause: Clause) -> dict[str, Any]:
+    return {
+        "text": clause.text,
+        "value": clause.truth.value,
+        "inputs": dict(clause.inputs),
+        "error": clause.error,
+    }
+
+
+def _render_clause(clause: Clause) -> list[str]:
+    seen = ", ".join(f"{name} = {value}" for name, value in clause.inputs.items())
+    error = f": {clause.error}" if clause.error else ""
+    return [f"{clause.truth.value.lower():<5} {clause.text}{f'  ({seen})' if seen else ''}{error}"]
 
 
 def _render_suggestion(suggestion: Suggestion) -> list[str]:

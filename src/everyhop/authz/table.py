@@ -6,9 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from everyhop.authz.engine import Door, judge
+from everyhop.authz.engine import Door
 from everyhop.authz.routing import RouteTrie
-from everyhop.core.decision import Effect
+from everyhop.core.decision import Effect, Reason
 from everyhop.core.errors import NotFound
 from everyhop.policy.access import TCP, AccessIndex
 from everyhop.policy.model import OUTSIDE, Operation, TokenMode, UserMode
@@ -17,7 +17,6 @@ from everyhop.policy.routes import guarded_characters, specificity
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from everyhop.core.decision import Reason
     from everyhop.policy.model import Service, Snapshot
 
 
@@ -25,13 +24,15 @@ if TYPE_CHECKING:
 class Verdict:
     """The answer for one caller at one door; ``rule`` is the id of the deciding rule, if there is one.
 
-    ``user`` says whether a call that is allowed is made for a user.
+    ``user`` says whether a call that is allowed is made for a user.  ``asks`` tells that facts of the call decide: it
+    is allowed so far, and whoever knows the facts has the last word.
     """
 
     effect: Effect
     reason: Reason
     rule: str | None
     user: UserMode = UserMode.NONE
+    asks: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,7 @@ class OperationEntry:
     def needs_context(self) -> bool:
         """Tell whether a call may carry more than a certificate that counts: a token, or a user."""
         return self.operation.token is not TokenMode.NONE or any(
-            verdict.user is not UserMode.NONE for verdict in self.verdicts.values()
+            verdict.asks or verdict.user is not UserMode.NONE for verdict in self.verdicts.values()
         )
 
 
@@ -64,6 +65,8 @@ class ServiceTable:
     match this path, templates too; a method that is missing there is unknown at that path.
     ``templates``: every operation whose route has a parameter, so ordered that the first one with the
     method that matches a path (which is not in ``literal_index``) is the one it belongs to.
+    ``chosen_headers``: those that conditions may read.  ``watched``: the SPIFFE IDs of callers on whose way here the
+    policy is only watched, so that operations which it does not know pass too.
     """
 
     service: Service
@@ -72,6 +75,8 @@ class ServiceTable:
     tcp_verdicts: Mapping[str, Verdict] | None
     literal_index: Mapping[str, Mapping[str, Operation]]
     templates: tuple[Operation, ...]
+    chosen_headers: tuple[str, ...] = ()
+    watched: frozenset[str] = frozenset()
 
     @property
     def needs_context(self) -> bool:
@@ -107,7 +112,9 @@ def service_table(snapshot: Snapshot, name: str, *, index: AccessIndex | None = 
     index = index or AccessIndex(snapshot)
     entries = tuple(
         _entry(
-            snapshot, Door(name, operation.name, index.of(name, operation.name), is_probe=is_probe), operation
+            snapshot,
+            Door(service, operation.name, index.of(name, operation.name), is_probe=is_probe),
+            operation,
         )
         for operations, is_probe in ((service.operations, False), (service.probes, True))
         for operation in operations
@@ -115,7 +122,7 @@ def service_table(snapshot: Snapshot, name: str, *, index: AccessIndex | None = 
     operations = tuple(entry.operation for entry in entries)
     tcp = None
     if service.tcp is not None:
-        tcp = _verdicts(snapshot, Door(name, TCP, index.of(name, TCP), is_probe=False))
+        tcp = _verdicts(snapshot, Door(service, TCP, index.of(name, TCP), is_probe=False))
     return ServiceTable(
         service=service,
         guarded=guarded_characters(tuple(operation.route for operation in operations)),
@@ -128,11 +135,19 @@ def service_table(snapshot: Snapshot, name: str, *, index: AccessIndex | None = 
                 key=lambda o: (specificity(o.route), o.route.template, o.route.method),
             )
         ),
+        chosen_headers=snapshot.attributes.headers,
+        watched=frozenset(
+            str(caller.spiffe_id)
+            for caller in snapshot.services.values()
+            if snapshot.is_watched(caller.name, name)
+        )
+        if snapshot.has_shadow
+        else frozenset(),
     )
 
 
 def reachable_targets(snapshot: Snapshot, caller: str, *, index: AccessIndex | None = None) -> list[str]:
-    """Return the services, sorted, of which a caller may pass at least one door (probes count).
+    """Return the services, sorted, of which a caller may pass at least one door (probes count), or is only watched.
 
     ``caller`` is a SPIFFE ID in normal form or a service name; a stranger reaches nothing.
     """
@@ -141,7 +156,9 @@ def reachable_targets(snapshot: Snapshot, caller: str, *, index: AccessIndex | N
         return []
     index = index or AccessIndex(snapshot)
     return [
-        name for name, service in sorted(snapshot.services.items()) if _reaches(service, owner.name, index)
+        name
+        for name, service in sorted(snapshot.services.items())
+        if snapshot.is_watched(owner.name, name) or _reaches(service, owner.name, index)
     ]
 
 
@@ -160,18 +177,29 @@ def _entry(snapshot: Snapshot, door: Door, operation: Operation) -> OperationEnt
         operation=operation,
         is_probe=door.is_probe,
         verdicts=_verdicts(snapshot, door),
-        outside=_verdict(door, OUTSIDE),
+        outside=_verdict(snapshot, door, OUTSIDE),
     )
 
 
 def _verdicts(snapshot: Snapshot, door: Door) -> dict[str, Verdict]:
-    return {str(service.spiffe_id): _verdict(door, service.name) for service in snapshot.services.values()}
+    return {
+        str(service.spiffe_id): _verdict(snapshot, door, service.name)
+        for service in snapshot.services.values()
+    }
 
 
-def _verdict(door: Door, caller: str) -> Verdict:
-    effect, reason, rule = judge(door, caller)
-    user = door.access.user_mode(caller) if effect is Effect.ALLOW else UserMode.NONE
-    return Verdict(effect=effect, reason=reason, rule=rule, user=user)
+def _verdict(snapshot: Snapshot, door: Door, caller: str) -> Verdict:
+    outcome = door.cases_of(snapshot, caller).settled(with_facts=False)
+    user = door.access.user_mode(caller)
+    if outcome is None:
+        return Verdict(effect=Effect.ALLOW, reason=Reason.ALLOWED, rule=None, user=user, asks=True)
+    found = outcome.enforced
+    return Verdict(
+        effect=found.effect,
+        reason=found.reason,
+        rule=found.rule,
+        user=user if found.effect is Effect.ALLOW else UserMode.NONE,
+    )
 
 
 def _literal_index(operations: tuple[Operation, ...]) -> dict[str, dict[str, Operation]]:

@@ -16,8 +16,10 @@ from urllib.parse import quote
 
 from everyhop.agent import TokenWish
 from everyhop.apikeys.format import PREFIX, parse_key
+from everyhop.control.deciding import FactsDenied, Shown, Why, decide_call, facts_of_headers, user_of
 from everyhop.control.messages import ExchangeTokenRequest
 from everyhop.core.errors import AccessDenied, InputError, TokenError, Unavailable
+from everyhop.policy.facts import Context
 from everyhop.policy.model import OUTSIDE, TokenMode, UserMode
 from everyhop.tokens.codes import TokenCode
 from everyhop.tokens.expectation import Expectation
@@ -49,29 +51,18 @@ _PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F))).replace("%", "").replac
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """What a call shows: the verified peer (SPIFFE ID and certificate thumbprint) and the credentials as sent."""
-
-    caller: str
-    x5t: str | None
-    operation: str
-    token: str | None = field(default=None, repr=False)
-    txn: str | None = field(default=None, repr=False)
-    source: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Passed:
     """A call that may go on: headers to set and to remove.
 
     ``until`` (epoch seconds) is how long the same credentials need not be asked about again; None: each time.
-    ``user`` is for the record.
+    ``user`` is for the record; so is ``why``, where facts of the call decided.
     """
 
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     remove: tuple[str, ...] = ()
     until: int | None = None
     user: str | None = None
+    why: Why | None = None
 
 
 class Exchanger(Protocol):
@@ -135,17 +126,43 @@ class Credentials:
     async def ingress(self, service: str, shown: Shown) -> Passed:
         """Judge a call that the policy lets in: access token, user, single use, in this order."""
         needs = self._view_at(service).requirement(shown.caller, service, shown.operation)
+        view = self._view_at(service)
+        asks = view.asks(shown.caller, service, shown.operation)
         access = self._access(service, shown, needs)
-        user = self._user(shown, needs)
+        user = self._user(shown, needs, asks=asks)
+        why = None
+        if asks:
+            why, believes_user = self._decide(view, service, shown, user)
+            user = user if believes_user else None
         if needs.once and access is not None:
             await self._spend(access)
         ends = [token.expires_at for token in (access, user) if token is not None]
         return Passed(
             headers={} if user is None else user_headers(user),
             remove=() if user is not None else (TXN_HEADER, USER_HEADER, ROLES_HEADER),
-            until=None if needs.once or not ends else min(ends),
+            until=None if needs.once or asks or not ends else min(ends),
             user=None if user is None else user.subject,
+            why=why,
         )
+
+    def _decide(
+        self, view: PolicyView, service: str, shown: Shown, user: TxnToken | None
+    ) -> tuple[Why, bool]:
+        """Have the facts of a call decide; return why it may pass, and whether its user is believed.
+
+        Raises AccessDenied with the decision.  An API key's transaction is nobody: it has no user.
+        """
+        context = Context(
+            now=self._clock.now(),
+            user=None if user is None or not user.is_person else user_of(user),
+            headers=facts_of_headers(shown.fields, view.snapshot.attributes.headers),
+            source_ip=shown.source,
+        )
+        why = decide_call(view.engine, service, shown, context)
+        if not why.decision.is_allowed:
+            raise FactsDenied(why)
+        rule = view.engine.rule(why.decision.rule or "")
+        return why, rule is None or rule.user is not UserMode.NONE
 
     def _access(self, service: str, shown: Shown, needs: Requirement) -> AccessToken | None:
         if needs.token is TokenMode.NONE:
@@ -161,11 +178,12 @@ class Credentials:
             ),
         )
 
-    def _user(self, shown: Shown, needs: Requirement) -> TxnToken | None:
+    def _user(self, shown: Shown, needs: Requirement, *, asks: bool) -> TxnToken | None:
+        """Return the verified user; where facts decide, they decide about an absent one too."""
         if needs.user is UserMode.NONE:
             return None
         if shown.txn is None:
-            if needs.user is UserMode.REQUIRED:
+            if needs.user is UserMode.REQUIRED and not asks:
                 raise TokenError(TokenCode.USER_REQUIRED, "no Txn-Token")
             return None
         user = self._now()[1].transaction(shown.txn)
@@ -213,11 +231,17 @@ class Credentials:
         if (user.scope or not user.is_person) and f"{service}.{shown.operation}" not in user.scope:
             raise TokenError(TokenCode.INSUFFICIENT_SCOPE, "the credential is not for this operation")
         _demand_person(user, needs)
+        why, believes_user = None, needs.user is not UserMode.NONE
+        if view.asks(OUTSIDE, service, shown.operation):
+            why, believes_user = self._decide(view, service, shown, user)
         remove = (AUTHORIZATION,)
-        if needs.user is UserMode.NONE:
-            return Passed(remove=(*remove, TXN_HEADER, USER_HEADER, ROLES_HEADER), user=user.subject)
+        if not believes_user:
+            return Passed(remove=(*remove, TXN_HEADER, USER_HEADER, ROLES_HEADER), user=user.subject, why=why)
         return Passed(
-            headers={TXN_HEADER: exchanged.token, **user_headers(user)}, remove=remove, user=user.subject
+            headers={TXN_HEADER: exchanged.token, **user_headers(user)},
+            remove=remove,
+            user=user.subject,
+            why=why,
         )
 
     async def _exchange(self, view: PolicyView, service: str, shown: Shown) -> _Exchanged:

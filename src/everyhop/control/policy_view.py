@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from everyhop.agent import Audience
-from everyhop.authz import Grants, reachable_targets
+from everyhop.authz import Engine, Grants, reachable_targets
 from everyhop.authz.requirements import requirement_of
 from everyhop.core.errors import NotFound
 from everyhop.policy.access import AccessIndex
@@ -37,6 +37,20 @@ class PolicyView:
         """Return what tokens may say."""
         return Grants(self.snapshot, self.index)
 
+    @cached_property
+    def engine(self) -> Engine:
+        """Return what decides where facts count."""
+        return Engine(self.snapshot)
+
+    def asks(self, caller: str, target: str, operation: str) -> bool:
+        """Tell whether facts of a call decide; ``caller`` is a SPIFFE ID or ``outside``."""
+        if not self.index.of(target, operation).further:
+            return False
+        door, name = self.engine.door(target, operation), self.engine.name_of(caller)
+        if door is None or name is None:
+            return True
+        return door.cases_of(self.snapshot, name).settled(with_facts=False) is None
+
     def audiences(self, service: str) -> frozenset[Audience]:
         """Return the tokens that the calls of a service need; none for one that is not declared."""
         if service not in self._audiences:
@@ -59,11 +73,13 @@ class PolicyView:
         return self._reach[service]
 
     def checks_credentials(self, service: str) -> bool:
-        """Tell whether some call of a service may carry a token or a user that counts."""
+        """Tell whether some call of a service may carry a token, a user or another fact that counts."""
         declared = self.snapshot.services.get(service)
         return declared is not None and any(
-            operation.token is not TokenMode.NONE or self.index.of(service, operation.name).with_user
-            for operation in declared.operations
+            operation.token is not TokenMode.NONE
+            or self.index.of(service, operation.name).with_user
+            or self.index.of(service, operation.name).further
+            for operation in (*declared.operations, *declared.probes)
         )
 
     def requirement(self, caller: str, target: str, operation: str) -> Requirement:

@@ -30,6 +30,20 @@ class Reason(StrEnum):
     UNKNOWN_CALLER = "unknown-caller"  # not a service that this policy declares
     UNKNOWN_SERVICE = "unknown-service"  # the target is not declared
     WRONG_PROTOCOL = "wrong-protocol"  # an HTTP call to a tcp service, or the reverse
+    CONDITION_FALSE = "condition-false"  # a rule would allow it, but its condition does not hold
+    CONDITION_ERROR = "condition-error"  # a condition could not be evaluated, which denies
+    USER_REQUIRED = "user-required"  # a rule would allow it for a user, and there is none
+    USER_NOT_PERMITTED = "user-not-permitted"  # no role of the user grants this operation
+    SHADOWED = "shadowed"  # allowed only because the policy is only watched here
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Would:
+    """The decision that would have been made if what is only watched were in force."""
+
+    effect: Effect
+    reason: Reason
+    rule: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +53,8 @@ class Decision:
     ``caller`` is a SPIFFE ID as text, ``target`` a service name, ``operation`` its operation's name (or
     ``probes[N]``, or ``tcp``) where one was recognised, ``rule`` the id of the deciding rule
     (``allow[0]``, ``deny[2]``, ``services.orders.probes[0]``), ``snapshot`` the content hash under which
-    it was made (64 hex digits).
+    it was made (64 hex digits).  ``would`` is set where the policy in shadow would decide with
+    another effect.
     """
 
     effect: Effect
@@ -49,6 +64,7 @@ class Decision:
     operation: str | None
     rule: str | None
     snapshot: str
+    would: Would | None = None
 
     @property
     def is_allowed(self) -> bool:

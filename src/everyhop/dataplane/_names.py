@@ -5,12 +5,15 @@ A *verdict* is the name of the action that Envoy took: ``SNAPSHOT16|REASON|RULE`
 Envoy's dynamic metadata into the access log, so each line says under which snapshot, for which reason and by
 which rule it was truly decided.  Where the call needs credentials besides, the reason is followed by ``+`` and
 letters that say which: ``s`` a token for the service, ``o`` one for the operation, ``x`` single use, ``u`` a user
-may and ``U`` a user must be carried.
+may and ``U`` a user must be carried, ``c`` facts of the call that a condition or a role looks at.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from everyhop.core.decision import Decision
 
 SNAPSHOT_DIGITS: Final = 16
 NOTHING: Final = "-"
@@ -52,11 +55,22 @@ HEADERS: Final = "headers"
 SUBJECT: Final = "user"
 CODE: Final = "code"
 TITLE: Final = "title"
+WHY: Final = "why"
 
 
 def verdict(snapshot: str, reason: str, rule: str | None, needs: str = "") -> str:
     """Return the name of an action; ``needs`` holds the letters of what the call needs besides."""
     return f"{snapshot[:SNAPSHOT_DIGITS]}|{reason}{'+' if needs else ''}{needs}|{rule or NOTHING}"
+
+
+def why(decision: Decision, facts: str) -> str:
+    """Return what the record says of a decision that facts decided: ``REASON|RULE|WOULD|REASON|RULE|FACTS``.
+
+    The three in the middle are empty where nothing in shadow would decide otherwise; ``facts`` is text for people.
+    """
+    other = decision.would
+    would = ("", "", "") if other is None else (other.effect.value, other.reason.value, other.rule or NOTHING)
+    return "|".join((decision.reason.value, decision.rule or NOTHING, *would, facts))
 
 
 UPSTREAM: Final = "to-"

@@ -32,6 +32,7 @@ _REQUEST: Final = {
     "detail": "%RESPONSE_CODE_DETAILS%",
 }
 _CODE: Final = f"%DYNAMIC_METADATA({names.EXT_AUTHZ}:{names.CODE})%"
+_WHY: Final = f"%DYNAMIC_METADATA({names.EXT_AUTHZ}:{names.WHY})%"
 
 
 def ingress_log(sidecar: Sidecar) -> list[Json]:
@@ -45,6 +46,7 @@ def ingress_log(sidecar: Sidecar) -> list[Json]:
         "operation": _metadata("shadow_effective_policy_id"),
         "user": f"%REQ({names.USER_HEADER.upper()}):256%",
         "code": _CODE,
+        "why": _WHY,
         **_REQUEST,
         **_COMMON,
     }
@@ -63,6 +65,7 @@ def edge_log(sidecar: Sidecar) -> list[Json]:
         "operation": _metadata("shadow_effective_policy_id"),
         "user": f"%DYNAMIC_METADATA({names.EXT_AUTHZ}:{names.SUBJECT})%",
         "code": _CODE,
+        "why": _WHY,
         **_REQUEST,
         **_COMMON,
     }

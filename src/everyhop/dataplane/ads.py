@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from everyhop.agent.changes import Changes
 from everyhop.dataplane import _names as names
+from everyhop.dataplane._resources import type_url
 from everyhop.dataplane.configuration import CLUSTER, ENDPOINTS, FILTER, LISTENER, ROUTES
 from everyhop.dataplane.lanes import secrets_of_cluster
 from everyhop.wire.envoy_config import DeltaDiscoveryRequest, DeltaDiscoveryResponse
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _MAX_SHOWN: Final = 500
 _WILDCARD: Final = frozenset({CLUSTER, LISTENER})
+_ENABLING: Final = type_url("envoy.config.route.v3.FilterConfig").encode()
 # What is withdrawn is refused first; nothing refers to what is not there yet, or not there any more.
 _ORDER: Final = (FILTER, CLUSTER, ENDPOINTS, LISTENER, ROUTES)
 _REMOVAL_ORDER: Final = (LISTENER, CLUSTER)
@@ -44,6 +46,12 @@ _LINGER_SECONDS: Final = 5.0
 def _seconds_until_first(moments: Mapping[str, float]) -> float | None:
     """Return how long it is until the first of some moments of the loop's clock, None when there is none."""
     return max(0.0, min(moments.values()) - asyncio.get_running_loop().time()) if moments else None
+
+
+def _enables_checks(configuration: Configuration) -> bool:
+    """Tell whether the routes of the ingress have calls checked behind the policy's filter."""
+    routes = configuration.of(ROUTES).get(names.INGRESS)
+    return routes is not None and _ENABLING in routes.content
 
 
 @dataclass(slots=True)
@@ -198,6 +206,9 @@ class ConfigDiscovery:
     async def _push(self, stream: _Stream, configuration: Configuration) -> None:
         if configuration is not stream.pushed:
             stream.pushed, stream.rejected = configuration, False
+        if _enables_checks(configuration):
+            # What the new filters leave to the checks must not pass before the checks are there.
+            await self._send(stream, ROUTES, configuration, removed=[], without={names.EGRESS})
         for kind in _ORDER:
             if kind == LISTENER:
                 # What arrives is checked by the new policy at once; only what leaves may have to wait.

@@ -15,6 +15,7 @@ The agent checks (Envoy's external authorization), so the verdict on a token is 
   ``authorization``) and to remove, and as dynamic metadata ``until`` (seconds since 1970 as a number; without it
   the next call asks again) and ``headers`` (an object: those of the headers that later calls get while it is
   remembered; ``x-everyhop-*`` only).  The record takes the user from the header ``x-everyhop-user``.
+- Where facts of the call decided, either answer has as dynamic metadata ``why`` (:func:`everyhop.dataplane._names.why`).
 - An answer that refuses has status, headers (``www-authenticate``), and as dynamic metadata ``code`` and ``title``;
   the body is made here, so it is like every other refusal's.
 
@@ -32,14 +33,14 @@ from everyhop.dataplane.token_memory import LUA, no_memory
 from everyhop.policy.model import TokenMode, UserMode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from everyhop.authz.table import ServiceTable
     from everyhop.dataplane.model import Sidecar
     from everyhop.policy.model import Operation
 
 SHOWN_HEADERS: Final = ("authorization", "txn-token", "dpop")
-"""Besides these the agent is told ``x-everyhop-decision`` and Envoy's own."""
+"""Besides these, and those that the policy chooses for its conditions, the agent is told ``x-everyhop-decision`` and Envoy's own."""
 
 ENABLED: Final[Json] = typed("envoy.config.route.v3.FilterConfig", config={})
 _TIMEOUT: Final = 2.0
@@ -49,10 +50,14 @@ _LETTERS: Final = {TokenMode.SERVICE: "s", TokenMode.OPERATION: "o"}
 _USER_LETTERS: Final = {UserMode.OPTIONAL: "u", UserMode.REQUIRED: "U"}
 
 
-def needs_of(operation: Operation, user: UserMode) -> str:
-    """Return the letters of what a permitted call of an operation needs besides a certificate."""
+def needs_of(operation: Operation, user: UserMode, *, asks: bool = False) -> str:
+    """Return the letters of what a permitted call of an operation needs besides a certificate.
+
+    ``asks`` tells that facts of the call have the last word, which only the agent knows.
+    """
     token = _LETTERS.get(operation.token, "")
-    return token + ("x" if token and operation.once else "") + _USER_LETTERS.get(user, "")
+    once = "x" if token and operation.once else ""
+    return token + once + _USER_LETTERS.get(user, "") + ("c" if asks else "")
 
 
 def takes_users(table: ServiceTable) -> bool:
@@ -60,9 +65,17 @@ def takes_users(table: ServiceTable) -> bool:
     return any(v.user is not UserMode.NONE for entry in table.entries for v in entry.verdicts.values())
 
 
-def ingress_checks(sidecar: Sidecar) -> list[Json]:
-    """Return the filters of an ingress behind the policy's; they rest until the route table enables them."""
-    return [_memory(), _asking(sidecar, names.INGRESS, disabled=True)]
+def shown_headers(chosen: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the fields that the agent is shown; ``chosen`` are those that conditions read."""
+    return (*SHOWN_HEADERS, *chosen, names.DECISION_HEADER)
+
+
+def ingress_checks(sidecar: Sidecar, chosen: Sequence[str]) -> list[Json]:
+    """Return the filters of an ingress behind the policy's; they rest until the route table enables them.
+
+    ``chosen`` are the headers that conditions read.
+    """
+    return [_memory(), _asking(sidecar, names.INGRESS, disabled=True, chosen=chosen)]
 
 
 def enabled_checks() -> Json:
@@ -81,9 +94,9 @@ def fetched_token(target: str, operation: str, generation: str) -> Json:
     return {names.CHECKS: typed(_PER_ROUTE, check_settings={"context_extensions": extensions})}
 
 
-def edge_check(sidecar: Sidecar) -> Json:
+def edge_check(sidecar: Sidecar, chosen: Sequence[str]) -> Json:
     """Return the filter of an edge, where every call shows a credential."""
-    return _asking(sidecar, names.EDGE, disabled=False)
+    return _asking(sidecar, names.EDGE, disabled=False, chosen=chosen)
 
 
 def _memory() -> Json:
@@ -98,7 +111,7 @@ def _memory() -> Json:
     }
 
 
-def _asking(sidecar: Sidecar, point: str, *, disabled: bool) -> Json:
+def _asking(sidecar: Sidecar, point: str, *, disabled: bool, chosen: Sequence[str] = ()) -> Json:
     remembered: Mapping[str, Any] = {}
     if point == names.INGRESS:
         matcher = {
@@ -108,7 +121,7 @@ def _asking(sidecar: Sidecar, point: str, *, disabled: bool) -> Json:
             "invert": True,
         }
         remembered = {"filter_enabled_metadata": matcher}
-    shown = [{"exact": name} for name in (*SHOWN_HEADERS, names.DECISION_HEADER)]
+    shown = [{"exact": name} for name in shown_headers(chosen)]
     metadata = [("x-everyhop-instance", sidecar.instance), ("x-everyhop-point", point)]
     asking = extension(
         names.CHECKS,

@@ -101,11 +101,19 @@ def http_authorization(snapshot: Snapshot, table: ServiceTable) -> Json:
         matcher=_Compiler(
             table,
             ambiguous=refused[Reason.AMBIGUOUS_PATH],
-            unknown=refused[Reason.UNKNOWN_OPERATION],
+            unknown=_unknown(snapshot, table, refused[Reason.UNKNOWN_OPERATION]),
             leaves=enforced,
         ).matcher(),
         shadow_matcher=_named(snapshot, lambda mark: _operations(table, mark)),
     )
+
+
+def _unknown(snapshot: Snapshot, table: ServiceTable, refused: Json) -> Json:
+    """Return what happens to an operation that the policy does not know: it passes where that is only watched."""
+    if not table.watched:
+        return refused
+    passed = _action(names.verdict(snapshot.hash, Reason.SHADOWED, None), allow=True)
+    return _by_value(_CALLER, dict.fromkeys(sorted(table.watched), passed), refused)
 
 
 def edge_authorization(snapshot: Snapshot, table: ServiceTable) -> Json:
@@ -196,8 +204,13 @@ def _callers(snapshot: Snapshot, entry: OperationEntry, no_rule: Json) -> Json:
 
 
 def _verdict_action(snapshot: Snapshot, verdict: Verdict, operation: Operation | None = None) -> Json:
-    allow = verdict.effect is Effect.ALLOW
-    needs = needs_of(operation, verdict.user) if operation is not None and allow else ""
+    # Bytes of a tcp service are never asked about, so what facts would have to decide is refused there.
+    allow = verdict.effect is Effect.ALLOW and not (verdict.asks and operation is None)
+    needs = ""
+    if operation is not None and allow:
+        needs = needs_of(operation, verdict.user, asks=verdict.asks)
+    if verdict.asks and operation is None:
+        return _action(names.verdict(snapshot.hash, Reason.CONDITION_ERROR, None), allow=False)
     return _action(names.verdict(snapshot.hash, verdict.reason, verdict.rule, needs), allow=allow)
 
 

@@ -66,7 +66,7 @@ def ingress_listener(sidecar: Sidecar, table: ServiceTable) -> Json:
         # Its name is all that changes when a long-lived connection may have lost its permission; Envoy then
         # ends the connections of the old chain within the drain time.
         "name": f"{names.INGRESS}-{_long_lived_edges(table)}",
-        "filters": [_ingress(sidecar, is_tcp=is_tcp)],
+        "filters": [_ingress(sidecar, table)],
         "transport_socket": server_tls(("h2",) if is_tcp else ("h2", "http/1.1")),
         "transport_socket_connect_timeout": duration(limits.handshake_timeout),
     }
@@ -85,7 +85,7 @@ def edge_listener(sidecar: Sidecar, edge: Endpoint, table: ServiceTable) -> Json
     limits = sidecar.limits
     chain = {
         "name": f"{names.EDGE}-{_long_lived_edges(table, from_outside=True)}",
-        "filters": [_edge(sidecar)],
+        "filters": [_edge(sidecar, table)],
         "transport_socket": public_tls(sidecar.edge_certificate),
         "transport_socket_connect_timeout": duration(limits.handshake_timeout),
     }
@@ -140,16 +140,17 @@ def _delivered(name: str) -> Json:
     }
 
 
-def _ingress(sidecar: Sidecar, *, is_tcp: bool) -> Json:
+def _ingress(sidecar: Sidecar, table: ServiceTable) -> Json:
     """Return the ingress; a tcp service is reached by HTTP/2 CONNECT.
 
     A network filter would not do: Envoy connects the application before it asks such a filter, so a refused
     caller that stays silent still reads whatever the application says first.
     """
     policy = _delivered(names.AUTHZ)
+    is_tcp = table.tcp_verdicts is not None
     return connection_manager(
         names.INGRESS,
-        [policy] if is_tcp else [_KEY_FILTER, policy, *ingress_checks(sidecar)],
+        [policy] if is_tcp else [_KEY_FILTER, policy, *ingress_checks(sidecar, table.chosen_headers)],
         routes=names.INGRESS,
         access_log=ingress_log(sidecar),
         replies=ingress_replies(),
@@ -160,11 +161,11 @@ def _ingress(sidecar: Sidecar, *, is_tcp: bool) -> Json:
     )
 
 
-def _edge(sidecar: Sidecar) -> Json:
+def _edge(sidecar: Sidecar, table: ServiceTable) -> Json:
     """Return the edge: what the trust domain says inside is removed before the credential is looked at."""
     return connection_manager(
         names.EDGE,
-        [_KEY_FILTER, _delivered(names.EDGE_AUTHZ), edge_check(sidecar)],
+        [_KEY_FILTER, _delivered(names.EDGE_AUTHZ), edge_check(sidecar, table.chosen_headers)],
         routes=names.EDGE,
         access_log=edge_log(sidecar),
         replies=ingress_replies(),

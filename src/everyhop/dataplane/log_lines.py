@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -38,7 +38,12 @@ _VERDICT: Final = re.compile(
 )
 _CODE: Final = re.compile(r"[A-Z][A-Z_]{1,40}", re.ASCII)
 _HASHED: Final = re.compile(r"([0-9a-f]{64})\|([\x20-\x7e]{0,100})", re.ASCII)
-_ALLOWING: Final = frozenset({Reason.ALLOWED, Reason.PROBE})
+_WHY: Final = re.compile(
+    r"([a-z-]{1,40})\|([\x21-\x7b\x7d\x7e]{1,300})\|(?:(allow|deny)\|([a-z-]{1,40})\|([\x21-\x7b\x7d\x7e]{1,300})|\|\|)\|"
+    r"(.{0,1000})",
+    re.ASCII | re.DOTALL,
+)
+_ALLOWING: Final = frozenset({Reason.ALLOWED, Reason.PROBE, Reason.SHADOWED})
 _TUNNEL_OPEN: Final = frozenset({"DownstreamTunnelSuccessfullyEstablished", "TcpUpstreamConnected"})
 _TUNNEL_STATUS: Final = {"CONNECT": 200}
 _SWITCHING: Final = 101
@@ -76,6 +81,7 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True, rename={"received": "in
     detail: str | None = None
     user: str | None = None
     code: str | None = None
+    why: str | None = None
     failure: str | None = None
     flags: str | None = None
     ms: float | None = None
@@ -93,6 +99,7 @@ class _Outcome:
     rule: str | None = None
     snapshot: str | None = None
     operation: str | None = None
+    detail: dict[str, Scalar] = field(default_factory=dict)
 
 
 _decoder: Final = msgspec.json.Decoder(LogLine)
@@ -150,7 +157,7 @@ def _record(line: LogLine, instance: str, seq: int) -> Record:
         "status": line.status if line.status is not None and 0 <= line.status <= 999 else None,  # noqa: PLR2004
         "latency_ms": line.ms if line.ms is not None and line.ms >= 0 else None,
         "instance": instance,
-        "detail": _detail(line),
+        "detail": _detail(line) | outcome.detail,
     }
     if own and line.user:
         common["detail"]["user"] = clip(line.user, 256)
@@ -189,10 +196,23 @@ def _ingress(line: LogLine) -> _Outcome:
         allowed, reason = False, line.code if _CODE.fullmatch(line.code or "") else CHECK_REFUSED
     elif allowed and line.detail == CHECK_FAILED:
         allowed, reason = False, CHECK_UNAVAILABLE
+    decided = _WHY.fullmatch(line.why or "")
+    detail: dict[str, Scalar] = {}
+    if decided is not None and line.detail not in {"direct_response", CHECK_FAILED}:
+        # The policy's filter knew what may decide; the agent knew the facts, and what they decided.
+        reason, rule = decided[1], decided[2]
+        shown = {
+            "would": decided[3],
+            "would_reason": decided[4],
+            "would_rule": decided[5],
+            "facts": decided[6],
+        }
+        detail = {key: value for key, value in shown.items() if value and value != names.NOTHING}
     return _Outcome(
         allowed=allowed,
         reason=str(reason),
         target=line.target,
+        detail=detail,
         rule=None if rule == names.NOTHING else rule,
         snapshot=route[1] if route is not None and route[1].startswith(short) else short,
         operation=None if operation == names.NOTHING else operation,

@@ -39,7 +39,8 @@ local function read(verdict)
     token = string.find(letters, "[so]") ~= nil,
     once = string.find(letters, "x") ~= nil,
     user = string.find(letters, "[uU]") ~= nil,
-    must = string.find(letters, "U") ~= nil,
+    must = string.find(letters, "[Uc]") ~= nil,
+    facts = string.find(letters, "c") ~= nil,
     current = snapshot == SNAPSHOT,
   }
   needs[verdict] = need
@@ -88,7 +89,7 @@ function envoy_on_request(handle)
     metadata:set("@OURS@", "ok", true)
     return
   end
-  if need.once or not need.current then return end
+  if need.once or need.facts or not need.current then return end
   local token = need.token and headers:get("authorization") or ""
   if #token > LONGEST or #user > LONGEST then return end
   local path = headers:get(":path") or "?"

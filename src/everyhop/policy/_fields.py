@@ -55,6 +55,31 @@ def _note_unknown(key: Text, known: Sequence[str], where: str, problems: Problem
     problems.add("unknown-key", key.span, f"{where}: unknown key {key.value[:60]!r}", suggestion)
 
 
+def has_keys(
+    fields: Mapping[str, tuple[Text, Node]],
+    keys: tuple[str, ...],
+    node: Node,
+    position: str,
+    problems: Problems,
+) -> bool:
+    """Tell whether all keys were read; one that is not written at all is noted."""
+    missing = [key for key in keys if key not in fields and not is_written(key, node)]
+    if missing:
+        message = f"{position}: {' and '.join(map(repr, missing))} missing"
+        problems.add("missing-key", node.span, message)
+    return all(key in fields for key in keys)
+
+
+def read_name(node: Node, services: Mapping[str, object], where: str, problems: Problems) -> str | None:
+    """Return the name of a declared service, or None after noting that it is none."""
+    name = read_text(node, where, problems)
+    if name is not None and name not in services:
+        suggestion = problems.guess(name, services)
+        problems.add("unknown-service", node.span, f"{where}: unknown service {name[:80]!r}", suggestion)
+        return None
+    return name
+
+
 def read_text(node: Node, where: str, problems: Problems) -> str | None:
     """Return a scalar's text, or None after noting that it is no scalar or empty."""
     if isinstance(node, Text) and node.value:

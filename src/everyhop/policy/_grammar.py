@@ -9,21 +9,35 @@ VERSION: Final = "1"
 DEFAULT_IDENTITY: Final = "/service/{service}"
 ALL: Final = "all"
 
-TOP_KEYS: Final = ("version", "trust_domain", "identity", "services", "users", "allow", "deny", "tests")
-SERVICE_KEYS: Final = ("workload", "operations", "probes", "tcp", "identity")
+TOP_KEYS: Final = (
+    "version", "trust_domain", "identity", "mode", "services", "users", "attributes", "roles", "allow", "deny", "shadow",
+    "directory", "tests",
+)  # fmt: skip
+SERVICE_KEYS: Final = ("workload", "operations", "probes", "tcp", "identity", "attributes")
 WORKLOAD_KEYS: Final = ("unix", "run")
 UNIX_KEYS: Final = ("uid", "user", "gid", "group", "path", "sha256")
 ROUTE_KEYS: Final = ("route", "grpc", "websocket")
 OPERATION_KEYS: Final = (*ROUTE_KEYS, "token", "once", "body")
 USERS_KEYS: Final = ("issuers",)
 ISSUER_KEYS: Final = ("issuer", "audience", "jwks", "roles", "algorithms")
-RULE_KEYS: Final = ("from", "to", "operations", "user", "id", "reason")
-TEST_KEYS: Final = ("from", "call", "tcp", "to", "expect")
+RULE_KEYS: Final = ("from", "to", "operations", "user", "when", "mode", "id", "reason")
+EDGE_KEYS: Final = ("from", "to")
+FACT_KEYS: Final = ("user", "at", "headers", "source_ip", "device", "resource")
+TEST_KEYS: Final = ("from", "call", "tcp", "to", "expect", *FACT_KEYS)
+ROLE_KEYS: Final = ("includes", "grants", "groups")
+ATTRIBUTES_KEYS: Final = ("user", "device", "resource", "service", "request")
+ATTRIBUTE_TYPES: Final = ("bool", "int", "double", "string", "strings", "timestamp")
+DIRECTORY_KEYS: Final = ("users", "resources")
+DIRECTORY_USER_KEYS: Final = ("roles", "attributes")
+RESOURCE_TYPE_KEYS: Final = ("service", "parameter", "items")
+RESERVED_RESOURCE_TYPES: Final = frozenset({"service", "route", "user"})
+TEST_USER_KEYS: Final = ("id", "issuer", "roles", "amr", "acr", "auth_time", "mfa")
+TEST_RESOURCE_KEYS: Final = ("type", "id")
+EVERY_OPERATION: Final = "*"
 
 LATER_KEYS: Final = frozenset(
     {
-        "allow_encoded_slash", "at", "attributes", "detect", "federation", "gateway", "kubernetes", "mode",
-        "role", "roles", "secrets", "targets", "user", "when",
+        "allow_encoded_slash", "detect", "federation", "gateway", "kubernetes", "secrets", "targets",
     }
 )  # fmt: skip
 """Keys that later versions of the language define: refused by name, never silently ignored."""
@@ -75,3 +89,21 @@ MAX_TEMPLATE: Final = 1024
 MAX_SEGMENTS: Final = 64
 MAX_REASON: Final = 300
 MAX_CALL: Final = 8192
+
+ROLE_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}"
+GROUP_NAME: Final = r"[^\x00-\x1f\x7f]{1,255}"
+ATTRIBUTE_NAME: Final = r"[a-z][a-z0-9_]{0,63}"
+HEADER_NAME: Final = r"[a-z0-9-]{1,64}"
+RESERVED_HEADERS: Final = frozenset(
+    {"authorization", "proxy-authorization", "cookie", "host", "connection", "transfer-encoding", "content-length",
+     "txn-token", "dpop", "forwarded", "te", "upgrade", "trailer", "keep-alive"}
+)  # fmt: skip
+RESERVED_HEADER_PREFIXES: Final = ("x-everyhop-", "x-forwarded-", "x-envoy-", "x-original-")
+MOMENT: Final = (
+    r"[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
+    r"(?:\.[0-9]{1,6})?(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+)
+SUBJECT: Final = r"[^\x00-\x1f\x7f]{1,255}"
+MAX_ATTRIBUTE_TEXT: Final = 1024
+MAX_CONDITION: Final = 4096
+MAX_DIRECTORY: Final = 10_000

@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from everyhop.core.errors import PolicyError
+from everyhop.core.names import nearest
 from everyhop.core.problems import Problem, Span
-from everyhop.policy.names import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

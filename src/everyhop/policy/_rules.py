@@ -1,33 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ``allow``, ``deny`` and ``tests`` parts."""
+"""The ``allow``, ``deny`` and ``shadow`` parts."""
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
-from everyhop.core.errors import InputError
 from everyhop.policy import _grammar as g
-from everyhop.policy._fields import is_written, read_fields, read_match, read_text
+from everyhop.policy._fields import has_keys, read_fields, read_match, read_name, read_text
 from everyhop.policy._nodes import Items, Node, Text, kind_of
-from everyhop.policy.model import ANY, OUTSIDE, PolicyTest, Rule, RuleEffect, UserMode
-from everyhop.spiffe.ids import SpiffeId
+from everyhop.policy.model import ANY, OUTSIDE, Edge, Mode, Rule, RuleEffect, UserMode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from everyhop.conditions import Condition
     from everyhop.core.problems import Span
+    from everyhop.policy._conditions import ConditionReader
     from everyhop.policy._problems import Problems
     from everyhop.policy._services import Draft
 
 _Fields = dict[str, tuple[Text, Node]]
 
 
-class RuleReader:
-    """Reads rules and tests against the services that are declared in the whole policy."""
+def read_mode(node: Node, where: str, problems: Problems) -> Mode:
+    """Return the mode of a rule or of a policy."""
+    text = read_match(node, "enforce|shadow", where, "enforce or shadow", problems)
+    return Mode.ENFORCE if text is None else Mode(text)
 
-    def __init__(self, services: Mapping[str, Draft], problems: Problems) -> None:
+
+class RuleReader:
+    """Reads rules against the services that are declared in the whole policy."""
+
+    def __init__(
+        self, services: Mapping[str, Draft], conditions: ConditionReader, problems: Problems
+    ) -> None:
         self._services = services
+        self._conditions = conditions
         self._problems = problems
         self._ids: dict[str, Span] = {}
         self._operations_anywhere = frozenset(o for s in services.values() for o in s.operation_names)
@@ -36,62 +44,54 @@ class RuleReader:
         """Read one entry of ``allow`` or ``deny``; None after noting what is wrong."""
         position = f"{effect}[{index}]"
         fields = dict(read_fields(node, g.RULE_KEYS, position, self._problems))
-        if not self._has(fields, ("from", "to"), node, position):
+        if not has_keys(fields, ("from", "to"), node, position, self._problems):
             return None
         callers = self._names(fields["from"][1], f"{position}: from", is_caller=True)
         targets = self._names(fields["to"][1], f"{position}: to")
+        operations = self._operations(fields, node, effect, targets, position)
+        user = self._user(fields, effect, targets, position)
+        condition = self._condition(fields, position)
+        if condition is not None:
+            self._conditions.check(
+                condition,
+                fields["when"][0],
+                position,
+                effect=effect,
+                user=user,
+                targets=targets,
+                operations=operations,
+            )
         return Rule(
             id=self._id(fields, position),
             effect=effect,
             callers=callers,
             targets=targets,
-            operations=self._operations(fields, node, effect, targets, position),
+            operations=operations,
             reason=self._reason(fields, position),
-            user=self._user(fields, effect, targets, position),
+            user=user,
+            when=None if condition is None else condition.text,
+            mode=self._mode(fields, position),
+            condition=condition,
             span=node.span,
         )
 
-    def test(self, node: Node, index: int) -> PolicyTest | None:
-        """Read one entry of ``tests``; None after noting what is wrong."""
-        position = f"tests[{index}]"
-        fields = dict(read_fields(node, g.TEST_KEYS, position, self._problems))
-        if not self._has(fields, ("from", "to", "expect"), node, position):
+    def edge(self, node: Node, index: int) -> Edge | None:
+        """Read one entry of ``shadow``; None after noting what is wrong."""
+        position = f"shadow[{index}]"
+        fields = dict(read_fields(node, g.EDGE_KEYS, position, self._problems))
+        if not has_keys(fields, ("from", "to"), node, position, self._problems):
             return None
-        if ("call" in fields) == ("tcp" in fields):
-            self._problems.add("value", node.span, f"{position}: give either call or tcp: true")
-            return None
-        method = path = None
-        if "call" in fields:
-            call = self._call(fields["call"][1], position)
-            if call is None:
-                return None
-            method, path = call
-        else:
-            read_match(
-                fields["tcp"][1],
-                "true",
-                f"{position}: tcp",
-                "true (leave the key out otherwise)",
-                self._problems,
-            )
-        caller = self._test_caller(fields["from"][1], position)
-        target = self._name(fields["to"][1], f"{position}: to")
-        expect = read_match(
-            fields["expect"][1], "allow|deny", f"{position}: expect", "allow or deny", self._problems
-        )
-        if caller is None or target is None or expect is None:
-            return None
-        return PolicyTest(
-            caller=caller, target=target, method=method, path=path, expect=RuleEffect(expect), span=node.span
-        )
+        callers = self._names(fields["from"][1], f"{position}: from")
+        targets = self._names(fields["to"][1], f"{position}: to")
+        return Edge(callers=callers, targets=targets, span=node.span)
 
-    def _has(self, fields: _Fields, keys: tuple[str, ...], node: Node, position: str) -> bool:
-        missing = [key for key in keys if key not in fields and not is_written(key, node)]
-        if missing:
-            self._problems.add(
-                "missing-key", node.span, f"{position}: {' and '.join(map(repr, missing))} missing"
-            )
-        return all(key in fields for key in keys)
+    def _condition(self, fields: _Fields, position: str) -> Condition | None:
+        return self._conditions.read(fields["when"][1], position) if "when" in fields else None
+
+    def _mode(self, fields: _Fields, position: str) -> Mode:
+        if "mode" not in fields:
+            return Mode.ENFORCE
+        return read_mode(fields["mode"][1], f"{position}: mode", self._problems)
 
     def _id(self, fields: _Fields, position: str) -> str:
         if "id" not in fields:
@@ -120,16 +120,6 @@ class RuleReader:
             self._problems.add("value", node.span, message)
         return text
 
-    def _name(self, node: Node, where: str) -> str | None:
-        name = read_text(node, where, self._problems)
-        if name is not None and name not in self._services:
-            suggestion = self._problems.guess(name, self._services)
-            self._problems.add(
-                "unknown-service", node.span, f"{where}: unknown service {name[:80]!r}", suggestion
-            )
-            return None
-        return name
-
     def _user(
         self, fields: _Fields, effect: RuleEffect, targets: frozenset[str] | None, position: str
     ) -> UserMode:
@@ -153,7 +143,7 @@ class RuleReader:
                 return None
             if is_caller and node.value == OUTSIDE:
                 return frozenset({OUTSIDE})
-            alone = self._name(node, where)
+            alone = read_name(node, self._services, where, self._problems)
             return frozenset() if alone is None else frozenset({alone})
         if not isinstance(node, Items) or not node.items:
             found = "an empty list" if isinstance(node, Items) else kind_of(node)
@@ -169,7 +159,7 @@ class RuleReader:
                 )
                 continue
             is_outside = is_caller and isinstance(item, Text) and item.value == OUTSIDE
-            name = OUTSIDE if is_outside else self._name(item, where)
+            name = OUTSIDE if is_outside else read_name(item, self._services, where, self._problems)
             if name in names:
                 self._problems.add("duplicate", item.span, f"{where}: {name!r} is here twice")
             elif name is not None:
@@ -244,31 +234,3 @@ class RuleReader:
                 suggestion = self._problems.guess(name, known)
                 message = f"{position}: service {service!r} has no operation {name[:80]!r}"
                 self._problems.add("unknown-operation", item.span, message, suggestion)
-
-    def _call(self, node: Node, position: str) -> tuple[str, str] | None:
-        text = read_text(node, f"{position}: call", self._problems)
-        if text is None:
-            return None
-        method, space, path = text.partition(" ")
-        if (
-            not space
-            or not path
-            or not re.fullmatch(g.METHOD_NAME, method, re.ASCII)
-            or len(text) > g.MAX_CALL
-        ):
-            message = f"{position}: call: {text[:60]!r} is not METHOD /path"
-            self._problems.add("value", node.span, message, "for example GET /orders/7")
-            return None
-        return method, path
-
-    def _test_caller(self, node: Node, position: str) -> str | None:
-        """Return a declared service, ``outside``, or the text of a SPIFFE ID (to show that it is refused)."""
-        if isinstance(node, Text) and node.value == OUTSIDE:
-            return OUTSIDE
-        if isinstance(node, Text) and node.value.startswith("spiffe://"):
-            try:
-                return str(SpiffeId.parse(node.value))
-            except InputError as error:
-                self._problems.add("value", node.span, f"{position}: from: {error.message}", error.hint)
-                return None
-        return self._name(node, f"{position}: from")

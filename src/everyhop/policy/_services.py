@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from everyhop.core.errors import InputError
 from everyhop.policy import _grammar as g
+from everyhop.policy._attributes import read_attributes
 from everyhop.policy._body import read_body
 from everyhop.policy._fields import read_fields, read_items, read_match, read_number, read_text
 from everyhop.policy._nodes import Node, Table, Text, kind_of
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
     from everyhop.core.problems import Span
     from everyhop.policy._problems import Problems
+    from everyhop.policy.facts import Value
+    from everyhop.policy.vocabulary import Attribute
 
 _CARRIED = frozenset(g.OPERATION_KEYS) - frozenset(g.ROUTE_KEYS)
 _UNIX_FORMS = {
@@ -47,10 +51,19 @@ class Draft:
     operation_names: frozenset[str]
     tcp: int | None
     is_tcp: bool
+    attributes: Mapping[str, Value]
 
 
-def read_services(node: Node, documents: Mapping[str, bytes], problems: Problems) -> dict[str, Draft]:
-    """Read the mapping of services of one file; ``documents`` are the JSON files beside it."""
+def read_services(
+    node: Node,
+    documents: Mapping[str, bytes],
+    problems: Problems,
+    attributes: Mapping[str, Attribute] = MappingProxyType({}),
+) -> dict[str, Draft]:
+    """Read the mapping of services of one file.
+
+    ``documents`` are the JSON files beside it, ``attributes`` those that the policy declares for services.
+    """
     if not isinstance(node, Table):
         problems.add("type", node.span, f"services: expected a mapping, found {kind_of(node)}")
         return {}
@@ -59,7 +72,7 @@ def read_services(node: Node, documents: Mapping[str, bytes], problems: Problems
         if key.value in g.RESERVED_SERVICE_NAMES:
             problems.add("name", key.span, f"{key.value!r} has a meaning in rules and cannot name a service")
         elif re.fullmatch(g.SERVICE_NAME, key.value, re.ASCII):
-            drafts[key.value] = _read_service(key, value, documents, problems)
+            drafts[key.value] = _read_service(key, value, documents, attributes, problems)
         else:
             message = f"{key.value[:80]!r} cannot name a service"
             problems.add(
@@ -68,7 +81,13 @@ def read_services(node: Node, documents: Mapping[str, bytes], problems: Problems
     return drafts
 
 
-def _read_service(key: Text, node: Node, documents: Mapping[str, bytes], problems: Problems) -> Draft:
+def _read_service(
+    key: Text,
+    node: Node,
+    documents: Mapping[str, bytes],
+    attributes: Mapping[str, Attribute],
+    problems: Problems,
+) -> Draft:
     name, where = key.value, f"service {key.value!r}"
     fields = read_fields(node, g.SERVICE_KEYS, where, problems)
     operations = _read_operations(fields, documents, where, problems)
@@ -95,6 +114,9 @@ def _read_service(key: Text, node: Node, documents: Mapping[str, bytes], problem
         operation_names=frozenset(operations),
         tcp=tcp,
         is_tcp=is_tcp,
+        attributes=read_attributes(fields["attributes"][1], attributes, f"{where}: attributes", problems)
+        if "attributes" in fields
+        else MappingProxyType({}),
     )
 
 
@@ -277,6 +299,7 @@ def build_services(
             operations=draft.operations,
             probes=draft.probes,
             tcp=draft.tcp,
+            attributes=draft.attributes,
             span=draft.span,
         )
     return services

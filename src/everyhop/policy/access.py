@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from everyhop.policy.model import OUTSIDE, RuleEffect, UserMode
+from everyhop.policy.model import OUTSIDE, Mode, RuleEffect, UserMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -38,26 +38,39 @@ class Matches:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may and who may not use a door; ``with_user`` holds its allow rules if any of them speaks of users."""
+    """Who may and who may not use a door.
+
+    ``allow`` and ``deny`` hold the rules that always count; ``further`` holds, in the policy's order, those that count
+    only under a condition, for a user with a role, or in shadow.  ``with_user`` holds the enforced allow rules if any
+    of them speaks of users.
+    """
 
     allow: Matches
     deny: Matches
     with_user: tuple[Rule, ...] = ()
+    further: tuple[Rule, ...] = ()
 
     def allows(self, caller: str, *, is_probe: bool) -> bool:
-        """Tell whether a declared caller may pass: no deny, and an allow (which a probe does not need)."""
+        """Tell whether a declared caller can pass, under some condition at least, and whoever the user is."""
         if self.deny.rule_for(caller) is not None:
             return False
         if is_probe:
             return caller != OUTSIDE
-        return self.allow.rule_for(caller) is not None
+        return self.allow.rule_for(caller) is not None or any(
+            rule.effect is RuleEffect.ALLOW and rule.mode is Mode.ENFORCE and concerns(rule, caller)
+            for rule in self.further
+        )
+
+    def further_for(self, caller: str) -> tuple[Rule, ...]:
+        """Return those of the further rules that are about a caller."""
+        return tuple(rule for rule in self.further if concerns(rule, caller))
 
     def user_mode(self, caller: str) -> UserMode:
         """Return whether a call of ``caller`` is made for a user, over all allow rules that match it.
 
         Rules add up: where one allows the call without a user and another with one, a user is optional.
         """
-        modes = {rule.user for rule in self.with_user if _names(rule, caller)}
+        modes = {rule.user for rule in self.with_user if concerns(rule, caller)}
         return modes.pop() if len(modes) == 1 else UserMode.OPTIONAL if modes else UserMode.NONE
 
 
@@ -77,14 +90,31 @@ class AccessIndex:
             rules = tuple(allowing), tuple(denying)
             access = shared.get(rules)
             if access is None:
-                allow, deny = (tuple(snapshot.rules[i] for i in indexes) for indexes in rules)
-                with_user = allow if any(rule.user is not UserMode.NONE for rule in allow) else ()
-                access = shared[rules] = Access(_matches(allow), _matches(deny), with_user)
+                access = shared[rules] = _access(snapshot, *rules)
             self._access[key] = access
 
     def of(self, target: str, door: str) -> Access:
         """Return the access of a declared door (KeyError otherwise)."""
         return self._access[target, door]
+
+
+def _access(snapshot: Snapshot, allowing: tuple[int, ...], denying: tuple[int, ...]) -> Access:
+    plain: dict[RuleEffect, list[Rule]] = {effect: [] for effect in RuleEffect}
+    further: list[Rule] = []
+    for index in (*allowing, *denying):
+        rule = snapshot.rules[index]
+        (plain[rule.effect] if is_plain(rule, snapshot) else further).append(rule)
+    enforced = tuple(r for r in (snapshot.rules[i] for i in allowing) if r.mode is Mode.ENFORCE)
+    with_user = enforced if any(rule.user is not UserMode.NONE for rule in enforced) else ()
+    return Access(
+        _matches(plain[RuleEffect.ALLOW]), _matches(plain[RuleEffect.DENY]), with_user, tuple(further)
+    )
+
+
+def is_plain(rule: Rule, snapshot: Snapshot) -> bool:
+    """Tell whether a rule always counts: it is enforced, has no condition, and looks at no roles."""
+    is_role_checked = rule.user is not UserMode.NONE and bool(snapshot.roles)
+    return rule.mode is Mode.ENFORCE and rule.when is None and not is_role_checked
 
 
 def doors(service: Service) -> tuple[str, ...]:
@@ -126,11 +156,11 @@ def _matches(rules: Sequence[Rule]) -> Matches:
             continue
         for caller in rule.callers:
             by_caller.setdefault(caller, rule)
-    by_outside = next((rule for rule in rules if _names(rule, OUTSIDE)), None)
+    by_outside = next((rule for rule in rules if concerns(rule, OUTSIDE)), None)
     return Matches(by_caller, by_any, by_outside)
 
 
-def _names(rule: Rule, caller: str) -> bool:
+def concerns(rule: Rule, caller: str) -> bool:
     """Tell whether a rule is about a caller; ``any`` means the outside in deny rules only."""
     if rule.callers is None:
         return caller != OUTSIDE or rule.effect is RuleEffect.DENY

@@ -8,52 +8,68 @@ as a file when it is read back.
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from everyhop.core.clock import rfc3339
 from everyhop.policy import _grammar as g
-from everyhop.policy.model import ANY, Protocol, RuleEffect, TokenMode, UserMode
+from everyhop.policy.model import ANY, Mode, Protocol, RuleEffect, TokenMode, UserMode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
-    from everyhop.policy.model import Operation, PolicyTest, Rule, Selector, Service, UserIssuer
-    from everyhop.spiffe.ids import TrustDomain
+    from everyhop.policy.facts import Context, User, Value
+    from everyhop.policy.model import (
+        Directory,
+        DirectoryUser,
+        Operation,
+        PolicyTest,
+        ResourceType,
+        Role,
+        Rule,
+        Selector,
+        Service,
+        Snapshot,
+        UserIssuer,
+    )
+    from everyhop.policy.vocabulary import Attribute, Attributes
 
 _ENCODER: Final = msgspec.json.Encoder(order="sorted")
 
 
-def render_canonical(
-    domain: TrustDomain,
-    services: Mapping[str, Service],
-    rules: Iterable[Rule],
-    tests: Iterable[PolicyTest],
-    issuers: Iterable[UserIssuer] = (),
-) -> bytes:
-    """Return the canonical JSON (UTF-8, keys sorted, no white space).
+def render_canonical(snapshot: Snapshot) -> bytes:
+    """Return the canonical JSON (UTF-8, keys sorted, no white space) of what a snapshot says.
 
     Every service carries its identity, names inside a rule are sorted; the order of rules and tests is kept,
-    because their ids are positions.
+    because their ids are positions.  Its ``canonical`` and ``hash`` are not read.
     """
     document: dict[str, Any] = {
         "version": int(g.VERSION),
-        "trust_domain": domain.name,
-        "services": {name: _service(service) for name, service in services.items()},
+        "trust_domain": snapshot.trust_domain.name,
+        "services": {name: _service(service) for name, service in snapshot.services.items()},
     }
-    rules = tuple(rules)
+    if snapshot.mode is not Mode.ENFORCE:
+        document["mode"] = snapshot.mode.value
     for effect in RuleEffect:
-        entries = [rule for rule in rules if rule.effect is effect]
+        entries = [rule for rule in snapshot.rules if rule.effect is effect]
         if entries:
             document[effect.value] = [
-                _rule(rule, f"{effect}[{index}]", services) for index, rule in enumerate(entries)
+                _rule(rule, f"{effect}[{index}]", snapshot.services) for index, rule in enumerate(entries)
             ]
-    users = [_issuer(issuer) for issuer in issuers]
-    if users:
-        document["users"] = {"issuers": users}
-    checks = [_test(test) for test in tests]
-    if checks:
-        document["tests"] = checks
+    lists = {
+        "shadow": [
+            {"from": _names(edge.callers), "to": _names(edge.targets)} for edge in snapshot.shadow_edges
+        ],
+        "tests": [_test(test) for test in snapshot.tests],
+        "roles": {name: _role(role) for name, role in snapshot.roles.items()},
+        "attributes": {} if snapshot.attributes.is_empty else _attributes(snapshot.attributes),
+        "directory": _directory(snapshot.directory),
+    }
+    document |= {key: part for key, part in lists.items() if part}
+    if snapshot.user_issuers:
+        document["users"] = {"issuers": [_issuer(issuer) for issuer in snapshot.user_issuers]}
     return _ENCODER.encode(document)
 
 
@@ -72,6 +88,8 @@ def _service(service: Service) -> dict[str, Any]:
         entry["probes"] = [_operation(probe) for probe in service.probes]
     if service.tcp is not None:
         entry["tcp"] = service.tcp
+    if service.attributes:
+        entry["attributes"] = _values(service.attributes)
     return entry
 
 
@@ -125,6 +143,10 @@ def _rule(rule: Rule, position: str, services: Mapping[str, Service]) -> dict[st
         entry["reason"] = rule.reason
     if rule.user is not UserMode.NONE:
         entry["user"] = rule.user.value
+    if rule.when is not None:
+        entry["when"] = rule.when
+    if rule.mode is not Mode.ENFORCE:
+        entry["mode"] = rule.mode.value
     return entry
 
 
@@ -142,4 +164,101 @@ def _test(test: PolicyTest) -> dict[str, Any]:
         entry["tcp"] = True
     else:
         entry["call"] = f"{test.method} {test.path}"
+    return {**entry, **_context(test.context)}
+
+
+def _context(context: Context) -> dict[str, Any]:
+    entry: dict[str, Any] = {}
+    if context.now is not None:
+        entry["at"] = _value(context.now)
+    if context.user is not None:
+        entry["user"] = _user(context.user)
+    if context.headers:
+        entry["headers"] = {name: list(values) for name, values in sorted(context.headers.items())}
+    if context.source_ip is not None:
+        entry["source_ip"] = context.source_ip
+    if context.device:
+        entry["device"] = _values(context.device)
+    if context.resource is not None:
+        about = {"type": context.resource.type, "id": context.resource.id}
+        entry["resource"] = {k: v for k, v in about.items() if v} | _values(context.resource.attributes)
     return entry
+
+
+def _user(user: User) -> dict[str, Any]:
+    known = {
+        "id": user.id,
+        "issuer": user.issuer,
+        "roles": list(user.roles) or None,
+        "amr": None if user.amr is None else list(user.amr),
+        "acr": user.acr,
+        "auth_time": None if user.auth_time is None else _value(user.auth_time),
+    }
+    return {key: value for key, value in known.items() if value is not None} | _values(user.attributes)
+
+
+def _role(role: Role) -> dict[str, Any] | list[str]:
+    grants = sorted(f"{service}.{operation or g.EVERY_OPERATION}" for service, operation in role.grants)
+    more = {"includes": sorted(role.includes), "groups": sorted(role.groups)}
+    more = {key: names for key, names in more.items() if names}
+    if not more:
+        return grants
+    return {"grants": grants, **more} if grants else {**more}
+
+
+def _attributes(attributes: Attributes) -> dict[str, Any]:
+    entry: dict[str, Any] = {}
+    for kind, declared in attributes.by_kind.items():
+        if declared:
+            entry[kind] = {name: _attribute(attribute) for name, attribute in declared.items()}
+    if attributes.headers:
+        entry["request"] = {"headers": list(attributes.headers)}
+    return entry
+
+
+def _attribute(attribute: Attribute) -> str | dict[str, Any]:
+    if attribute.default is None:
+        return attribute.type.value
+    return {"type": attribute.type.value, "default": _value(attribute.default)}
+
+
+def _directory(directory: Directory) -> dict[str, Any]:
+    entry: dict[str, Any] = {}
+    if directory.users:
+        entry["users"] = {name: _directory_user(user) for name, user in directory.users.items()}
+    if directory.resources:
+        entry["resources"] = {name: _resource_type(kind) for name, kind in directory.resources.items()}
+    return entry
+
+
+def _directory_user(user: DirectoryUser) -> dict[str, Any]:
+    entry: dict[str, Any] = {}
+    if user.roles:
+        entry["roles"] = list(user.roles)
+    if user.attributes:
+        entry["attributes"] = _values(user.attributes)
+    return entry
+
+
+def _resource_type(kind: ResourceType) -> dict[str, Any]:
+    entry: dict[str, Any] = {"service": kind.service}
+    if kind.parameter is not None:
+        entry["parameter"] = kind.parameter
+    if kind.items:
+        entry["items"] = {name: _values(values) for name, values in kind.items.items()}
+    return entry
+
+
+def _values(values: Mapping[str, Value]) -> dict[str, Any]:
+    return {name: _value(value) for name, value in sorted(values.items())}
+
+
+def _value(value: Value) -> str | list[str]:
+    """Return a value as text: a policy document has no other scalars."""
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    return value if isinstance(value, str) else repr(value)

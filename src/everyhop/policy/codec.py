@@ -84,6 +84,10 @@ def _spans(snapshot: Snapshot) -> Iterator[tuple[str, Span]]:
     for effect in RuleEffect:
         for index, rule in enumerate(rule for rule in snapshot.rules if rule.effect is effect):
             yield f"{effect}[{index}]", rule.span
+    for index, edge in enumerate(snapshot.shadow_edges):
+        yield f"shadow[{index}]", edge.span
+    for name, role in snapshot.roles.items():
+        yield f"roles.{name}", role.span
     for index, test in enumerate(snapshot.tests):
         yield f"tests[{index}]", test.span
     for index, issuer in enumerate(snapshot.user_issuers):

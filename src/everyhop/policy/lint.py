@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from everyhop.core.problems import Problem
-from everyhop.policy.access import TCP, AccessIndex, doors_of_rule
+from everyhop.policy.access import TCP, AccessIndex, doors_of_rule, is_plain
 from everyhop.policy.model import OUTSIDE, RuleEffect, SegmentKind
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ def _useless_rules(snapshot: Snapshot, index: AccessIndex) -> Iterator[Problem]:
 
 def _deciders(rule: Rule, snapshot: Snapshot, index: AccessIndex) -> dict[str, RuleEffect] | None:
     """Return the rules that decide in this one's place, or None as soon as it decides somewhere itself."""
+    if not is_plain(rule, snapshot):
+        return None  # whether it decides depends on more than the other rules
     deciders: dict[str, RuleEffect] = {}
     seen: set[int] = set()
     callers = sorted(snapshot.services) if rule.callers is None else sorted(rule.callers)

@@ -12,9 +12,13 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from everyhop.policy.facts import NOTHING_KNOWN, Context, Value
+from everyhop.policy.vocabulary import Attributes
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from everyhop.conditions import Condition
     from everyhop.core.problems import Span
     from everyhop.spiffe.ids import SpiffeId, TrustDomain
 
@@ -140,7 +144,15 @@ class Service:
     operations: tuple[Operation, ...]
     probes: tuple[Operation, ...]
     tcp: int | None
+    attributes: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
     span: Span = field(compare=False)
+
+
+class Mode(StrEnum):
+    """Whether a rule, or a whole policy, counts."""
+
+    ENFORCE = "enforce"
+    SHADOW = "shadow"  # it is only watched: what it would decide is recorded
 
 
 class RuleEffect(StrEnum):
@@ -157,7 +169,8 @@ class Rule:
     ``id`` is ``allow[N]`` or ``deny[N]`` over the whole policy, or the ``id`` that the policy gives it.
     ``callers`` and ``targets`` are service names (among callers also ``outside``); ``None`` means any (for
     ``callers``: any declared service, and in a deny rule the outside too).  ``operations`` of ``None`` means every operation of the target: for a deny rule its probes and
-    tcp too; for an allow rule tcp only where ``targets`` names the service.
+    tcp too; for an allow rule tcp only where ``targets`` names the service.  ``when`` is the condition under which the
+    rule matches (``condition`` the same, compiled), None for always.
     """
 
     id: str
@@ -167,7 +180,66 @@ class Rule:
     operations: frozenset[str] | None
     reason: str | None
     user: UserMode = UserMode.NONE
+    when: str | None = None
+    mode: Mode = Mode.ENFORCE
+    condition: Condition | None = field(default=None, compare=False, repr=False)
     span: Span = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """Calls from services to services (None: any), on which the policy is only watched."""
+
+    callers: frozenset[str] | None
+    targets: frozenset[str] | None
+    span: Span = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """What people of a role may do.
+
+    ``grants`` holds pairs of service and operation (None: every operation), ``includes`` names roles whose grants it
+    has too, ``groups`` the names by which an identity provider means this role.
+    """
+
+    name: str
+    grants: frozenset[tuple[str, str | None]]
+    includes: frozenset[str]
+    groups: frozenset[str]
+    span: Span = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceType:
+    """One type of the directory: the service that holds such resources, and the known ones by id.
+
+    ``parameter`` names the path parameter of that service's routes that holds the id, None where no path does.
+    """
+
+    name: str
+    service: str
+    parameter: str | None
+    items: Mapping[str, Mapping[str, Value]]
+    span: Span = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectoryUser:
+    """A user whom the decision point knows by itself."""
+
+    id: str
+    roles: tuple[str, ...]
+    attributes: Mapping[str, Value]
+    span: Span = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Directory:
+    """Subjects and resources that the decision point knows by itself, by id and by type."""
+
+    users: Mapping[str, DirectoryUser] = field(default_factory=lambda: MappingProxyType({}))
+    resources: Mapping[str, ResourceType] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +268,7 @@ class PolicyTest:
     method: str | None
     path: str | None
     expect: RuleEffect
+    context: Context = NOTHING_KNOWN
     span: Span = field(compare=False)
 
 
@@ -212,6 +285,11 @@ class Snapshot:
     rules: tuple[Rule, ...]
     tests: tuple[PolicyTest, ...]
     user_issuers: tuple[UserIssuer, ...] = ()
+    mode: Mode = Mode.ENFORCE
+    roles: Mapping[str, Role] = field(default_factory=lambda: MappingProxyType({}))
+    attributes: Attributes = field(default_factory=Attributes)
+    shadow_edges: tuple[Edge, ...] = ()
+    directory: Directory = field(default_factory=Directory)
     canonical: bytes
     hash: str
     _owners: Mapping[str, Service] = field(init=False, repr=False, compare=False)
@@ -223,3 +301,22 @@ class Snapshot:
     def service_of(self, spiffe_id: str) -> Service | None:
         """Return the service that owns a SPIFFE ID (normal form), or None."""
         return self._owners.get(spiffe_id)
+
+    @property
+    def has_shadow(self) -> bool:
+        """Tell whether anything of it is only watched."""
+        return (
+            self.mode is Mode.SHADOW
+            or bool(self.shadow_edges)
+            or any(rule.mode is Mode.SHADOW for rule in self.rules)
+        )
+
+    def is_watched(self, caller: str, target: str) -> bool:
+        """Tell whether the policy is only watched between two declared services; never for ``outside``."""
+        if caller == OUTSIDE:
+            return False
+        return self.mode is Mode.SHADOW or any(
+            (edge.callers is None or caller in edge.callers)
+            and (edge.targets is None or target in edge.targets)
+            for edge in self.shadow_edges
+        )

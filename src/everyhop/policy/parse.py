@@ -3,25 +3,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from everyhop.core.errors import InputError
 from everyhop.core.problems import Span
 from everyhop.policy import _grammar as g
+from everyhop.policy._attributes import AttributeReader
+from everyhop.policy._conditions import ConditionReader
+from everyhop.policy._directory import DirectoryReader
 from everyhop.policy._fields import is_written, read_fields, read_items, read_text
 from everyhop.policy._nodes import Node, Text
 from everyhop.policy._problems import Problems
-from everyhop.policy._rules import RuleReader
+from everyhop.policy._roles import RoleReader
+from everyhop.policy._rules import RuleReader, read_mode
 from everyhop.policy._services import Draft, build_services, read_services
+from everyhop.policy._tests import TestReader
 from everyhop.policy._users import check_unique, read_users
 from everyhop.policy._yaml import read_yaml
 from everyhop.policy.canonical import content_hash, render_canonical
-from everyhop.policy.model import PolicyTest, Rule, RuleEffect, Snapshot
+from everyhop.policy.model import Mode, Role, Rule, RuleEffect, Snapshot
 from everyhop.spiffe.ids import TrustDomain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from everyhop.policy.model import Edge
+    from everyhop.policy.vocabulary import Attribute, Attributes
 
 MAX_FILES: Final = 1000
 MAX_TOTAL_BYTES: Final = 32 * 1024 * 1024
@@ -74,26 +83,63 @@ def build_snapshot(
     for document, fields in zip(documents, parts, strict=True):
         _check_version(document, fields, problems)
     domain = _read_domain(parts, documents, problems)
-    drafts = _read_all_services(parts, beside, problems)
+    attributes = _read_attributes(parts, problems)
+    drafts = _read_all_services(parts, beside, attributes.of("service"), problems)
     identity = _agreed("identity", parts, problems)
     services = build_services(drafts, domain, identity, problems) if domain else {}
-    rules, tests = _read_rules(parts, drafts, problems)
-    issuers = [i for fields in parts if "users" in fields for i in read_users(fields["users"][1], problems)]
+    roles = _read_roles(parts, drafts, problems)
+    rules, edges = _read_rules(parts, drafts, attributes, problems)
+    directory = DirectoryReader(drafts, roles, attributes, problems)
+    for node in _parts("directory", parts):
+        directory.read(node)
+    tester = TestReader(drafts, attributes, directory, problems)
+    tests = [tester.test(node, index) for index, node in enumerate(_entries("tests", parts, problems))]
+    issuers = [issuer for node in _parts("users", parts) for issuer in read_users(node, problems)]
     check_unique(issuers, problems)
+    mode = _read_mode(parts, problems)
     if not drafts and problems.is_empty:
         problems.add("missing-key", documents[0].span, "policy: no service is declared", "add services:")
     problems.raise_if_any()
     assert domain is not None  # noqa: S101  # a missing domain is a problem, raised above
-    canonical = render_canonical(domain, services, rules, tests, issuers)
-    return Snapshot(
+    snapshot = Snapshot(
         trust_domain=domain,
         services=services,
         rules=rules,
-        tests=tests,
+        tests=tuple(test for test in tests if test),
         user_issuers=tuple(issuers),
-        canonical=canonical,
-        hash=content_hash(canonical),
+        mode=mode,
+        roles=MappingProxyType(roles),
+        attributes=attributes,
+        shadow_edges=edges,
+        directory=directory.directory,
+        canonical=b"",
+        hash="",
     )
+    canonical = render_canonical(snapshot)
+    return replace(snapshot, canonical=canonical, hash=content_hash(canonical))
+
+
+def _parts(key: str, parts: list[_Fields]) -> list[Node]:
+    return [fields[key][1] for fields in parts if key in fields]
+
+
+def _read_mode(parts: list[_Fields], problems: Problems) -> Mode:
+    agreed = _agreed("mode", parts, problems)
+    return Mode.ENFORCE if agreed is None else read_mode(_parts("mode", parts)[0], "mode", problems)
+
+
+def _read_attributes(parts: list[_Fields], problems: Problems) -> Attributes:
+    reader = AttributeReader(problems)
+    for node in _parts("attributes", parts):
+        reader.read(node)
+    return reader.attributes
+
+
+def _read_roles(parts: list[_Fields], drafts: dict[str, Draft], problems: Problems) -> dict[str, Role]:
+    reader = RoleReader(drafts, problems)
+    for node in _parts("roles", parts):
+        reader.read(node)
+    return reader.finish()
 
 
 def _check_version(document: Node, fields: _Fields, problems: Problems) -> None:
@@ -147,13 +193,14 @@ def _read_domain(parts: list[_Fields], documents: list[Node], problems: Problems
 
 
 def _read_all_services(
-    parts: list[_Fields], beside: Mapping[str, bytes], problems: Problems
+    parts: list[_Fields],
+    beside: Mapping[str, bytes],
+    attributes: Mapping[str, Attribute],
+    problems: Problems,
 ) -> dict[str, Draft]:
     drafts: dict[str, Draft] = {}
-    for fields in parts:
-        if "services" not in fields:
-            continue
-        for name, draft in read_services(fields["services"][1], beside, problems).items():
+    for node in _parts("services", parts):
+        for name, draft in read_services(node, beside, problems, attributes).items():
             first = drafts.setdefault(name, draft)
             if first is not draft:
                 message = f"service {name!r} is declared twice"
@@ -162,16 +209,16 @@ def _read_all_services(
 
 
 def _read_rules(
-    parts: list[_Fields], drafts: dict[str, Draft], problems: Problems
-) -> tuple[tuple[Rule, ...], tuple[PolicyTest, ...]]:
-    reader = RuleReader(drafts, problems)
+    parts: list[_Fields], drafts: dict[str, Draft], attributes: Attributes, problems: Problems
+) -> tuple[tuple[Rule, ...], tuple[Edge, ...]]:
+    reader = RuleReader(drafts, ConditionReader(drafts, attributes, problems), problems)
     rules: list[Rule | None] = []
     for effect in (RuleEffect.ALLOW, RuleEffect.DENY):
         entries = _entries(effect.value, parts, problems)
         rules += [reader.rule(node, effect, index) for index, node in enumerate(entries)]
-    tests = [reader.test(node, index) for index, node in enumerate(_entries("tests", parts, problems))]
-    return tuple(rule for rule in rules if rule), tuple(test for test in tests if test)
+    edges = [reader.edge(node, index) for index, node in enumerate(_entries("shadow", parts, problems))]
+    return tuple(rule for rule in rules if rule), tuple(edge for edge in edges if edge)
 
 
 def _entries(key: str, parts: list[_Fields], problems: Problems) -> list[Node]:
-    return [node for fields in parts if key in fields for node in read_items(fields[key][1], key, problems)]
+    return [item for node in _parts(key, parts) for item in read_items(node, key, problems)]

@@ -14,6 +14,7 @@ from everyhop.policy import _grammar as g
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _TRUE: dict[str, Any] = {"enum": [True, "true"]}
+_MODE: dict[str, Any] = {"enum": ["enforce", "shadow"]}
 _FREE = f"(?!(?:{'|'.join(sorted(g.RESERVED_SERVICE_NAMES))})$)"
 
 
@@ -38,6 +39,17 @@ def json_schema() -> dict[str, Any]:
                 "propertyNames": {"pattern": f"^{_FREE}{g.SERVICE_NAME}$"},
                 "additionalProperties": _ref("service"),
             },
+            "mode": {**_MODE, "description": "shadow: the whole policy is only watched."},
+            "attributes": _attributes(),
+            "roles": {
+                "type": "object",
+                "minProperties": 1,
+                "propertyNames": _pattern(g.ROLE_NAME),
+                "additionalProperties": _ref("role"),
+                "description": "What people may do: grants of SERVICE.OPERATION.",
+            },
+            "shadow": _list(_edge(), "Edges on which the policy is only watched."),
+            "directory": _directory(),
             "users": _users(),
             "allow": _list(_ref("allow_rule"), "Who may call what; without a rule nobody may."),
             "deny": _list(_ref("deny_rule"), "What nobody of these may call, whatever allow says."),
@@ -53,6 +65,8 @@ def json_schema() -> dict[str, Any]:
             "callers": _names(outside=True),
             "allow_rule": _rule(user=True),
             "deny_rule": _rule(),
+            "role": _role(),
+            "values": _values(),
             "test": _test(),
         },
     }
@@ -99,6 +113,7 @@ def _service() -> dict[str, Any]:
         "probes": _list(_ref("probe"), "Health checks that every declared service may call."),
         "tcp": {**_number(1, g.MAX_PORT), "description": "The port of a service that does not speak HTTP."},
         "identity": _ref("identity"),
+        "attributes": _ref("values"),
     }
     unlike = {"not": {"required": ["tcp"], "anyOf": [{"required": ["operations"]}, {"required": ["probes"]}]}}
     return _object(properties, **unlike)
@@ -194,6 +209,13 @@ def _rule(*, user: bool = False) -> dict[str, Any]:
         "operations": {"oneOf": [{"const": g.ALL}, names], "description": "Names of operations, or all."},
         "id": {**_pattern(g.RULE_ID), "description": "A name of its own instead of allow[N] or deny[N]."},
         "reason": {"type": "string", "minLength": 1, "description": "Shown when the rule decides."},
+        "when": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": g.MAX_CONDITION,
+            "description": "A condition in CEL; the rule matches only where it is true.",
+        },
+        "mode": {**_MODE, "description": "shadow: the rule is only watched."},
     }
     if user:
         properties["user"] = {
@@ -212,6 +234,66 @@ def _test() -> dict[str, Any]:
         "tcp": _TRUE,
         "to": _pattern(f"{_FREE}{g.SERVICE_NAME}"),
         "expect": {"enum": ["allow", "deny"]},
+        "user": {"type": "object", "description": "For whom: id, roles, mfa, and declared attributes."},
+        "at": _pattern(g.MOMENT),
+        "headers": {"type": "object", "minProperties": 1},
+        "source_ip": {"type": "string", "minLength": 2},
+        "device": _ref("values"),
+        "resource": {"type": "object", "description": "About what: type, id, and declared attributes."},
     }
     either = {"oneOf": [{"required": ["call"]}, {"required": ["tcp"]}]}
     return _object(properties, required=["from", "to", "expect"], **either)
+
+
+def _edge() -> dict[str, Any]:
+    return _object({"from": _ref("names"), "to": _ref("names")}, required=["from", "to"])
+
+
+def _role() -> dict[str, Any]:
+    grant = _pattern(rf"{g.SERVICE_NAME}\.(?:{g.OPERATION_NAME}|\*)")
+    grants = {"type": "array", "minItems": 1, "uniqueItems": True, "items": grant}
+    others = {"type": "array", "minItems": 1, "uniqueItems": True}
+    properties = {
+        "includes": {**others, "items": _pattern(g.ROLE_NAME)},
+        "grants": grants,
+        "groups": {**others, "items": {"type": "string", "minLength": 1, "maxLength": 255}},
+    }
+    return {"oneOf": [grants, _object(properties, minProperties=1)]}
+
+
+def _attributes() -> dict[str, Any]:
+    kind = {"enum": list(g.ATTRIBUTE_TYPES)}
+    typed = _object({"type": kind, "default": True}, required=["type"])
+    declared = {
+        "type": "object",
+        "minProperties": 1,
+        "propertyNames": _pattern(g.ATTRIBUTE_NAME),
+        "additionalProperties": {"oneOf": [kind, typed]},
+    }
+    names = {"type": "array", "minItems": 1, "uniqueItems": True, "items": _pattern(g.HEADER_NAME)}
+    properties = {name: declared for name in g.ATTRIBUTES_KEYS if name != "request"}
+    properties["request"] = _object({"headers": names})
+    return _object(
+        properties, description="What conditions may read besides the names that every policy has."
+    )
+
+
+def _values() -> dict[str, Any]:
+    return {"type": "object", "propertyNames": _pattern(g.ATTRIBUTE_NAME)}
+
+
+def _directory() -> dict[str, Any]:
+    user = _object({"roles": {"type": "array", "items": {"type": "string"}}, "attributes": _ref("values")})
+    properties = {
+        "service": _pattern(f"{_FREE}{g.SERVICE_NAME}"),
+        "parameter": _pattern(g.PARAMETER_NAME),
+        "items": {"type": "object", "additionalProperties": _ref("values")},
+    }
+    resource = _object(properties, required=["service"])
+    return _object(
+        {
+            "users": {"type": "object", "additionalProperties": user},
+            "resources": {"type": "object", "additionalProperties": resource},
+        },
+        description="Users and resources that the decision point knows by itself.",
+    )

@@ -215,6 +215,8 @@ def test_the_object_for_programs(engine):
         "differences": [
             {"what": "operation", "asked": "create", "declared": "files or list or read or watch"}
         ],
+        "clauses": [],
+        "would": None,
         "notes": [],
         "suggestion": {
             "edits": [

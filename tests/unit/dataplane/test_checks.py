@@ -108,7 +108,11 @@ def test_a_requirement_changes_no_listener(shop, make_sidecar):
 
 def test_the_question_fails_closed(make_sidecar):
     sidecar = make_sidecar()
-    for filters in (ingress_checks(sidecar)[1:], [egress_check(sidecar)], [edge_check(sidecar)]):
+    for filters in (
+        ingress_checks(sidecar, ("x-region",))[1:],
+        [egress_check(sidecar)],
+        [edge_check(sidecar, ())],
+    ):
         (asking,) = filters
         config = asking["typed_config"]
         assert config["failure_mode_allow"] is False
