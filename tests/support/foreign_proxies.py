@@ -23,7 +23,6 @@ from tests.support.workloads import RealClock
 from everyhop.api.authorizer_grpc import GrpcAuthorizer, grpc_authorizer
 from everyhop.api.authorizer_http import HttpAuthorizer
 from everyhop.api.http import http_server, serve_until_stopped
-from everyhop.authz import Engine
 from everyhop.control.asking import AskingProxy
 from everyhop.control.policy_view import PolicyView
 from everyhop.dataplane.log_lines import record_of
@@ -79,7 +78,7 @@ class Authorizer:
         snapshot = self.mesh.snapshot
         view = PolicyView(snapshot)
         self.worker.credentials.apply_policy(view)
-        self.worker.decisions.apply_policy(view, Engine(snapshot))
+        self.worker.decisions.apply_policy(view)
         self.worker.callers.apply_bundle(self.mesh.authority.bundle())
 
     async def _stop(self):

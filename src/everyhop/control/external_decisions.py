@@ -13,9 +13,9 @@ import uuid
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from everyhop.authz import Engine
 from everyhop.control.asking import ALLOWED, AMBIGUOUS, DENIED, UNAVAILABLE, Answer
-from everyhop.control.credentials import TXN_HEADER, Shown
+from everyhop.control.credentials import TXN_HEADER
+from everyhop.control.deciding import FactsDenied, Shown
 from everyhop.control.identity_headers import (
     CALLER_HEADER,
     DECISION_HEADER,
@@ -34,6 +34,7 @@ from everyhop.tokens.codes import status_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from everyhop.auditlog.model import Scalar
     from everyhop.control.asking import AskingProxy, Form, Question
     from everyhop.control.credentials import Credentials, Passed
     from everyhop.control.policy_view import PolicyView
@@ -65,6 +66,7 @@ class _Asked:
     caller: str | None = None
     decision: Decision | None = None
     user: str | None = None
+    facts: str = ""
     why: str | None = None
 
 
@@ -84,13 +86,12 @@ class ExternalDecisions:
         self._callers = callers
         self._record = record
         self._clock = clock
-        self._engine: Engine | None = None
         self._view: PolicyView | None = None
         self._speech: dict[tuple[str, str], Speech] = {}
 
-    def apply_policy(self, view: PolicyView, engine: Engine) -> None:
-        """Decide by this policy from now on; ``engine`` is of the same snapshot."""
-        self._view, self._engine = view, engine
+    def apply_policy(self, view: PolicyView) -> None:
+        """Decide by this policy from now on."""
+        self._view = view
         self._speech = {
             (service.name, operation.name): operation.protocol
             for service in view.snapshot.services.values()
@@ -112,6 +113,9 @@ class ExternalDecisions:
             return self._refuse(
                 asked, status_of(error.token_code), error.token_code, error.token_code, token=error.token_code
             )
+        except FactsDenied as error:
+            asked.decision, asked.facts = error.why.decision, error.why.facts
+            return self._deny(asked, error.why.decision)
         except InputError as error:
             asked.why = error.message
             return self._refuse(asked, AMBIGUOUS, MALFORMED, "MALFORMED_QUESTION")
@@ -132,15 +136,31 @@ class ExternalDecisions:
             return self._refuse(asked, DENIED, NOT_PERMITTED, ACCESS_DENIED)
         caller = self._caller(asked, question)
         asked.caller = caller.spiffe_id
-        decision = asked.decision = self._decide(question, caller)
-        if not decision.is_allowed:
-            code = AMBIGUOUS_PATH if decision.reason is Reason.AMBIGUOUS_PATH else ACCESS_DENIED
-            return self._refuse(asked, decision.status, str(decision.reason), code)
+        view = self._held()
+        decision = asked.decision = view.engine.decide(
+            caller=caller.spiffe_id, target=question.target, method=question.method, path=question.path
+        )
+        operation = decision.operation
+        is_open = operation is not None and decision.reason is not Reason.UNKNOWN_CALLER
+        asks = is_open and view.asks(caller.spiffe_id, question.target, operation or "")
+        if not (decision.is_allowed or asks):
+            return self._deny(asked, decision)
         if self._changes_protocol(question, decision):
             asked.why = "the request asks for another protocol than the operation speaks"
             return self._refuse(asked, DENIED, str(Reason.UNKNOWN_OPERATION), ACCESS_DENIED)
-        passed = await self._check_credentials(question, caller, decision)
-        return self._allow(asked, question, caller, decision, passed)
+        passed = None
+        if operation is not None:  # else the policy is only watched here, and does not know the operation
+            passed = await self._check(view, question, caller, operation, asks=asks)
+        return self._allow(asked, question, caller, passed)
+
+    def _deny(self, asked: _Asked, decision: Decision) -> Answer:
+        code = AMBIGUOUS_PATH if decision.reason is Reason.AMBIGUOUS_PATH else ACCESS_DENIED
+        return self._refuse(asked, decision.status, str(decision.reason), code)
+
+    def _held(self) -> PolicyView:
+        if self._view is None:
+            raise Unavailable("there is no policy yet")
+        return self._view
 
     def _caller(self, asked: _Asked, question: Question) -> ProxiedCaller:
         """Return who calls; nobody that any policy knows when that cannot be believed."""
@@ -150,46 +170,43 @@ class ExternalDecisions:
             asked.why = error.message
             return _NOBODY
 
-    def _decide(self, question: Question, caller: ProxiedCaller) -> Decision:
-        if self._engine is None:
-            raise Unavailable("there is no policy yet")
-        return self._engine.decide(
-            caller=caller.spiffe_id, target=question.target, method=question.method, path=question.path
-        )
-
     def _changes_protocol(self, question: Question, decision: Decision) -> bool:
         """Tell whether a request would leave HTTP where no WebSocket is declared: what follows could not be seen."""
         if not any(folded(name) == _UPGRADE for name, _ in question.headers):
             return False
         return self._speech.get((decision.target, decision.operation or "")) is not Speech.WEBSOCKET
 
-    async def _check_credentials(
-        self, question: Question, caller: ProxiedCaller, decision: Decision
+    async def _check(
+        self, view: PolicyView, question: Question, caller: ProxiedCaller, operation: str, *, asks: bool
     ) -> Passed | None:
-        if self._view is None or decision.operation is None:
-            raise Unavailable("there is no policy yet")
-        needs = self._view.requirement(caller.spiffe_id, decision.target, decision.operation)
-        if needs.is_empty:
+        """Check credentials and facts where the policy asks for some, as for a sidecar."""
+        if not asks and view.requirement(caller.spiffe_id, question.target, operation).is_empty:
             return None
         token, txn = question.presented()
         shown = Shown(
             caller=caller.spiffe_id,
             x5t=caller.x5t,
-            operation=decision.operation,
+            operation=operation,
             token=token,
             txn=txn,
             source=question.source,
+            method=question.method,
+            path=question.path,
+            fields=lines_of(question),
         )
-        return await self._credentials.ingress(decision.target, shown)
+        return await self._credentials.ingress(question.target, shown)
 
     def _allow(
         self,
         asked: _Asked,
         question: Question,
         caller: ProxiedCaller,
-        decision: Decision,
         passed: Passed | None,
     ) -> Answer:
+        if passed is not None and passed.why is not None:
+            asked.decision, asked.facts = passed.why.decision, passed.why.facts
+        decision = asked.decision
+        assert decision is not None  # noqa: S101  # _judge has set it
         headers = {
             CALLER_HEADER: caller.spiffe_id,
             OPERATION_HEADER: decision.operation or "",
@@ -245,5 +262,28 @@ class ExternalDecisions:
                 snapshot=decision.snapshot if decision else None,
                 user=asked.user,
                 why=asked.why,
+                more=_more(asked),
             )
         )
+
+
+def _more(asked: _Asked) -> dict[str, Scalar]:
+    """Return what the facts were and what a policy in shadow would have decided, as in a sidecar's record."""
+    would = None if asked.decision is None else asked.decision.would
+    shown = {
+        "facts": asked.facts,
+        "would": "" if would is None else would.effect.value,
+        "would_reason": "" if would is None else would.reason.value,
+        "would_rule": "" if would is None else would.rule or "",
+    }
+    return {key: value for key, value in shown.items() if value}
+
+
+def lines_of(question: Question) -> dict[str, tuple[bytes, ...]]:
+    """Return the field lines by name; what came joined by commas is taken apart, so that two are never read as one."""
+    found: dict[str, tuple[bytes, ...]] = {}
+    for name, value in question.headers:
+        key = name.lower().decode("latin-1")
+        lines = (value,) if question.is_raw else tuple(value.split(b","))
+        found[key] = (*found.get(key, ()), *lines)
+    return found

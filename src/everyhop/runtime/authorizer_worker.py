@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, NoReturn
 from everyhop.api.authorizer_grpc import GrpcAuthorizer, grpc_authorizer
 from everyhop.api.authorizer_http import HttpAuthorizer
 from everyhop.api.http import http_server, serve_until_stopped
-from everyhop.authz import Engine
 from everyhop.control.credentials import Credentials
 from everyhop.control.external_decisions import ExternalDecisions
 from everyhop.control.messages import Update
@@ -65,10 +64,10 @@ class Worker:
     async def take(self, update: Update) -> None:
         """Take over what is new; raises InputError or Unavailable for what cannot be, and then nothing may be served."""
         if update.snapshot:
-            snapshot, view, engine = await asyncio.to_thread(_compile, bytes(update.snapshot))
+            view = await asyncio.to_thread(_compile, bytes(update.snapshot))
             self.credentials.apply_policy(view)
-            self.decisions.apply_policy(view, engine)
-            self._snapshot = snapshot
+            self.decisions.apply_policy(view)
+            self._snapshot = view.snapshot
         if self._snapshot is None:
             raise Unavailable("there is no policy yet")
         if update.tokens:
@@ -78,9 +77,11 @@ class Worker:
             self.callers.apply_bundle(decode_bundle(self._snapshot.trust_domain, bytes(update.bundle)))
 
 
-def _compile(document: bytes) -> tuple[Snapshot, PolicyView, Engine]:
-    snapshot = decode_snapshot(document)
-    return snapshot, PolicyView(snapshot), Engine(snapshot)
+def _compile(document: bytes) -> PolicyView:
+    """Return a policy that is ready to be asked."""
+    view = PolicyView(decode_snapshot(document))
+    _ = view.engine
+    return view
 
 
 async def refuse_single_use(token: AccessToken) -> None:

@@ -11,7 +11,6 @@ from tests.support.raw_grpc import RawGrpc
 from tests.support.workloads import AuthorityForTests, RealClock
 
 from everyhop.api.authorizer_grpc import GrpcAuthorizer, grpc_authorizer, message_of, question_of
-from everyhop.authz import Engine
 from everyhop.control.asking import Answer, AskingProxy, CallerFrom
 from everyhop.control.external_decisions import OVERLOADED, TIMED_OUT, ExternalDecisions
 from everyhop.control.policy_view import PolicyView
@@ -47,7 +46,7 @@ class Server:
             credentials=None, callers=callers, record=self.lines.append, clock=clock
         )
         snapshot = parse_policy({"p": POLICY})
-        self.decisions.apply_policy(PolicyView(snapshot), Engine(snapshot))
+        self.decisions.apply_policy(PolicyView(snapshot))
         self.options = options
 
     async def start(self, stack, proxies=None):

@@ -15,7 +15,6 @@ from tests.support.workloads import AuthorityForTests, RealClock
 
 from everyhop.api.authorizer_http import HttpAuthorizer, form_of
 from everyhop.api.http import http_server, serve_until_stopped
-from everyhop.authz import Engine
 from everyhop.control.asking import AskingProxy, CallerFrom, Form
 from everyhop.control.credentials import Credentials
 from everyhop.control.external_decisions import OVERLOADED, ExternalDecisions
@@ -61,7 +60,7 @@ class Server:
         view = PolicyView(snapshot)
         credentials.apply_policy(view)
         credentials.apply_verifier(TokenVerifier(KEYS, issuer=ISSUER, trust_domain=DOMAIN, clock=clock))
-        self.decisions.apply_policy(view, Engine(snapshot))
+        self.decisions.apply_policy(view)
         self.authorizer = HttpAuthorizer(self.decisions, {proxy.uid: proxy}, **options)
         der = self.authority.sign(STOREFRONT, build_csr(generate_private_key())).chain[0]
         self.certificate = quote_from_bytes(certificates_to_pem([der]))

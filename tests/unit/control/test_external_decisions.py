@@ -39,7 +39,7 @@ class Bench:
         self.apply(tokens.control.snapshot)
 
     def apply(self, snapshot):
-        self.decisions.apply_policy(PolicyView(snapshot), Engine(snapshot))
+        self.decisions.apply_policy(PolicyView(snapshot))
 
     def record(self, line):
         if self.disk_is_full:
