@@ -18,6 +18,7 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives import serialization
 from tests.support.envoy_pair import free_port, wait_for
+from tests.support.tokens import DOMAIN, ISSUER, KEYS
 from tests.support.workloads import RealClock
 
 from everyhop.api.authorizer_grpc import GrpcAuthorizer, grpc_authorizer
@@ -27,6 +28,7 @@ from everyhop.control.asking import AskingProxy
 from everyhop.control.policy_view import PolicyView
 from everyhop.dataplane.log_lines import record_of
 from everyhop.runtime.authorizer_worker import Worker, _nobody, refuse_single_use
+from everyhop.tokens.verifier import TokenVerifier
 from everyhop.wire.sockets import UnixListener
 from everyhop.x509.certificates import certificates_to_pem
 from everyhop.x509.csr import build_csr
@@ -78,6 +80,9 @@ class Authorizer:
         snapshot = self.mesh.snapshot
         view = PolicyView(snapshot)
         self.worker.credentials.apply_policy(view)
+        self.worker.credentials.apply_verifier(
+            TokenVerifier(KEYS, issuer=ISSUER, trust_domain=DOMAIN, clock=RealClock())
+        )
         self.worker.decisions.apply_policy(view)
         self.worker.callers.apply_bundle(self.mesh.authority.bundle())
 
@@ -183,6 +188,7 @@ def foreign_envoy(mesh, authorizer, *, form="envoy", service="orders", change=No
         {
             "port_value: 8443": f"port_value: {port}",
             "/etc/proxy/everyhop": directory,
+            "orders.shop.example": service,
             "socket_address: {address: 127.0.0.1, port_value: 8080}": f"pipe: {{path: {mesh.root / service}.app}}",
             "/var/lib/everyhop/run/authorizer.sock": authorizer.grpc,
         },
@@ -257,6 +263,7 @@ def foreign_nginx(mesh, authorizer, *, service="orders", change=lambda text: tex
         {
             "127.0.0.1:8443": f"127.0.0.1:{port}",
             "/etc/proxy/everyhop": directory,
+            "orders.shop.example": service,
             "http://127.0.0.1:8080": f"http://unix:{mesh.root / service}.app",
             "/var/lib/everyhop/run/authorizer-http.sock": authorizer.http,
         },

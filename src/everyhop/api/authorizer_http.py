@@ -41,6 +41,9 @@ STATUS_HEADER: Final = "x-everyhop-status"
 CODE_HEADER: Final = "x-everyhop-code"
 """The code of a refusal, for proxies that cannot pass its body on."""
 
+REMOVE_HEADER: Final = "x-envoy-auth-headers-to-remove"
+"""Names of headers that Envoy removes from a request that was allowed over HTTP, separated by commas."""
+
 _NGINX_METHOD: Final = "x-original-method"
 _NGINX_URI: Final = "x-original-uri"
 _NGINX_CERTIFICATE: Final = "x-client-certificate"
@@ -211,7 +214,8 @@ def _needed(headers: Fields, wanted: str) -> str:
 
 async def _answer(send: Send, form: Form, answer: Answer) -> None:
     if answer.is_allowed:
-        await _send(send, answer.status, answer.headers, b"")
+        removing = {REMOVE_HEADER: ",".join(answer.remove)} if form is Form.ENVOY_HTTP else {}
+        await _send(send, answer.status, answer.headers | removing, b"")
         return
     status = answer.status
     if form is Form.NGINX and status != UNAUTHENTICATED:

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of bypass attempts, byte for byte, at a foreign Envoy over gRPC and HTTP and at nginx, over mutual TLS.
+
+Nothing that must be refused arrives; what a proxy refuses by itself never asks; and each answer of the authorizer is
+the pure engine's.
+"""
+
+import http.client
+import json
+
+import pytest
+
+from everyhop.authz import Engine
+
+table = pytest.importorskip(
+    "tests.vectors.bypass_attempts", reason="the table of attempts is not in this tree"
+)
+POLICY = table.POLICY
+SERVED = 200
+OWN_REFUSALS = {0, 400, 403, 404, 405, 421, 426, 431, 501}
+"""What a proxy that never asked may answer: its own refusal of a request that is none, or the end of the connection."""
+
+ATTEMPTS = [
+    attempt
+    for attempt in table.ATTEMPTS
+    if table.HTTP1 in attempt.on and not attempt.checks_body and not attempt.state and attempt.number != 31
+]
+
+
+def bytes_of(attempt):
+    lines = [b" ".join((attempt.method, attempt.target, attempt.version))]
+    lines += [b"Host: " + host for host in attempt.host]
+    lines += [name + b": " + value for name, value in attempt.headers]
+    names = {name.lower() for name, _ in attempt.headers}
+    if attempt.body and not names & {b"content-length", b"transfer-encoding"}:
+        lines.append(b"Content-Length: %d" % len(attempt.body))
+    return b"\r\n".join([*lines, b"", b""]) + attempt.body
+
+
+def send(connection, attempt):
+    try:
+        connection.sendall(bytes_of(attempt))
+        answer = http.client.HTTPResponse(connection, method=attempt.method.decode("latin-1"))
+        answer.begin()
+        return answer.status, answer.read()
+    except (OSError, http.client.HTTPException):
+        return 0, b""
+
+
+def uri_of(caller):
+    return caller if "://" in caller else f"spiffe://shop.example/service/{caller}"
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda attempt: attempt.id)
+def test_attempt(mesh, asked, attempt):
+    app, known = mesh.apps["orders"], len(asked.authorizer.records())
+    expected = {status for status, _ in attempt.expect}
+    with asked.proxy.connect(mesh.client(uri=uri_of(attempt.caller))) as connection:
+        if attempt.before is not None:
+            assert send(connection, attempt.before)[0] == SERVED
+        before = list(app.seen)
+        status, body = send(connection, attempt)
+    records = asked.authorizer.records()[known:]
+    if attempt.before is not None:
+        records = records[1:]
+    if attempt.expect == (table.PLAIN,) and attempt.host == (b"orders",):
+        assert status == SERVED
+    if app.seen == before:
+        assert status != SERVED
+    else:
+        assert SERVED in expected, f"arrived: {app.seen[len(before) :]}"
+        seen = {
+            name.lower().encode() for name, value in json.loads(body)["headers"] if value in _values(attempt)
+        }
+        assert not seen & set(attempt.hidden)
+    assert len(records) <= 1
+    for record in records:
+        decision = Engine(mesh.snapshot).decide(
+            caller=uri_of(attempt.caller), target="orders", method=record.method, path=record.path
+        )
+        if record.reason == "unknown-operation" and decision.is_allowed:  # an upgrade where none is declared
+            assert attempt.number == 26
+        else:
+            assert (record.decision, record.reason) == (decision.effect, decision.reason)
+        assert status == record.status
+    if not records:
+        assert status in OWN_REFUSALS
+
+
+def _values(attempt):
+    """What would show that a client's field came through, and not one that the proxy or everyhop set."""
+    return {value.decode("latin-1") for _, value in attempt.headers}
