@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every test shares: the way tests are spread over workers, and where shared material is found."""
+"""What every test shares: the way tests are spread over workers, and where shared material is found.
+
+Hypothesis runs without deadlines (the machine is shared), and as long as the profile says: ``EVERYHOP_EXAMPLES=2000``
+searches longer.
+"""
 
 import os
 import shutil
@@ -8,7 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tests.support.leftovers import collect_leftovers
+
+settings.register_profile(
+    "everyhop",
+    max_examples=int(os.environ.get("EVERYHOP_EXAMPLES", "40")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("everyhop")
 
 TESTS = Path(__file__).resolve().parent
 

@@ -8,8 +8,9 @@ Rules that always count decide before those with conditions, so their answer nee
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from everyhop.conditions import Truth
 from everyhop.core.decision import Effect, Reason, Would
@@ -40,9 +41,8 @@ SOFT: Final = frozenset(
 """Denials that are only recorded where a policy is only watched: questions of permission, not of who and how."""
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """Effect, reason and rule; ``rule`` is the deciding one, or the one that came nearest to allowing."""
+class Judgement(NamedTuple):
+    """Effect, reason and the id of the rule that decided, if one did; ``deciding`` is that rule."""
 
     effect: Effect
     reason: Reason
@@ -50,7 +50,7 @@ class Judgement:
     deciding: Rule | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Case:
     """The rules for one caller at one door: ``deny`` and ``allow`` always count, the others under conditions."""
 
@@ -80,8 +80,7 @@ class Case:
     @property
     def asks_for_user(self) -> bool:
         """Tell whether some allow rule is about users."""
-        rules = self.allow_if if self.allow is None else (self.allow, *self.allow_if)
-        return any(rule.user is not UserMode.NONE for rule in rules)
+        return any(rule.user is not UserMode.NONE for rule in self._allowing)
 
     def settled_with_facts(self) -> Judgement | None:
         """Return the answer that holds whatever the facts are, the user among them."""
@@ -99,31 +98,32 @@ class Case:
                 return Judgement(Effect.DENY, reason, rule.id, rule)
         if self.probe is not None:
             return Judgement(Effect.ALLOW, Reason.PROBE, self.probe)
-        nearest = _NO_RULE
-        for rule in self._candidates(call):
+        nearest = Reason.NO_RULE
+        for rule in self.without_user if call.context.user is None else self.with_user:
             failure = allow_failure(rule, call, facts, permissions)
             if failure is None:
                 return _allowed(rule)
-            if _PROGRESS[failure] > _PROGRESS.get(nearest.reason, 0):
-                nearest = Judgement(Effect.DENY, failure, rule.id, rule)
-        # What is shown as the rule of a denial is a rule that denied; the nearest allow rule is for explanations.
-        return replace(nearest, rule=None)
+            if _PROGRESS[failure] > _PROGRESS.get(nearest, 0):
+                nearest = failure
+        # What is named as the rule of a denial is a rule that denied; the nearest allow rule is for explanations.
+        return Judgement(Effect.DENY, nearest, None)
 
-    def _candidates(self, call: Call) -> tuple[Rule, ...]:
-        """Return the allow rules in the order in which they are asked.
+    @cached_property
+    def without_user(self) -> tuple[Rule, ...]:
+        """Return the allow rules in the order in which they are asked about a call without a user."""
+        return tuple(sorted(self._allowing, key=lambda rule: rule.user is not UserMode.NONE))
 
-        With a user, those for users come first: they say whether the user's claims are believed.
-        """
-        rules = self.allow_if if self.allow is None else (self.allow, *self.allow_if)
-        if not self.allow_if:
-            return rules
-        with_user = tuple(rule for rule in rules if rule.user is not UserMode.NONE)
-        without = tuple(rule for rule in rules if rule.user is UserMode.NONE)
-        return (*with_user, *without) if call.context.user is not None else (*without, *with_user)
+    @cached_property
+    def with_user(self) -> tuple[Rule, ...]:
+        """Return them for a call with one: rules for users first, for they say whether its claims are believed."""
+        return tuple(sorted(self._allowing, key=lambda rule: rule.user is UserMode.NONE))
+
+    @property
+    def _allowing(self) -> tuple[Rule, ...]:
+        return self.allow_if if self.allow is None else (self.allow, *self.allow_if)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What is enforced, and what would be if what is only watched were in force (None where that is the same)."""
 
     enforced: Judgement

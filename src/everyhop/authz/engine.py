@@ -39,7 +39,7 @@ class Door:
     ``decisions`` holds those for calls of which nothing is said, ``certain`` those that hold whatever is said.
     """
 
-    __slots__ = ("access", "cases", "certain", "decisions", "is_probe", "name", "operation", "target")
+    __slots__ = ("access", "cases", "certain", "decisions", "is_probe", "made", "name", "operation", "target")
 
     def __init__(
         self,
@@ -58,6 +58,7 @@ class Door:
         self.cases: dict[str, Cases] = {}
         self.decisions: dict[str, Decision] = {}
         self.certain: dict[str, Decision] = {}
+        self.made: dict[tuple[str, Reason, str | None, Would | None], Decision] = {}
 
     def cases_of(self, snapshot: Snapshot, caller: str) -> Cases:
         """Return the rules for a declared caller (or ``outside``)."""
@@ -278,6 +279,17 @@ class Engine:
         return self._decided(door, caller, cases.judge(call, self.facts, self.permissions))
 
     def _decided(self, door: Door, caller: str, outcome: Outcome) -> Decision:
+        """Return the decision; the same one for the same outcome, since there are few of them at a door."""
+        enforced = outcome.enforced
+        key = caller, enforced.reason, enforced.rule, outcome.would
+        made = door.made.get(key)
+        if made is None:
+            made = self._decision(door, caller, outcome)
+            if enforced.reason is not Reason.UNKNOWN_CALLER:  # strangers are without number
+                door.made[key] = made
+        return made
+
+    def _decision(self, door: Door, caller: str, outcome: Outcome) -> Decision:
         return Decision(
             effect=outcome.enforced.effect,
             reason=outcome.enforced.reason,

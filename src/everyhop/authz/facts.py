@@ -7,8 +7,7 @@ is not known, as a whole: a condition that looks whether it is there cannot be d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from everyhop.conditions import ValueType
@@ -28,8 +27,7 @@ MAX_QUERY_PARAMETERS: Final = 64
 _EMPTY: Final = Directory()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(NamedTuple):
     """One call at a door.  ``caller`` is None for a client from outside; ``path`` is raw, with its query."""
 
     caller: Service | None
@@ -166,8 +164,10 @@ def query_parameters(path: str | None) -> Mapping[str, str] | None:
 
 
 def _decoded(text: str) -> str:
+    if "%" not in text and text.isascii():
+        return text
     raw = unquote_to_bytes(text.encode("latin-1", "replace"))
-    return raw.decode("utf-8") if "%" in text or not text.isascii() else text
+    return raw.decode("utf-8")
 
 
 def _headers_reader(condition: Condition, snapshot: Snapshot) -> Callable[[Call], object]:

@@ -119,11 +119,11 @@ def test_the_question_fails_closed(make_sidecar):
         assert config["status_on_error"] == {"code": "ServiceUnavailable"}
         assert config["encode_raw_headers"] is True
         assert "with_request_body" not in config
-    matcher = ingress_checks(sidecar)[1]["typed_config"]["filter_enabled_metadata"]
+    matcher = ingress_checks(sidecar, ())[1]["typed_config"]["filter_enabled_metadata"]
     assert matcher["invert"] is True
     assert "filter_enabled_metadata" not in egress_check(sidecar)["typed_config"]
-    assert "disabled" not in edge_check(sidecar)
-    assert "filter_enabled_metadata" not in edge_check(sidecar)["typed_config"]
+    assert "disabled" not in edge_check(sidecar, ())
+    assert "filter_enabled_metadata" not in edge_check(sidecar, ())["typed_config"]
 
 
 def source(config):
