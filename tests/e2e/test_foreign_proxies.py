@@ -17,10 +17,9 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from trust_domain import TrustDomainUnderTest, wait_until
-
 from tests.support.envoy_pair import exchange, free_port, request_bytes
 from tests.support.foreign_proxies import Process, blocks, substitute
+from trust_domain import TrustDomainUnderTest, wait_until
 
 from everyhop.dataplane.envoy import locate_envoy
 
