@@ -252,8 +252,8 @@ def _start_envoy(mesh, config, directory, port):
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
-def foreign_nginx(mesh, authorizer, *, service="orders", change=lambda text: text):
-    """Start nginx with the guide's server, unprivileged, in the foreground."""
+def foreign_nginx(mesh, authorizer, *, service="orders", change=lambda text: text, user="root"):
+    """Start nginx with the guide's server in the foreground; as root, its workers are of ``user``."""
     if NGINX is None:
         pytest.skip("no nginx on this machine (`make peers` installs it)")
     port = free_port()
@@ -268,14 +268,14 @@ def foreign_nginx(mesh, authorizer, *, service="orders", change=lambda text: tex
             "/var/lib/everyhop/run/authorizer-http.sock": authorizer.http,
         },
     )
-    user = "user root;" if os.getuid() == 0 else ""
+    workers = f"user {user};" if os.getuid() == 0 else ""
     temporary = "\n".join(
         f"    {kind}_temp_path {directory}/{kind};"
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     (directory / "nginx.conf").write_text(
         f"""\
-{user}
+{workers}
 daemon off;
 worker_processes 1;
 pid {directory}/nginx.pid;
