@@ -22,7 +22,7 @@ from tests.support.tokens import DOMAIN, ISSUER, KEYS
 from tests.support.workloads import RealClock
 
 from everyhop.api.authorizer_grpc import GrpcAuthorizer, grpc_authorizer
-from everyhop.api.authorizer_http import HttpAuthorizer
+from everyhop.api.authorizer_http import KEEP_ALIVE_SECONDS, HttpAuthorizer
 from everyhop.api.http import http_server, serve_until_stopped
 from everyhop.control.asking import AskingProxy
 from everyhop.control.policy_view import PolicyView
@@ -73,7 +73,7 @@ class Authorizer:
         self._listeners = [UnixListener.bind(path, mode=0o666) for path in (self.grpc, self.http)]
         self._server = grpc_authorizer(over_grpc)
         await self._server.start(self._listeners[0])
-        self._web = http_server(_nobody, admit=over_http.application)
+        self._web = http_server(_nobody, admit=over_http.application, keep_alive=KEEP_ALIVE_SECONDS)
         self._serving = asyncio.create_task(serve_until_stopped(self._web, self._listeners[1].sock))
 
     def _apply(self):

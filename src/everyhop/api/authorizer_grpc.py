@@ -127,7 +127,8 @@ def question_of(request: CheckRequest, proxy: AskingProxy) -> Question:
         else tuple((name.encode(), value) for name, value in http.headers.items())
     )
     path = http.path.decode("latin-1")
-    certificate = attributes.source.certificate
+    # Where another proxy stands between, the certificate is that proxy's and proves nothing about the caller.
+    certificate = attributes.source.certificate if proxy.caller is CallerFrom.PRINCIPAL else ""
     return Question(
         form=Form.ENVOY,
         target=proxy.target(attributes.context_extensions.get(SERVICE_EXTENSION)),

@@ -44,6 +44,9 @@ CODE_HEADER: Final = "x-everyhop-code"
 REMOVE_HEADER: Final = "x-envoy-auth-headers-to-remove"
 """Names of headers that Envoy removes from a request that was allowed over HTTP, separated by commas."""
 
+KEEP_ALIVE_SECONDS: Final = 2 * 60 * 60
+"""Longer than a proxy keeps an idle connection, or it would ask on one that is just being closed."""
+
 _NGINX_METHOD: Final = "x-original-method"
 _NGINX_URI: Final = "x-original-uri"
 _NGINX_CERTIFICATE: Final = "x-client-certificate"

@@ -13,6 +13,7 @@ import uuid
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from everyhop.auditlog.model import MAX_NAME, MAX_PATH, clip
 from everyhop.control.asking import ALLOWED, AMBIGUOUS, DENIED, UNAVAILABLE, Answer
 from everyhop.control.credentials import TXN_HEADER
 from everyhop.control.deciding import FactsDenied, Shown
@@ -50,6 +51,7 @@ OVERLOADED: Final = "overloaded"
 TIMED_OUT: Final = "timeout"
 FAILED: Final = "check-failed"
 
+_MAX_WHY: Final = 512
 _NOBODY: Final = ProxiedCaller("unknown")
 _UPGRADE: Final = "upgrade"
 
@@ -253,15 +255,15 @@ class ExternalDecisions:
                 status=status,
                 ms=round((time.monotonic() - asked.started) * 1000, 3),
                 caller=asked.caller,
-                target=question.target if question else None,
+                target=clip(question.target) if question else None,
                 operation=decision.operation if decision else None,
-                method=question.method if question else None,
+                method=clip(question.method, MAX_NAME) if question else None,
                 # Without its query, which may hold what belongs into no log.
-                path=question.path.partition("?")[0] if question else None,
+                path=clip(question.path.partition("?")[0], MAX_PATH) if question else None,
                 rule=decision.rule if decision else None,
                 snapshot=decision.snapshot if decision else None,
                 user=asked.user,
-                why=asked.why,
+                why=None if asked.why is None else clip(asked.why, _MAX_WHY),
                 more=_more(asked),
             )
         )

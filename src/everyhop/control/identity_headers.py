@@ -7,6 +7,7 @@ same variable (``x_everyhop_user``), and the headers by which frameworks let a r
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from everyhop.control.credentials import ROLES_HEADER, TXN_HEADER, USER_HEADER
@@ -39,6 +40,7 @@ _ALWAYS: Final = tuple(
 _FOLDED: Final = frozenset((*FAMILY, *REROUTING, TXN_HEADER))
 
 
+@lru_cache(maxsize=4096)  # the same few names come with each request
 def folded(name: bytes) -> str:
     """Return a field name as a framework that knows no difference between ``-`` and ``_`` reads it."""
     return name.decode("latin-1").lower().replace("_", "-")
@@ -54,7 +56,8 @@ def removed_headers(
     names = dict.fromkeys((*_ALWAYS, *also))
     for raw, _ in sent:
         plain = folded(raw)
-        spelled = raw.decode("latin-1").lower()
-        if plain.startswith(PREFIX) or (plain in _FOLDED and spelled != plain):
+        if plain.startswith(PREFIX):
+            names[raw.decode("latin-1").lower()] = None
+        elif plain in _FOLDED and (spelled := raw.decode("latin-1").lower()) != plain:
             names[spelled] = None
     return tuple(name for name in names if name not in kept)

@@ -105,7 +105,10 @@ class AuthorizerPool:
         loop = asyncio.get_running_loop()
         while True:
             started = loop.time()
-            code = await self._run_once(name)
+            try:
+                code: int | str = await self._run_once(name)
+            except OSError as error:  # no process or descriptor left: not worth the agent's life
+                code = str(error)
             if loop.time() - started > STABLE_SECONDS:
                 wait = FIRST_BACKOFF_SECONDS
             _log.error(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from everyhop.api.authorizer_grpc import GrpcAuthorizer, grpc_authorizer
-from everyhop.api.authorizer_http import HttpAuthorizer
+from everyhop.api.authorizer_http import KEEP_ALIVE_SECONDS, HttpAuthorizer
 from everyhop.api.http import http_server, serve_until_stopped
 from everyhop.control.credentials import Credentials
 from everyhop.control.external_decisions import ExternalDecisions
@@ -98,7 +98,7 @@ async def serve(worker: Worker, plan: WorkerPlan, reader: asyncio.StreamReader) 
     await worker.take(await read_frame(reader, Update))
     grpc_server = grpc_authorizer(over_grpc)
     await grpc_server.start(_inherited(plan.grpc_fd))
-    web_server = http_server(_nobody, admit=over_http.application)
+    web_server = http_server(_nobody, admit=over_http.application, keep_alive=KEEP_ALIVE_SECONDS)
     serving = asyncio.create_task(serve_until_stopped(web_server, _inherited(plan.http_fd).sock))
     _log.info("answering foreign proxies", extra={"pid": os.getpid(), "uids": sorted(proxies)})
     try:

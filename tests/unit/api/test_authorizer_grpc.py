@@ -164,6 +164,10 @@ async def test_a_forwarded_certificate_counts_only_where_the_settings_say_so(ser
     assert server.lines[0].reason == "unknown-caller"
     assert question_of(request(principal="", headers=forged), BY_XFCC).principal == STOREFRONT
     assert question_of(request(principal=STOREFRONT), BY_XFCC).principal is None
+    through = request(headers=forged)
+    through.attributes.source.certificate = "of the proxy between"
+    assert question_of(through, BY_XFCC).certificate is None
+    assert question_of(through, PROXY).certificate == b"of the proxy between"
     for twice in (forged * 2, [(b"x-forwarded-client-cert", b"URI=\xff")]):
         with pytest.raises(InputError):
             question_of(request(headers=twice), BY_XFCC)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Questions of foreign proxies: refused first; a record for each, and never an allow without one."""
 
+import msgspec
 import pytest
 from tests.support.token_bench import POLICY, STOREFRONT, THIEF, X5T, TokenBench
 
@@ -17,6 +18,7 @@ from everyhop.control.external_decisions import (
 from everyhop.control.policy_view import PolicyView
 from everyhop.control.proxied_callers import ProxiedCaller, ProxiedCallers
 from everyhop.core.errors import InputError, TokenError, Unavailable
+from everyhop.dataplane.log_lines import record_of
 from everyhop.policy import parse_policy
 from everyhop.tokens.codes import TokenCode
 
@@ -191,6 +193,13 @@ async def test_a_required_user_is_required(bench):
 async def test_a_query_is_no_part_of_the_record(bench):
     await bench.ask(path="/orders?secret=hunter2")
     assert bench.lines[0].path == "/orders"
+
+
+async def test_a_long_request_makes_a_line_that_can_be_read(bench):
+    await bench.ask("\x01" * 60_000, "/orders\x02" * 60_000, principal="\x03" * 60_000)
+    (line,) = bench.lines
+    record = record_of(msgspec.json.encode(line), instance="authorizer-0", seq=1)
+    assert (record.id, record.reason) == (line.id, "ambiguous-path")
 
 
 async def test_allowed_with_our_headers_and_without_anybody_elses(bench):
