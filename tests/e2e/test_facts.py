@@ -18,7 +18,7 @@ POLICY = """\
 version: 1
 trust_domain: shop.example
 users:
-  issuers: [{issuer: '@ISSUER@', audience: shop}]
+  issuers: [{issuer: '@ISSUER@', audience: shop, attributes: {department: org.unit}}]
 attributes:
   user: {department: string}
   request: {headers: [x-region, x-debug]}
@@ -171,12 +171,19 @@ def test_the_record_says_what_the_condition_saw(domain):
         ("/vault", "GET", {"sub": "ann", "roles": ["admin"], "amr": ["pwd"]}, 403),
         ("/vault", "GET", {"sub": "ann", "roles": ["admin"]}, 403),
         ("/sales", "GET", {"sub": "ann", "roles": ["admin"], "department": "sales"}, 403),
+        ("/sales", "GET", {"sub": "ann", "roles": ["admin"], "org": {"unit": "legal"}}, 403),
+        ("/sales", "GET", {"sub": "ann", "roles": ["viewer"], "org": {"unit": "sales"}}, 403),
     ],
 )
 def test_users_who_are_refused(domain, issuer, path, method, claims, code):
     response = outside(domain, issuer, path, method=method, **claims)
     assert (response.status_code, response.json()["code"]) == (code, "ACCESS_DENIED")
     assert response.json().keys() == {"type", "title", "status", "code", "decision"}
+
+
+def test_an_attribute_of_another_type_makes_no_token_of_a_user(domain, issuer):
+    response = outside(domain, issuer, "/sales", sub="ann", roles=["admin"], org={"unit": ["sales"]})
+    assert (response.status_code, response.json()["code"]) == (401, "TOKEN_MALFORMED")
 
 
 @pytest.mark.parametrize(
@@ -188,6 +195,7 @@ def test_users_who_are_refused(domain, issuer, path, method, claims, code):
         ("/people/bob", "GET", {"sub": "ann", "roles": ["admin"]}),
         ("/vault", "GET", {"sub": "ann", "roles": ["admin"], "amr": ["pwd", "mfa"]}),
         ("/sales", "GET", {"sub": "dora", "roles": ["admin"]}),
+        ("/sales", "GET", {"sub": "ann", "roles": ["admin"], "org": {"unit": "sales"}}),
     ],
 )
 def test_users_who_are_permitted(domain, issuer, path, method, claims):
@@ -208,6 +216,6 @@ def test_an_edit_of_a_condition_is_in_force_at_once(domain):
 def test_a_condition_with_a_mistake_changes_nothing(domain):
     before = domain.status()["snapshot"]
     domain.edit_policy("x-region'] == 'eu'", "x-region'] = 'eu'")
-    wait_until(lambda: domain.status().get("rejected"), what="the text is refused")
+    wait_until(lambda: domain.status().get("rejected_policy"), what="the text is refused")
     assert domain.status()["snapshot"] == before
     domain.edit_policy("x-region'] = 'eu'", "x-region'] == 'eu'")

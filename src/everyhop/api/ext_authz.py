@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 from everyhop.control.credentials import Passed
 from everyhop.control.deciding import FactsDenied, Shown
 from everyhop.core.decision import Reason
-from everyhop.core.errors import EveryhopError, InputError, TokenError, Unavailable
+from everyhop.core.errors import AccessDenied, EveryhopError, InputError, TokenError, Unavailable
 from everyhop.dataplane import _names as names
 from everyhop.sdk.headers import Headers, MalformedCredentialError, bearer_token, txn_token
 from everyhop.tokens.codes import TokenCode, challenge, status_of
@@ -42,6 +42,7 @@ POINT: Final = "x-everyhop-point"
 DECISION: Final = b"x-everyhop-decision"
 RBAC: Final = "envoy.filters.http.rbac"
 OPERATION: Final = "shadow_effective_policy_id"
+VERDICT: Final = "enforced_effective_policy_id"
 
 MAX_WAITING: Final = 512
 DEADLINE_SECONDS: Final = 1.8  # Envoy gives up after two: it is better to know why
@@ -77,11 +78,14 @@ class _Question:
     @property
     def operation(self) -> str:
         """Return the operation that Envoy's policy filter has found."""
-        metadata = self.attributes.metadata_context.filter_metadata
-        name = metadata[RBAC].fields[OPERATION].string_value if RBAC in metadata else ""
+        name = self._metadata(OPERATION)
         if not name:
             raise InputError("the question names no operation")
         return name
+
+    def _metadata(self, field: str) -> str:
+        metadata = self.attributes.metadata_context.filter_metadata
+        return metadata[RBAC].fields[field].string_value if RBAC in metadata else ""
 
     def shown(self, caller: str) -> Shown:
         """Return what the call shows; raises TokenError for a credential that has more than one reading."""
@@ -99,6 +103,7 @@ class _Question:
                 method=_text(http.method),
                 path=_text(http.path),
                 fields=self.fields,
+                asks=names.asks_for_facts(self._metadata(VERDICT)),
             )
         except MalformedCredentialError as error:
             raise TokenError(TokenCode.TOKEN_MALFORMED, str(error)) from error
@@ -136,8 +141,7 @@ class ExternalAuthorization:
             return denied(status_of(code), code, question.decision, authenticate=challenge(code))
         except FactsDenied as error:
             _tell(logging.INFO, launch, point, question, error.message)
-            status = 400 if error.why.decision.reason is Reason.AMBIGUOUS_PATH else 403
-            return denied(status, error.code, question.decision, why=error.why)
+            return _denied_by_facts(error.why, question.decision)
         except EveryhopError as error:
             _tell(logging.WARNING, launch, point, question, error.message)
         except TimeoutError:
@@ -199,6 +203,13 @@ def passed(answer: Passed) -> CheckResponse:
         metadata[names.WHY] = names.why(answer.why.decision, answer.why.facts)
     response.dynamic_metadata.update(metadata)
     return response
+
+
+def _denied_by_facts(why: Why, decision: str) -> CheckResponse:
+    if why.decision.reason is Reason.USER_REQUIRED:
+        code = TokenCode.USER_REQUIRED
+        return denied(status_of(code), code, decision, authenticate=challenge(code), why=why)
+    return denied(why.decision.status, AccessDenied.code, decision, why=why)
 
 
 def denied(

@@ -127,7 +127,7 @@ class Credentials:
         """Judge a call that the policy lets in: access token, user, single use, in this order."""
         needs = self._view_at(service).requirement(shown.caller, service, shown.operation)
         view = self._view_at(service)
-        asks = view.asks(shown.caller, service, shown.operation)
+        asks = shown.asks or view.asks(shown.caller, service, shown.operation)
         access = self._access(service, shown, needs)
         user = self._user(shown, needs, asks=asks)
         why = None
@@ -154,7 +154,9 @@ class Credentials:
         """
         context = Context(
             now=self._clock.now(),
-            user=None if user is None or not user.is_person else user_of(user),
+            user=None
+            if user is None or not user.is_person
+            else user_of(user, view.snapshot.attributes.of("user")),
             headers=facts_of_headers(shown.fields, view.snapshot.attributes.headers),
             source_ip=shown.source,
         )
@@ -232,7 +234,7 @@ class Credentials:
             raise TokenError(TokenCode.INSUFFICIENT_SCOPE, "the credential is not for this operation")
         _demand_person(user, needs)
         why, believes_user = None, needs.user is not UserMode.NONE
-        if view.asks(OUTSIDE, service, shown.operation):
+        if shown.asks or view.asks(OUTSIDE, service, shown.operation):
             why, believes_user = self._decide(view, service, shown, user)
         remove = (AUTHORIZATION,)
         if not believes_user:

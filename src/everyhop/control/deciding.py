@@ -6,8 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from everyhop.conditions import ValueType
 from everyhop.core.decision import Decision, Effect, Reason
 from everyhop.core.errors import AccessDenied
 from everyhop.policy.facts import User
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from everyhop.authz import Engine
-    from everyhop.policy.facts import Context
+    from everyhop.policy.facts import Context, Value
+    from everyhop.policy.vocabulary import Attribute
     from everyhop.tokens.transaction import TxnToken
 
 MAX_FACTS: Final = 600
@@ -26,7 +28,8 @@ MAX_FACTS: Final = 600
 class Shown:
     """What a call shows: the verified peer (SPIFFE ID and certificate thumbprint), the request and credentials as sent.
 
-    ``source`` is the address of the peer, ``path`` the raw request target, ``fields`` the header fields that conditions
+    ``asks`` tells that the sidecar has let it so far only because facts decide; the policy that it goes by may be another
+    than the agent's, so then they decide whatever the agent's says.  ``source`` is the address of the peer, ``path`` the raw request target, ``fields`` the header fields that conditions
     may read, every line by itself.
     """
 
@@ -38,6 +41,7 @@ class Shown:
     source: str | None = None
     method: str = ""
     path: str = ""
+    asks: bool = False
     fields: Mapping[str, tuple[bytes, ...]] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
 
@@ -84,8 +88,12 @@ def decide_call(engine: Engine, service: str, shown: Shown, context: Context) ->
     return Why(decision=decision, facts=explanation.facts[:MAX_FACTS])
 
 
-def user_of(token: TxnToken) -> User:
-    """Return the user of a verified transaction token."""
+def user_of(token: TxnToken, declared: Mapping[str, Attribute]) -> User:
+    """Return the user of a verified transaction token; ``declared`` are the attributes that users can have.
+
+    What the token says of an attribute that is not declared, or not with this type (it was issued under another
+    policy), is not known.
+    """
     known = token.context
     auth_time, amr = known.get("auth_time"), known.get("amr")
     return User(
@@ -95,7 +103,26 @@ def user_of(token: TxnToken) -> User:
         amr=None if amr is None else tuple(amr),
         acr=known.get("acr"),
         auth_time=None if auth_time is None else datetime.fromtimestamp(auth_time, UTC),
+        attributes=_attributes(known.get("attributes") or {}, declared),
     )
+
+
+def _attributes(stated: Mapping[str, Any], declared: Mapping[str, Attribute]) -> Mapping[str, Value]:
+    found: dict[str, Value] = {}
+    for name, value in stated.items():
+        kind = declared[name].type if name in declared else None
+        if kind is ValueType.TIMESTAMP and type(value) is int:
+            found[name] = datetime.fromtimestamp(value, UTC)
+        elif kind is ValueType.STRINGS and isinstance(value, list):
+            found[name] = tuple(value)
+        elif (
+            (kind is ValueType.BOOL and isinstance(value, bool))
+            or (kind is ValueType.INT and type(value) is int)
+            or (kind is ValueType.DOUBLE and type(value) in {int, float})
+            or (kind is ValueType.STRING and isinstance(value, str))
+        ):
+            found[name] = value
+    return MappingProxyType(found)
 
 
 def facts_of_headers(

@@ -57,6 +57,8 @@ CODE: Final = "code"
 TITLE: Final = "title"
 WHY: Final = "why"
 
+FACTS: Final = "c"
+
 
 def verdict(snapshot: str, reason: str, rule: str | None, needs: str = "") -> str:
     """Return the name of an action; ``needs`` holds the letters of what the call needs besides."""
@@ -71,6 +73,14 @@ def why(decision: Decision, facts: str) -> str:
     other = decision.would
     would = ("", "", "") if other is None else (other.effect.value, other.reason.value, other.rule or NOTHING)
     return "|".join((decision.reason.value, decision.rule or NOTHING, *would, facts))
+
+
+def asks_for_facts(name: str) -> bool:
+    """Tell whether the name of an action says that facts of the call decide; a name that is none says so too."""
+    parts = name.split("|")
+    if len(parts) != 3:  # noqa: PLR2004  # snapshot, reason, rule
+        return True
+    return FACTS in parts[1].partition("+")[2]
 
 
 UPSTREAM: Final = "to-"

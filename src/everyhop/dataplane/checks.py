@@ -57,7 +57,7 @@ def needs_of(operation: Operation, user: UserMode, *, asks: bool = False) -> str
     """
     token = _LETTERS.get(operation.token, "")
     once = "x" if token and operation.once else ""
-    return token + once + _USER_LETTERS.get(user, "") + ("c" if asks else "")
+    return token + once + _USER_LETTERS.get(user, "") + (names.FACTS if asks else "")
 
 
 def takes_users(table: ServiceTable) -> bool:

@@ -124,6 +124,7 @@ def _for_user(user: UserIdentity, request: ExchangeRequest) -> Transaction:
         "amr": list(user.amr) or None,
         "auth_time": user.auth_time,
         "email": user.email,
+        "attributes": dict(user.attributes) or None,
     }
     context: dict[str, Any] = {"idp": user.idp, "kind": "user", "roles": sorted(roles)}
     context |= {name: value for name, value in known.items() if value is not None}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -11,6 +12,7 @@ from typing import Final
 from everyhop.core.errors import SettingsError
 from everyhop.jose.algorithms import Algorithm
 from everyhop.tokens.revocations import Revocations
+from everyhop.tokens.transaction import AttributeClaim
 
 ALGORITHMS: Final = (Algorithm.ES256, Algorithm.RS256)
 RSA_BITS: Final = (2048, 3072, 4096)
@@ -151,7 +153,7 @@ class UserIdentity:
     """A signed-in person as a trusted OIDC issuer states it.
 
     ``idp`` is the issuer's URL, ``subject`` its ``sub``, ``auth_time`` seconds since 1970, ``expires_at`` the end of
-    the statement.
+    the statement.  ``attributes`` are those that the policy maps, of their declared types (moments in seconds).
     """
 
     subject: str
@@ -162,6 +164,7 @@ class UserIdentity:
     amr: tuple[str, ...] = ()
     auth_time: int | None = None
     email: str | None = None
+    attributes: Mapping[str, AttributeClaim] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,25 +4,30 @@
 from __future__ import annotations
 
 import re
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from everyhop.policy import _grammar as g
 from everyhop.policy._fields import is_written, read_fields, read_items, read_match, read_text
 from everyhop.policy._nodes import Items, Node, Text
-from everyhop.policy.model import UserIssuer
+from everyhop.policy.model import ClaimAttribute, UserIssuer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from everyhop.policy._problems import Problems
+    from everyhop.policy.vocabulary import Attribute
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _ABSENT = object()
+_CLAIM_PATH = rf"{g.CLAIM_NAME}(?:\.{g.CLAIM_NAME}){{0,7}}"
 
 
-def read_users(node: Node, problems: Problems) -> list[UserIssuer]:
-    """Return the issuers of one file."""
+def read_users(
+    node: Node, problems: Problems, declared: Mapping[str, Attribute] = MappingProxyType({})
+) -> list[UserIssuer]:
+    """Return the issuers of one file; ``declared`` are the attributes that users can have."""
     fields = read_fields(node, g.USERS_KEYS, "users", problems)
     if "issuers" not in fields:
         if not is_written("issuers", node):
@@ -30,7 +35,7 @@ def read_users(node: Node, problems: Problems) -> list[UserIssuer]:
         return []
     found = []
     for index, item in enumerate(read_items(fields["issuers"][1], "users: issuers", problems)):
-        issuer = _read_issuer(item, f"users: issuers[{index}]", problems)
+        issuer = _read_issuer(item, f"users: issuers[{index}]", declared, problems)
         if issuer is not None:
             found.append(issuer)
     return found
@@ -45,7 +50,9 @@ def check_unique(issuers: list[UserIssuer], problems: Problems) -> None:
             problems.add("duplicate", issuer.span, message, f"first at {first[issuer.issuer].span}")
 
 
-def _read_issuer(node: Node, where: str, problems: Problems) -> UserIssuer | None:
+def _read_issuer(
+    node: Node, where: str, declared: Mapping[str, Attribute], problems: Problems
+) -> UserIssuer | None:
     fields = read_fields(node, g.ISSUER_KEYS, where, problems)
     missing = [key for key in ("issuer", "audience") if key not in fields and not is_written(key, node)]
     if missing:
@@ -59,20 +66,41 @@ def _read_issuer(node: Node, where: str, problems: Problems) -> UserIssuer | Non
     audiences = _read_texts(fields["audience"][1], g.AUDIENCE, f"{where}: audience", "an audience", problems)
     roles = _read_roles(fields, where, problems)
     algorithms = _read_algorithms(fields, where, problems)
+    attributes = _read_attributes(fields, declared, where, problems)
     if issuer is None or jwks is _ABSENT or not (audiences and roles and algorithms):
         return None
     assert jwks is None or isinstance(jwks, str)  # noqa: S101  # the third case is handled above
     return UserIssuer(
-        issuer=issuer, audiences=audiences, jwks=jwks, roles=roles, algorithms=algorithms, span=node.span
+        issuer=issuer,
+        audiences=audiences,
+        jwks=jwks,
+        roles=roles,
+        attributes=attributes,
+        algorithms=algorithms,
+        span=node.span,
     )
+
+
+def _read_attributes(
+    fields: Mapping[str, tuple[Text, Node]], declared: Mapping[str, Attribute], where: str, problems: Problems
+) -> tuple[ClaimAttribute, ...]:
+    if "attributes" not in fields:
+        return ()
+    where = f"{where}: attributes"
+    found = []
+    for name, (_, value) in read_fields(fields["attributes"][1], tuple(declared), where, problems).items():
+        text = read_match(value, _CLAIM_PATH, f"{where}: {name}", "the path of a claim", problems)
+        if text is not None:
+            path = tuple(text.split("."))
+            found.append(ClaimAttribute(name=name, type=declared[name].type, path=path))
+    return tuple(sorted(found, key=lambda attribute: attribute.name))
 
 
 def _read_roles(fields: Mapping[str, tuple[Text, Node]], where: str, problems: Problems) -> tuple[str, ...]:
     if "roles" not in fields:
         return ("roles",)
     expected = "the path of a claim, such as roles or realm_access.roles"
-    pattern = rf"{g.CLAIM_NAME}(?:\.{g.CLAIM_NAME}){{0,7}}"
-    text = read_match(fields["roles"][1], pattern, f"{where}: roles", expected, problems)
+    text = read_match(fields["roles"][1], _CLAIM_PATH, f"{where}: roles", expected, problems)
     return () if text is None else tuple(text.split("."))
 
 

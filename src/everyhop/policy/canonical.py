@@ -126,6 +126,8 @@ def _issuer(issuer: UserIssuer) -> dict[str, Any]:
         "roles": ".".join(issuer.roles),
         "algorithms": list(issuer.algorithms),
     }
+    if issuer.attributes:
+        entry["attributes"] = {attribute.name: ".".join(attribute.path) for attribute in issuer.attributes}
     if issuer.jwks is not None:
         entry["jwks"] = issuer.jwks
     return entry

@@ -18,7 +18,7 @@ from everyhop.policy.vocabulary import Attributes
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from everyhop.conditions import Condition
+    from everyhop.conditions import Condition, ValueType
     from everyhop.core.problems import Span
     from everyhop.spiffe.ids import SpiffeId, TrustDomain
 
@@ -243,12 +243,21 @@ class Directory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimAttribute:
+    """Where an issuer's tokens say a declared attribute of a user: the path of a claim."""
+
+    name: str
+    type: ValueType
+    path: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UserIssuer:
     """An OpenID provider whose users may be acted for.
 
     ``issuer`` is its exact ``iss``; ``audiences`` are those of which a token must name one; ``jwks`` is the URL of
-    its keys (None: by discovery); ``roles`` is the path of the claim that holds them; ``algorithms`` are the only
-    ones taken.
+    its keys (None: by discovery); ``roles`` is the path of the claim that holds them; ``attributes`` are those that
+    its tokens state, by name; ``algorithms`` are the only ones taken.
     """
 
     issuer: str
@@ -256,6 +265,7 @@ class UserIssuer:
     jwks: str | None
     roles: tuple[str, ...]
     algorithms: tuple[str, ...]
+    attributes: tuple[ClaimAttribute, ...] = ()
     span: Span = field(compare=False)
 
 

@@ -94,7 +94,8 @@ def build_snapshot(
         directory.read(node)
     tester = TestReader(drafts, attributes, directory, problems)
     tests = [tester.test(node, index) for index, node in enumerate(_entries("tests", parts, problems))]
-    issuers = [issuer for node in _parts("users", parts) for issuer in read_users(node, problems)]
+    users = attributes.of("user")
+    issuers = [issuer for node in _parts("users", parts) for issuer in read_users(node, problems, users)]
     check_unique(issuers, problems)
     mode = _read_mode(parts, problems)
     if not drafts and problems.is_empty:

@@ -178,6 +178,12 @@ def _users() -> dict[str, Any]:
             **_pattern(rf"{g.CLAIM_NAME}(?:\.{g.CLAIM_NAME}){{0,7}}"),
             "description": "The path of the claim that holds a user's roles.",
         },
+        "attributes": {
+            "type": "object",
+            "propertyNames": _pattern(g.ATTRIBUTE_NAME),
+            "additionalProperties": _pattern(rf"{g.CLAIM_NAME}(?:\.{g.CLAIM_NAME}){{0,7}}"),
+            "description": "Declared attributes of users, each with the path of the claim that states it.",
+        },
         "algorithms": {
             "oneOf": [algorithm, {"type": "array", "minItems": 1, "uniqueItems": True, "items": algorithm}]
         },

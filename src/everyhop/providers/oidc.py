@@ -16,18 +16,28 @@ from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import import_key
 
+from everyhop.conditions import ValueType
 from everyhop.core.errors import InputError, TokenError
 from everyhop.issuing.model import UserIdentity
 from everyhop.jose.jwk import Jwk
 from everyhop.jose.jws import parse_compact
 from everyhop.jose.strict_json import parse_json_object
-from everyhop.policy.model import UserIssuer
+from everyhop.policy.model import ClaimAttribute, UserIssuer
 from everyhop.providers.oidc_keys import Fetch, IssuerKeys, fetch
 from everyhop.tokens.codes import TokenCode
-from everyhop.tokens.limits import EXPIRY_SKEW_SECONDS, LATEST, MAX_ID, MAX_ROLES, START_SKEW_SECONDS
+from everyhop.tokens.limits import (
+    EXPIRY_SKEW_SECONDS,
+    LATEST,
+    MAX_ATTRIBUTE,
+    MAX_ID,
+    MAX_ROLES,
+    START_SKEW_SECONDS,
+)
+from everyhop.tokens.transaction import AttributeClaim
 
 MAX_SUBJECT: Final = 255  # OpenID Connect Core section 2
 MAX_AUDIENCES: Final = 16
+_INT: Final = 2**63
 # Names of keys that some issuers add are passed over; anything that could bring a key or change the meaning is not.
 _HEADERS: Final = frozenset({"alg", "kid", "typ", "x5t", "x5t#S256"})
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
@@ -147,18 +157,56 @@ def _identity(claims: Mapping[str, Any], issuer: UserIssuer) -> UserIdentity:
         auth_time=auth_time,
         # An address that nobody has checked names anybody.
         email=_text(claims, "email") if claims.get("email_verified") is True else None,
+        attributes=_attributes(claims, issuer.attributes),
     )
 
 
-def _roles(claims: Mapping[str, Any], path: tuple[str, ...]) -> frozenset[str]:
-    """Return the roles at the configured path; a user without them has none, anything but texts is refused."""
+def _at(claims: Mapping[str, Any], path: tuple[str, ...]) -> object:
+    """Return the claim at a configured path, None where there is none."""
     value: object = claims
     for name in path:
         if not isinstance(value, dict):
             raise TokenError(TokenCode.TOKEN_MALFORMED, f"the claim {'.'.join(path)!r} has another shape")
         if name not in value:
-            return frozenset()
+            return None
         value = value[name]
+    return value
+
+
+def _attributes(claims: Mapping[str, Any], mapped: tuple[ClaimAttribute, ...]) -> dict[str, AttributeClaim]:
+    """Return the mapped attributes that the token states; one of another type than the policy says is refused."""
+    found: dict[str, AttributeClaim] = {}
+    for attribute in mapped:
+        value = _at(claims, attribute.path)
+        if value is not None:
+            found[attribute.name] = _attribute(value, attribute)
+    return found
+
+
+def _attribute(value: object, attribute: ClaimAttribute) -> AttributeClaim:
+    name = ".".join(attribute.path)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    match attribute.type:
+        case ValueType.BOOL if isinstance(value, bool):
+            return value
+        case ValueType.INT if isinstance(value, int) and is_number and -_INT <= value < _INT:
+            return value
+        case ValueType.DOUBLE if isinstance(value, int | float) and is_number:
+            return float(value)
+        case ValueType.TIMESTAMP if isinstance(value, int | float) and is_number and 0 <= value <= LATEST:
+            return int(value)
+        case ValueType.STRING if isinstance(value, str) and len(value) <= MAX_ATTRIBUTE:
+            return value
+        case ValueType.STRINGS:
+            return list(_texts([value] if isinstance(value, str) else value, name))
+    raise TokenError(TokenCode.TOKEN_MALFORMED, f"{name!r} is not of the type that the policy declares")
+
+
+def _roles(claims: Mapping[str, Any], path: tuple[str, ...]) -> frozenset[str]:
+    """Return the roles at the configured path; a user without them has none, anything but texts is refused."""
+    value = _at(claims, path)
+    if value is None:
+        return frozenset()
     return frozenset(_texts([value] if isinstance(value, str) else value, ".".join(path)))
 
 

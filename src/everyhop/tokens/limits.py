@@ -14,3 +14,5 @@ LATEST: Final = 253402300799  # 9999-12-31T23:59:59Z; a later time is a mistake 
 MAX_NAME: Final = 2048  # characters of iss, sub, client_id, aud: what a SPIFFE ID may have
 MAX_ID: Final = 256  # characters of jti and txn
 MAX_ROLES: Final = 64
+MAX_ATTRIBUTES: Final = 32  # of a user
+MAX_ATTRIBUTE: Final = 1024  # characters of one

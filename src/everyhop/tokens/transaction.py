@@ -28,12 +28,17 @@ from everyhop.tokens.claims import (
 from everyhop.tokens.codes import TokenCode
 from everyhop.tokens.compact import guarded, open_compact
 from everyhop.tokens.keyset import KeySource, PinnedKey
-from everyhop.tokens.limits import MAX_ID, MAX_ROLES
+from everyhop.tokens.limits import MAX_ATTRIBUTE, MAX_ATTRIBUTES, MAX_ID, MAX_ROLES
 
 TRANSACTION_TYPE: Final = "txntoken+jwt"
-_CONTEXT_NULLABLE: Final = ("acr", "amr", "auth_time", "email")
+_CONTEXT_NULLABLE: Final = ("acr", "amr", "auth_time", "email", "attributes")
 
 Role = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID)]
+AttributeText = Annotated[str, msgspec.Meta(max_length=MAX_ATTRIBUTE)]
+AttributeClaim = (
+    bool | int | float | AttributeText | Annotated[list[AttributeText], msgspec.Meta(max_length=MAX_ROLES)]
+)
+"""What a token says of one attribute of a user; a moment is a number of seconds."""
 
 
 class TxnToken(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,12 +74,13 @@ class _Context(msgspec.Struct):
     amr: Annotated[tuple[Id, ...], msgspec.Meta(max_length=MAX_ROLES)] | None = None
     auth_time: NumericDate | None = None
     email: Name | None = None
+    attributes: Annotated[dict[Id, AttributeClaim], msgspec.Meta(max_length=MAX_ATTRIBUTES)] | None = None
 
 
 class TxnClaims(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The claims of a transaction token, by their names and in their order on the wire.
 
-    ``tctx`` holds idp, kind and roles, and acr, amr, auth_time, email where they are known.
+    ``tctx`` holds idp, kind and roles, and acr, amr, auth_time, email, attributes where they are known.
     """
 
     iss: Name

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 from tests.support.raw_grpc import RawGrpc
-from tests.support.token_bench import STOREFRONT, X5T, TokenBench
+from tests.support.token_bench import STOREFRONT, THIEF, X5T, TokenBench
 
 from everyhop.agent import Launch, LaunchRegistry, LaunchState, TokenCache, WorkloadService
 from everyhop.api.ext_authz import ExternalAuthorization, authorization_server, denied, thumbprint_of
@@ -254,7 +254,18 @@ async def test_the_context_comes_at_once_and_after_each_change(node):
 # -- authz.sock
 
 
-def question(operation="create", caller=STOREFRONT, headers=(), path=b"/orders", certificate=""):
+VERDICT = "0123456789abcdef|allowed+s|allow[0]"
+
+
+def question(
+    operation="create",
+    caller=STOREFRONT,
+    headers=(),
+    path=b"/orders",
+    certificate="",
+    verdict=VERDICT,
+    method="POST",
+):
     request = CheckRequest()
     attributes = request.attributes
     attributes.source.principal = str(caller)
@@ -263,7 +274,8 @@ def question(operation="create", caller=STOREFRONT, headers=(), path=b"/orders",
     for name, value in (("x-everyhop-decision", "d-1"), *headers):
         attributes.request.http.header_map.headers.add(key=name.encode(), raw_value=value.encode())
     metadata = attributes.metadata_context.filter_metadata["envoy.filters.http.rbac"]
-    metadata.update({"shadow_effective_policy_id": operation})
+    metadata.update({"shadow_effective_policy_id": operation, "enforced_effective_policy_id": verdict})
+    attributes.request.http.method = method.encode()
     return request
 
 
@@ -335,6 +347,27 @@ async def test_refusals_on_the_wire(node, headers, path, expected):
     node.launch("i3", "orders")
     asked = question(headers=headers, path=path, certificate=certificate_of(node))
     assert refusal_of(await node.check(asked, instance="i3")) == expected
+
+
+@pytest.mark.parametrize("verdict", ["", "x", "a|b", "0123456789abcdef|allowed+sc|allow[9]", "a|b|c|d"])
+async def test_a_sidecar_that_leaves_a_call_to_the_facts_has_them_decide(node, verdict):
+    """The agent's policy may be a newer one, in which no rule lets this caller do this any more."""
+    node.launch("i3", "orders")
+    thief = {"caller": THIEF, "verdict": verdict}
+    for asked, reason in (
+        (question(operation="list", path=b"/orders", method="GET", **thief), "no-rule"),
+        (question(operation="list", path=b"/orders", verdict=verdict), "unknown-operation"),
+        (question(operation="list", path=b"/pay", method="GET", verdict=verdict), "unknown-operation"),
+    ):
+        outcome = await node.check(asked, instance="i3")
+        assert refusal_of(outcome)[:2] == (403, "ACCESS_DENIED")
+        why = CheckResponse.FromString(outcome[0][1]).dynamic_metadata["why"]
+        assert why.startswith(f"{reason}|-|||")
+    asked = question(operation="list", path=b"/orders", method="GET", verdict=verdict)
+    response = CheckResponse.FromString((await node.check(asked, instance="i3"))[0][1])
+    assert response.WhichOneof("http_response") == "ok_response"
+    assert response.dynamic_metadata["why"].startswith("allowed|allow[0]|")
+    assert "until" not in response.dynamic_metadata
 
 
 async def test_a_good_token_passes_and_says_until_when(node):

@@ -87,6 +87,7 @@ VALID: dict[str, Any] = {
                 "audience": ["a", "b"],
                 "jwks": "https://login.example/keys",
                 "roles": "realm_access.roles",
+                "attributes": {"department": "org.unit"},
                 "algorithms": ["ES256"],
             },
         ]
@@ -171,6 +172,8 @@ SLIPS: list[tuple[tuple[Any, ...], Any]] = [
     (("users", "issuers", 1, "algorithms"), ["HS256"]),
     (("users", "issuers", 1, "algorithms"), ["none"]),
     (("users", "issuers", 1, "roles"), "a..b"),
+    (("users", "issuers", 1, "attributes"), {"department": "a..b"}),
+    (("users", "issuers", 1, "attributes"), {"Department": "a"}),
     (("allow", 0, "when"), ""),
     (("allow", 0, "mode"), "off"),
     (("allow", 0, "from"), []),
