@@ -30,7 +30,7 @@ from everyhop.core.errors import EveryhopError, InputError, TokenError, TrustErr
 from everyhop.dataplane.asked_log import ASKED, AskedLine
 from everyhop.dataplane.local_replies import ACCESS_DENIED, AMBIGUOUS_PATH, CHECK_UNAVAILABLE
 from everyhop.policy.model import Protocol as Speech
-from everyhop.tokens.codes import status_of
+from everyhop.tokens.codes import TokenCode, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,8 +156,11 @@ class ExternalDecisions:
         return self._allow(asked, question, caller, passed)
 
     def _deny(self, asked: _Asked, decision: Decision) -> Answer:
-        code = AMBIGUOUS_PATH if decision.reason is Reason.AMBIGUOUS_PATH else ACCESS_DENIED
-        return self._refuse(asked, decision.status, str(decision.reason), code)
+        if decision.reason is Reason.USER_REQUIRED:
+            code = TokenCode.USER_REQUIRED
+            return self._refuse(asked, status_of(code), str(decision.reason), code, token=code)
+        answered = AMBIGUOUS_PATH if decision.reason is Reason.AMBIGUOUS_PATH else ACCESS_DENIED
+        return self._refuse(asked, decision.status, str(decision.reason), answered)
 
     def _held(self) -> PolicyView:
         if self._view is None:
@@ -195,6 +198,7 @@ class ExternalDecisions:
             method=question.method,
             path=question.path,
             fields=lines_of(question),
+            asks=asks,
         )
         return await self._credentials.ingress(question.target, shown)
 

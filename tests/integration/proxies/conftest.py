@@ -26,6 +26,7 @@ services:
       admin: GET /admin
       public: GET /public/{rest...}
       region: GET /region
+      local: GET /local
       pay: {route: POST /pay, token: required}
       live: {websocket: "/live/{room}"}
     probes: [GET /healthz]
@@ -33,6 +34,7 @@ services:
     operations: {list: GET /orders}
 allow:
   - {from: [storefront, web], to: orders, operations: [list, read, create, public, live, pay]}
+  - {from: storefront, to: orders, operations: [local], when: "in_cidr(request.source_ip, '127.0.0.0/8')"}
   - {from: storefront, to: orders, operations: [region], when: "request.headers['x-region'] == 'eu'"}
 deny:
   - {from: web, to: orders, operations: [create], reason: the web only reads}

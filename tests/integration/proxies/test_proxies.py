@@ -4,15 +4,20 @@
 import http.client
 import json
 import ssl
+import time
 
 import pytest
 from tests.integration.proxies.conftest import start_proxy
 from tests.support import identity
 from tests.support.envoy_pair import exchange, foreign_ca, request_bytes
 from tests.support.foreign_proxies import Authorizer, manager_of
+from tests.support.tokens import mint_access
 
 from everyhop.control.asking import AskingProxy
 from everyhop.x509.certificates import decode_certificate
+from everyhop.x509.csr import build_csr
+from everyhop.x509.keys import generate_private_key
+from everyhop.x509.thumbprint import x5t_s256
 
 STOREFRONT = "spiffe://shop.example/service/storefront"
 FORGED = [
@@ -85,13 +90,12 @@ def test_refused_with_code_and_decision(mesh, asked, caller, method, path, statu
     assert mesh.apps["orders"].seen == before
     if status == 401:
         assert headers["www-authenticate"].startswith("Bearer")
-    else:
-        assert headers["content-type"] == "application/problem+json"
-        assert json.loads(body)["code"] == code
-        record = asked.authorizer.record(headers["x-everyhop-decision"])
-        assert json.loads(body)["decision"] == record.id
-        assert (record.status, record.method, record.path) == (status, method, path)
-        assert record.detail["form"] == asked.form
+    assert headers["content-type"] == "application/problem+json"
+    assert json.loads(body)["code"] == code
+    record = asked.authorizer.record(headers["x-everyhop-decision"])
+    assert json.loads(body)["decision"] == record.id
+    assert (record.status, record.method, record.path) == (status, method, path)
+    assert record.detail["form"] == asked.form
 
 
 def test_forged_headers_open_nothing_and_arrive_nowhere(mesh, asked):
@@ -126,6 +130,12 @@ def test_a_condition_on_a_header_with_one_value(mesh, asked):
     status, headers, _ = ask(mesh, asked.proxy, "GET", "/region", headers=[("X-Region", "eu")])
     assert status == 200
     assert asked.authorizer.record(headers["x-seen-decision"]).detail["facts"]
+
+
+def test_the_clients_address_is_known_where_the_proxy_tells_it(mesh, asked):
+    forged = [("X-Client-Address", "127.0.0.1"), ("X-Forwarded-For", "127.0.0.1"), ("X-Real-IP", "127.0.0.1")]
+    expected = 403 if asked.form == "envoy-http" else 200
+    assert ask(mesh, asked.proxy, "GET", "/local", headers=forged)[0] == expected
 
 
 def test_allowed_is_forwarded_as_it_was_decided(mesh, asked):
@@ -234,3 +244,31 @@ def test_envoy_asks_about_the_service_of_its_configuration_only(mesh, by_xfcc):
             assert ask(mesh, proxy)[0] == 400
             assert ask(mesh, proxy, headers=headers)[0] == 400
         assert {record.reason for record in only.records()} <= {"malformed-question"}
+
+
+def identity_with_token(mesh, **changes):
+    """A certificate of the storefront, and a token that is bound to it."""
+    key = generate_private_key()
+    leaf = mesh.authority.sign(STOREFRONT, build_csr(key)).chain[0]
+    now = int(time.time())
+    values = {"client_id": STOREFRONT, "audience": "orders", "scope": ["orders.pay"], "x5t": x5t_s256(leaf)}
+    token = mint_access(issued_at=now - 5, expires_at=now + 295, **{**values, **changes})
+    return mesh.context(leaf, key), token
+
+
+def pay(asked, context, token):
+    with asked.proxy.connect(context) as connection:
+        bearer = [("Authorization", f"Bearer {token}")]
+        return exchange(connection, request_bytes("POST", "/pay", headers=bearer))
+
+
+def test_a_token_counts_with_the_certificate_that_it_is_bound_to(mesh, asked):
+    context, token = identity_with_token(mesh)
+    stolen_by = mesh.client("web")
+    assert pay(asked, stolen_by, token)[0] == 401
+    assert pay(asked, mesh.client("storefront"), token)[0] == 401  # another certificate of the same service
+    assert pay(asked, context, token + "x")[0] == 401
+    wrong_context, wrong = identity_with_token(mesh, audience="payments")
+    assert pay(asked, wrong_context, wrong)[0] == 401
+    # Over HTTP no certificate is passed on, so a bound token proves nothing there.
+    assert pay(asked, context, token)[0] == (401 if asked.form == "envoy-http" else 200)

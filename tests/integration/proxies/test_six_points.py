@@ -96,7 +96,10 @@ REQUESTS = [
     ("a user with an inherited role", "storefront", "GET", "/mine", (("Txn-Token", txn("clerk")),)),
     ("a user and a condition", "storefront", "POST", "/refund/7", (("Txn-Token", txn("clerk")),)),
 ]
-CODES = {Reason.AMBIGUOUS_PATH: (400, "AMBIGUOUS_PATH")}
+CODES = {
+    Reason.AMBIGUOUS_PATH: (400, "AMBIGUOUS_PATH"),
+    Reason.USER_REQUIRED: (401, "USER_REQUIRED"),
+}
 
 
 class Points:
@@ -111,7 +114,9 @@ class Points:
         token = dict(headers).get("Txn-Token")
         context = Context(
             now=datetime.now(UTC),
-            user=None if token is None else user_of(verifier.transaction(token)),
+            user=None
+            if token is None
+            else user_of(verifier.transaction(token), self.mesh.snapshot.attributes.of("user")),
             headers={"x-region": tuple(value for name, value in headers if name == "X-Region")}
             if any(name == "X-Region" for name, _ in headers)
             else {},

@@ -125,6 +125,19 @@ async def test_a_worker_that_was_killed_comes_back_with_the_whole_truth(layout, 
     await answer(layout, 0)
 
 
+async def test_a_worker_that_cannot_be_started_does_not_end_the_agent(layout, pool, monkeypatch, caplog):
+    start = asyncio.create_subprocess_exec
+
+    async def refused(*arguments, **options):
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
+        raise OSError("no process left")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
+    pool.take(truth())
+    await answer(layout, 0)
+    assert "ended; it is started anew" in caplog.text
+
+
 async def test_workers_end_with_the_pool(layout):
     made = AuthorizerPool(layout, Settings(authorizers=(PROXY,), authorizer_workers=2), FixedEntropy())
     task = asyncio.create_task(made.run())
