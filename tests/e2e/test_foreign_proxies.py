@@ -162,6 +162,18 @@ def test_an_edit_of_the_policy_counts(shop, proxy):
     wait_until(lambda: shop.ask(proxy, "POST")[0] == 403, what="the edit is taken back")
 
 
+def test_workers_that_do_not_answer_let_nothing_pass(shop, proxy):
+    workers = wait_until(lambda: w if len(w := shop.workers()) == 2 else None, what="two workers")
+    try:
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        assert shop.ask(proxy)[0] == 503
+    finally:
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: shop.ask(proxy)[0] == 200, what="the authorizer answers again")
+
+
 def test_a_worker_that_dies_is_started_anew_and_both_answer(shop, proxy):
     before = wait_until(lambda: w if len(w := shop.workers()) == 2 else None, what="two workers")
     for pid in before:

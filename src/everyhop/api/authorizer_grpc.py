@@ -24,6 +24,8 @@ from everyhop.wire.transport import Limits, PeerServer
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    Fields = tuple[tuple[bytes, bytes], ...]
+
     from everyhop.control.asking import Answer, AskingProxy
     from everyhop.control.external_decisions import ExternalDecisions
     from everyhop.wire.ext_authz import HeaderValueOption
@@ -126,7 +128,7 @@ def question_of(request: CheckRequest, proxy: AskingProxy) -> Question:
         if is_raw
         else tuple((name.encode(), value) for name, value in http.headers.items())
     )
-    path = http.path.decode("latin-1")
+    path = path_of(http.path, headers if is_raw else ())
     # Where another proxy stands between, the certificate is that proxy's and proves nothing about the caller.
     certificate = attributes.source.certificate if proxy.caller is CallerFrom.PRINCIPAL else ""
     return Question(
@@ -143,13 +145,29 @@ def question_of(request: CheckRequest, proxy: AskingProxy) -> Question:
     )
 
 
-def _principal(proxy: AskingProxy, principal: str, headers: tuple[tuple[bytes, bytes], ...]) -> str | None:
+def path_of(sent: bytes, lines: Fields) -> str:
+    """Return the path as the client sent it, one character a byte; raises InputError for two of them.
+
+    Envoy puts ``!`` in place of each byte that is no UTF-8, and forwards the byte: what was decided on would be another
+    path.  The raw field lines hold it as it is (``encode_raw_headers``).  Without them nobody can tell the two apart, and
+    a path that holds the character is read as one that holds the byte, which is ambiguous.
+    """
+    paths = [value for name, value in lines if name == b":path"]
+    if len(paths) > 1:
+        raise InputError("more than one path")
+    if paths:
+        return paths[0].decode("latin-1")
+    path, mark, query = sent.decode("latin-1").partition("?")
+    return path.replace("!", "\xff") + mark + query
+
+
+def _principal(proxy: AskingProxy, principal: str, headers: Fields) -> str | None:
     if proxy.caller is CallerFrom.PRINCIPAL:
         return principal or None
     return principal_of_xfcc(headers)
 
 
-def principal_of_xfcc(headers: tuple[tuple[bytes, bytes], ...]) -> str | None:
+def principal_of_xfcc(headers: Fields) -> str | None:
     """Return the URI that the proxy forwards, None without the field; raises InputError unless it is one field."""
     values = [value for name, value in headers if name.lower() == XFCC]
     if not values:

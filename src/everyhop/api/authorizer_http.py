@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from everyhop.api.authorizer_grpc import DEADLINE_SECONDS, MAX_WAITING, principal_of_xfcc
+from everyhop.api.authorizer_grpc import DEADLINE_SECONDS, MAX_WAITING, path_of, principal_of_xfcc
 from everyhop.api.credentials_shown import presented
 from everyhop.control.asking import DENIED, UNAUTHENTICATED, CallerFrom, Form, Question
 from everyhop.control.external_decisions import OVERLOADED, TIMED_OUT
@@ -133,7 +133,7 @@ def form_of(raw_path: bytes) -> tuple[Form | None, str, str]:
 def _envoy(proxy: AskingProxy, service: str, rest: str, scope: dict[str, Any]) -> Question:
     headers: Fields = tuple(scope["headers"])
     query = scope["query_string"].decode("latin-1")
-    path = f"{rest}?{query}" if query else rest
+    path = path_of((f"{rest}?{query}" if query else rest).encode("latin-1"), ())
     principal = principal_of_xfcc(headers) if proxy.caller is CallerFrom.XFCC else None
     return _question(
         Form.ENVOY_HTTP, proxy.target(service), scope["method"], path, headers, principal=principal
@@ -188,6 +188,7 @@ def _question(
         method=method,
         path=path,
         headers=clients,
+        is_raw=form is not Form.ENVOY_HTTP,  # which has joined them before it asks
         principal=principal,
         certificate=None if not certificate else certificate.encode("latin-1"),
         presented=lambda: presented(clients, path),

@@ -286,10 +286,16 @@ def _more(asked: _Asked) -> dict[str, Scalar]:
 
 
 def lines_of(question: Question) -> dict[str, tuple[bytes, ...]]:
-    """Return the field lines by name; what came joined by commas is taken apart, so that two are never read as one."""
+    """Return the field lines by name.
+
+    What came joined by commas is taken apart, so that two are never read as one; and where a proxy may have written
+    ``!`` for a byte that is no UTF-8, there is no single value.
+    """
     found: dict[str, tuple[bytes, ...]] = {}
     for name, value in question.headers:
         key = name.lower().decode("latin-1")
         lines = (value,) if question.is_raw else tuple(value.split(b","))
+        if not question.is_raw and b"!" in value:
+            lines = (b"", b"")
         found[key] = (*found.get(key, ()), *lines)
     return found

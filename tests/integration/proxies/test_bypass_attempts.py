@@ -5,10 +5,12 @@ Nothing that must be refused arrives; what a proxy refuses by itself never asks;
 the pure engine's.
 """
 
+import contextlib
 import http.client
 import json
 
 import pytest
+from tests.support.http2_client import Http2Client, StreamReset
 
 from everyhop.authz import Engine
 
@@ -21,9 +23,10 @@ OWN_REFUSALS = {0, 400, 403, 404, 405, 421, 426, 431, 501}
 """What a proxy that never asked may answer: its own refusal of a request that is none, or the end of the connection."""
 
 ATTEMPTS = [
-    attempt
+    (attempt, wire)
     for attempt in table.ATTEMPTS
-    if table.HTTP1 in attempt.on and not attempt.checks_body and not attempt.state and attempt.number != 31
+    for wire in (table.HTTP1, table.HTTP2)
+    if wire in attempt.on and not attempt.checks_body and not attempt.state
 ]
 
 
@@ -37,7 +40,10 @@ def bytes_of(attempt):
     return b"\r\n".join([*lines, b"", b""]) + attempt.body
 
 
-def send(connection, attempt):
+def send(connection, attempt, wire):
+    """Make an attempt; return status and body, status 0 when the connection or the stream ended without an answer."""
+    if wire == table.HTTP2:
+        return send_http2(connection, attempt)
     try:
         connection.sendall(bytes_of(attempt))
         answer = http.client.HTTPResponse(connection, method=attempt.method.decode("latin-1"))
@@ -47,19 +53,42 @@ def send(connection, attempt):
         return 0, b""
 
 
+def send_http2(client, attempt):
+    headers = [(name.lower(), value) for name, value in attempt.headers]
+    headers += [(b"host", host) for host in attempt.host[1:]]
+    authority = attempt.host[0] if attempt.host else None
+    try:
+        status, _, body, _ = client.request(
+            attempt.method, attempt.target, authority=authority, headers=headers, body=attempt.body
+        )
+    except (StreamReset, OSError):
+        return 0, b""
+    return status, body
+
+
+@contextlib.contextmanager
+def connected(mesh, asked, caller, wire):
+    """A connection on which the caller has shown a certificate."""
+    alpn = ("h2",) if wire == table.HTTP2 else ("http/1.1",)
+    with asked.proxy.connect(mesh.client(uri=uri_of(caller), alpn=alpn)) as connection:
+        yield Http2Client(connection) if wire == table.HTTP2 else connection
+
+
 def uri_of(caller):
     return caller if "://" in caller else f"spiffe://shop.example/service/{caller}"
 
 
-@pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda attempt: attempt.id)
-def test_attempt(mesh, asked, attempt):
+@pytest.mark.parametrize(
+    ("attempt", "wire"), ATTEMPTS, ids=[f"{wire} {attempt.id}" for attempt, wire in ATTEMPTS]
+)
+def test_attempt(mesh, asked, attempt, wire):
     app, known = mesh.apps["orders"], len(asked.authorizer.records())
     expected = {status for status, _ in attempt.expect}
-    with asked.proxy.connect(mesh.client(uri=uri_of(attempt.caller))) as connection:
+    with connected(mesh, asked, attempt.caller, wire) as connection:
         if attempt.before is not None:
-            assert send(connection, attempt.before)[0] == SERVED
+            assert send(connection, attempt.before, wire)[0] == SERVED
         before = list(app.seen)
-        status, body = send(connection, attempt)
+        status, body = send(connection, attempt, wire)
     records = asked.authorizer.records()[known:]
     if attempt.before is not None:
         records = records[1:]

@@ -148,6 +148,21 @@ async def test_a_path_of_two_readings(server, path):
     assert b"AMBIGUOUS_PATH" in answer.denied_response.body.encode()
 
 
+async def test_a_byte_that_envoy_has_replaced_is_seen(server):
+    """Envoy writes ! for a byte that is no UTF-8, and forwards the byte."""
+    for headers in ([(b":path", b"/orders/\xff")], [(b":path", b"/orders/!"), (b":path", b"/orders/x")]):
+        answer = await server.check(request(b"/orders/!", headers=headers))
+        assert answer.denied_response.status.code == 400
+    for raw in (True, False):
+        answer = await server.check(request(b"/orders/!", raw=raw))
+        assert answer.denied_response.status.code == 400
+    plain = await server.check(request(b"/orders/!", headers=[(b":path", b"/orders/!")]))
+    assert (
+        plain.denied_response.status.code == 403
+    )  # an operation that nobody declared, and a path as it was sent
+    assert (await server.check(request(b"/orders?x=!"))).status.code == 0
+
+
 async def test_half_a_body_changes_nothing(server):
     whole = request(headers=[(b"x-envoy-auth-partial-body", b"true")]).SerializeToString()
     foreign = b"\x5a\x03abc"  # HttpRequest.body, which we do not declare

@@ -261,6 +261,7 @@ async def test_traefik_path_host_and_certificate(server):
         "/envoy/orders@evil",
         "/envoy/storefront/orders",
         "/envoy/orders/../payments/payments",
+        "/envoy/orders/orders!",
     ],
 )
 async def test_envoy_paths_that_leave_their_place(by_xfcc, target):

@@ -14,6 +14,7 @@ from everyhop.control.external_decisions import (
     NOT_PERMITTED,
     OVERLOADED,
     ExternalDecisions,
+    lines_of,
 )
 from everyhop.control.policy_view import PolicyView
 from everyhop.control.proxied_callers import ProxiedCaller, ProxiedCallers
@@ -200,6 +201,23 @@ async def test_a_long_request_makes_a_line_that_can_be_read(bench):
     (line,) = bench.lines
     record = record_of(msgspec.json.encode(line), instance="authorizer-0", seq=1)
     assert (record.id, record.reason) == (line.id, "ambiguous-path")
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_raw", "lines"),
+    [
+        (((b"X-A", b"1"), (b"x-a", b"2")), True, (b"1", b"2")),
+        (((b"x-a", b"1,2"),), True, (b"1,2",)),
+        (((b"x-a", b"1,2"),), False, (b"1", b"2")),
+        (((b"x-a", b"!"),), False, (b"", b"")),
+        (((b"x-a", b"!"),), True, (b"!",)),
+    ],
+)
+def test_field_lines(headers, is_raw, lines):
+    question = Question(
+        form=Form.ENVOY, target="orders", method="GET", path="/", headers=headers, is_raw=is_raw
+    )
+    assert lines_of(question) == {"x-a": lines}
 
 
 async def test_allowed_with_our_headers_and_without_anybody_elses(bench):
