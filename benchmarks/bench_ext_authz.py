@@ -1,232 +1,379 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a question of a foreign proxy costs, and what a second worker process brings.
+"""Question: how many ext_authz v3 checks a second does a Python decision point answer, against OPA's Envoy plugin in Go?
 
-Machine and versions are printed.  Input: a policy of 200 services, one question of 12 headers and a client certificate,
-allowed; every answer is checked.  Measured: reading, deciding, recording and encoding inside one process (no transport);
-then real worker processes behind ``authorizer.sock``, asked by a grpcio client (C core) in a process of its own with 4
-connections of 8 questions each, and one question at a time.  Warm-up: 200 questions, not counted.  Client and workers
-share the machine's cores, so rates are for reading ratios; processor time, as the kernel counts it, holds on a busy
-machine too.
+One policy of 1,000 edges, 500 check requests as Envoy sends them (15 headers, the caller's SPIFFE ID as principal, the
+target service in ``context_extensions``), half of them allowed.  Sides, each in processes of its own, on a Unix socket:
 
-Bar: reading, deciding, recording and encoding take at most a third of the processor time that a question costs a worker;
-the rest is gRPC.  What a second worker brings is told, not judged: it needs a core of its own, and the client takes one.
+- ``everyhop``: our gRPC server, decision point and message encoding, with one worker and with two;
+- ``opa-envoy``: the plugin with an equivalent policy, its data indexed in the order of the question, bodies not
+  parsed, no decision log; it may use every core.
+
+The client is the same: grpcio, four connections, first one call at a time, then sixteen in flight, from one
+thread; the sides take turns.
+It takes most of one core itself and so bounds what any side can show.  Every answer is compared with the expected one.
+What everyhop's agent does besides (the caller's certificate, tokens, the record of the decision) is not in this figure.
+
+There is no bar: compile structure into the proxy where you can (``everyhop policy show``), and ask only for the rest.
 """
+
+from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import platform
+import signal
+import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
-from statistics import median
-from urllib.parse import quote_from_bytes
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
-import grpc
-import msgspec
-from tests.support.workloads import AuthorityForTests, FixedEntropy, RealClock
+import grpc  # noqa: E402
+import grpc.aio  # noqa: E402
+from benchmarks.authorization_cases import DOMAIN, case_of  # noqa: E402
+from benchmarks.authorization_engines import policy_of, rego_of  # noqa: E402
+from benchmarks.opa_peer import FAST, resident  # noqa: E402
+from tests.support.peers import peer_program, why_absent  # noqa: E402
 
-from everyhop.api.authorizer_grpc import message_of, question_of
-from everyhop.control.asking import AskingProxy, Form
-from everyhop.control.messages import Update
-from everyhop.policy import encode_snapshot, parse_policy
-from everyhop.runtime.authorizer_pool import AuthorizerPool
-from everyhop.runtime.authorizer_worker import Worker, refuse_single_use
-from everyhop.runtime.layout import StateLayout
-from everyhop.runtime.settings import Settings
-from everyhop.spiffe.bundle import encode_bundle
-from everyhop.wire.ext_authz import CHECK, CheckRequest, CheckResponse
-from everyhop.x509.certificates import certificates_to_pem
-from everyhop.x509.csr import build_csr
-from everyhop.x509.keys import generate_private_key
+from everyhop.api.ext_authz import denied  # noqa: E402
+from everyhop.authz import Engine  # noqa: E402
+from everyhop.policy import parse_policy  # noqa: E402
+from everyhop.wire.ext_authz import CHECK, OVERWRITE, CheckRequest, CheckResponse  # noqa: E402
+from everyhop.wire.rpc import Cardinality, Method, Service  # noqa: E402
+from everyhop.wire.sockets import UnixListener  # noqa: E402
+from everyhop.wire.transport import Limits, PeerServer  # noqa: E402
 
-PROXY = AskingProxy(uid=os.getuid(), services=("orders",))
-STOREFRONT = "spiffe://shop.example/service/storefront"
-SECONDS = 4.0
-BAR_SHARE = 1 / 3
-
-
-def policy():
-    lines = ["version: 1", "trust_domain: shop.example", "services:", "  storefront: {}"]
-    lines += [
-        "  orders: {operations: {list: GET /orders, read: 'GET /orders/{id}'}}",
-        *(f"  s{n}: {{operations: {{list: GET /items}}}}" for n in range(200)),
-        "allow:",
-        "  - {from: storefront, to: orders, operations: [list, read]}",
-        *(f"  - {{from: s{n}, to: orders, operations: [list]}}" for n in range(200)),
-    ]
-    return parse_policy({"p": "\n".join(lines).encode()})
-
-
-def question(authority):
-    leaf = authority.sign(STOREFRONT, build_csr(generate_private_key())).chain[0]
-    made = CheckRequest()
-    made.attributes.source.principal = STOREFRONT
-    made.attributes.source.certificate = quote_from_bytes(certificates_to_pem([leaf]))
-    http = made.attributes.request.http
-    http.method, http.path = b"GET", b"/orders/4711?page=2"
-    for number in range(12):
-        http.header_map.headers.add(key=f"x-header-{number}".encode(), raw_value=b"v" * 24)
-    return made.SerializeToString()
-
-
-def check(answer):
-    assert CheckResponse.FromString(answer).status.code == 0
+RULES = 1_000
+CONNECTIONS = 4
+IN_FLIGHT = 16
+WARM_UP = 50
+ROUNDS = 3  # sides take turns, so that a neighbour on the machine meets all of them
+ALONE_SECONDS = 0.8
+TOGETHER_SECONDS = 1.5
+START_SECONDS = 30.0
+SERVICE = "everyhop_service"
+LIMITS = Limits(streams_per_connection=1024, resets_per_connection=1_000_000)
+REGO = """package authz
+default allow := false
+allow if {
+	count(input.parsed_path) == 3
+	input.parsed_path[0] == "v1"
+	target := input.attributes.contextExtensions.everyhop_service
+	data.edges[target][input.attributes.request.http.method][input.parsed_path[1]][input.attributes.source.principal]
+}
+"""
+HEADERS = {
+    ":authority": "orders.shop.example",
+    ":scheme": "https",
+    "accept": "application/json",
+    "accept-encoding": "gzip, br",
+    "accept-language": "en-GB,en;q=0.9",
+    "cache-control": "no-cache",
+    "content-type": "application/json",
+    "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    "user-agent": "python-httpx/0.28.1",
+    "x-envoy-expected-rq-timeout-ms": "15000",
+    "x-forwarded-for": "10.1.2.3",
+    "x-forwarded-proto": "https",
+    "x-request-id": "d290f1ee-6c54-4b01-90e6-d701748f0851",
+}
 
 
-# -- inside one process
+class WrongAnswerError(Exception):
+    """A side gave another answer than the rules."""
 
 
-async def inside(snapshot, authority, asked, directory):
-    worker = Worker(directory=directory, clock=RealClock(), spend=refuse_single_use)
-    await worker.take(truth(snapshot, authority))
-    taken, processor = [], 0.0
-    for number in range(2200):
-        if number == 200:
-            processor = time.process_time()
-        began = time.perf_counter()
-        request = CheckRequest.FromString(asked)
-        answer = await worker.decisions.answer(
-            PROXY, Form.ENVOY, lambda request=request: question_of(request, PROXY)
+def identity(name):
+    return f"spiffe://{DOMAIN}/service/{name}"
+
+
+def message_of(request):
+    """Return a check request as bytes."""
+    message = CheckRequest()
+    attributes = message.attributes
+    attributes.source.principal = identity(request.caller)
+    attributes.source.address.socket_address.address = "10.1.2.3"
+    attributes.source.address.socket_address.port_value = 40_000
+    attributes.context_extensions[SERVICE] = request.target
+    http = attributes.request.http
+    http.method, http.path = request.method.encode(), request.path.encode()
+    http.host, http.scheme = b"orders.shop.example", b"https"
+    for name, value in {**HEADERS, ":method": request.method, ":path": request.path}.items():
+        http.headers[name] = value.encode()
+    return message.SerializeToString()
+
+
+def is_allowed(reply):
+    """Tell what an answer says; raises ValueError for one that says both or nothing."""
+    response = CheckResponse.FromString(reply)
+    if response.status.code == 0 and response.HasField("denied_response"):
+        raise ValueError("an answer allows and denies")
+    return response.status.code == 0
+
+
+# --- our side ------------------------------------------------------------------------------------------------------
+
+
+async def serve(descriptor):
+    """Answer on a listening socket until the process is ended."""
+    engine = Engine(parse_policy(policy_of(case_of("edges", RULES))))
+
+    async def check(call):
+        request = await call.receive_only()
+        attributes = request.attributes
+        http = attributes.request.http
+        decision = engine.decide(
+            caller=attributes.source.principal,
+            target=attributes.context_extensions[SERVICE],
+            method=http.method.decode("latin-1"),
+            path=http.path.decode("latin-1"),
         )
-        encoded = message_of(answer).SerializeToString()
-        if number >= 200:
-            taken.append(time.perf_counter() - began)
-    processor = (time.process_time() - processor) / len(taken)
-    check(encoded)
-    worker.log.close()
-    return sorted(taken), processor
+        if not decision.is_allowed:
+            await call.send(denied(403, "ACCESS_DENIED", ""))
+            return
+        response = CheckResponse()
+        option = response.ok_response.headers.add(append_action=OVERWRITE)
+        option.header.key, option.header.value = b"x-everyhop-caller", decision.caller.encode()
+        response.ok_response.headers_to_remove.append("x-everyhop-user")
+        await call.send(response)
 
-
-def processor_seconds(pids):
-    """Return what the kernel has counted for processes: user and system time."""
-    found = 0.0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        found += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return found
-
-
-def truth(snapshot, authority):
-    return Update(
-        snapshot=msgspec.Raw(encode_snapshot(snapshot)), bundle=msgspec.Raw(encode_bundle(authority.bundle()))
+    method = Method(
+        path=CHECK,
+        cardinality=Cardinality.UNARY_UNARY,
+        request=CheckRequest,
+        reply=CheckResponse,
+        handler=check,
     )
+    server = PeerServer([Service([method])], limits=LIMITS)
+    listening = socket.socket(fileno=descriptor)
+    listening.setblocking(False)
+    await server.start(UnixListener(listening, Path(), (0, 0)))
+    print("ready", flush=True)
+    await asyncio.Event().wait()
 
 
-# -- over the socket; the client is this script again, in a process of its own
+@contextlib.contextmanager
+def everyhop_side(directory, workers):
+    """Run workers that accept on one socket; gives the address and the processes."""
+    path = directory / f"everyhop-{workers}.sock"
+    listener = UnixListener.bind(path, mode=0o600)
+    processes = []
+    try:
+        for _ in range(workers):
+            command = [sys.executable, __file__, "--serve", str(listener.sock.fileno())]
+            processes.append(
+                subprocess.Popen(command, pass_fds=[listener.sock.fileno()], stdout=subprocess.PIPE)
+            )
+        for process in processes:
+            assert process.stdout.readline() == b"ready\n", "a worker did not start"
+        yield f"unix:{path}", processes
+    finally:
+        end(processes)
+        listener.close()
 
 
-async def client(path, asked, connections, streams):
-    channels = [
-        grpc.aio.insecure_channel(f"unix:{path}", options=[("grpc.use_local_subchannel_pool", 1)])
-        for _ in range(connections)
-    ]
-    calls = [channel.unary_unary(CHECK) for channel in channels]
-    taken, answered = [], 0
+# --- OPA -----------------------------------------------------------------------------------------------------------
 
-    async def ask(call, until):
-        nonlocal answered
-        while time.perf_counter() < until:
-            began = time.perf_counter()
-            check(await call(asked, timeout=5))
-            taken.append(time.perf_counter() - began)
-            answered += 1
 
-    async def crowd(seconds):
-        until = time.perf_counter() + seconds
-        await asyncio.gather(*(ask(call, until) for call in calls for _ in range(streams)))
+@contextlib.contextmanager
+def opa_side(program, directory):
+    """Run the plugin; gives the address and the processes."""
+    path = directory / "opa.sock"
+    rego = rego_of(case_of("edges", RULES))
+    edges = {
+        target: {
+            method: {
+                resource: {identity(caller): True for caller in callers}
+                for resource, callers in resources.items()
+            }
+            for method, resources in methods.items()
+        }
+        for target, methods in rego.data["edges"].items()
+    }
+    plugin = {"addr": f"unix://{path}", "path": "authz/allow", "skip-request-body-parse": True}
+    files = {
+        "policy.rego": REGO,
+        "data.json": json.dumps({"edges": edges}),
+        "config.json": json.dumps({"plugins": {"envoy_ext_authz_grpc": plugin}}),
+    }
+    for name, text in files.items():
+        (directory / name).write_text(text)
+    command = [program, "run", "--server", "--addr", f"unix://{directory}/api.sock", "--log-level", "error"]
+    command += [FAST, "--skip-version-check", "--config-file", str(directory / "config.json")]
+    log = directory / "opa.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, str(directory / "policy.rego"), str(directory / "data.json")],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        stop = time.monotonic() + START_SECONDS
+        while not path.exists():
+            if process.poll() is not None or time.monotonic() > stop:
+                raise RuntimeError(f"opa-envoy-plugin does not listen: {log.read_text()[-300:]}")
+            time.sleep(0.05)
+        yield f"unix:{path}", [process]
+    finally:
+        end([process])
 
-    await crowd(0.5)
-    taken.clear()
+
+def end(processes):
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait(10)
+        if process.stdout:
+            process.stdout.close()
+
+
+# --- the client ----------------------------------------------------------------------------------------------------
+
+
+async def ask_for(seconds, calls, questions, in_flight):
+    """Ask with so many calls in flight; return µs of each, in any order, and how long it took."""
+    took = []
+    clock = time.perf_counter_ns
+    stop = time.monotonic() + seconds
+
+    async def asker(number):
+        call = calls[number % len(calls)]
+        index = number * 31
+        while time.monotonic() < stop:
+            question, expected = questions[index % len(questions)]
+            index += 1
+            began = clock()
+            reply = await call(question)
+            took.append((clock() - began) / 1000)
+            if is_allowed(reply) is not expected:
+                raise WrongAnswerError(CheckRequest.FromString(question))
+
     began = time.perf_counter()
-    await crowd(SECONDS)
-    rate = len(taken) / (time.perf_counter() - began)
-    for channel in channels:
-        await channel.close()
-    taken.sort()
-    print(
-        json.dumps({"all": answered, "rps": rate, "p50": median(taken), "p99": taken[int(len(taken) * 0.99)]})
-    )
+    await asyncio.gather(*(asker(number) for number in range(in_flight)))
+    return took, time.perf_counter() - began
 
 
-async def ready(layout, asked):
-    async with grpc.aio.insecure_channel(f"unix:{layout.authorizer_socket}") as channel:
-        for _ in range(20):
-            await channel.unary_unary(CHECK)(asked, timeout=30, wait_for_ready=True)
+class Side:
+    """One decision point under test, and what its rounds have shown."""
+
+    def __init__(self, name, address, processes):
+        self.name = name
+        self.address = address
+        self.processes = processes
+        self.alone, self.together, self.rates = [], [], []
+        self.cpu = 0.0
+
+    async def round(self, questions):
+        """Compare answers, then measure once."""
+        # Without a pool of its own, channels to one address share one connection.
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.default_authority", "localhost")]
+        channels = [grpc.aio.insecure_channel(self.address, options=options) for _ in range(CONNECTIONS)]
+        try:
+            calls = [channel.unary_unary(CHECK) for channel in channels]
+            # Every question in the first round; later a few, so that the connections and what they need are warm.
+            asked = questions if not self.rates else questions[:WARM_UP]
+            for index, (question, expected) in enumerate(asked):
+                reply = await calls[index % CONNECTIONS](question, wait_for_ready=True, timeout=10)
+                if is_allowed(reply) is not expected:
+                    raise WrongAnswerError(CheckRequest.FromString(question))
+            before = sum(cpu_seconds(process.pid) for process in self.processes)
+            alone, _ = await ask_for(ALONE_SECONDS, calls, questions, 1)
+            together, seconds = await ask_for(TOGETHER_SECONDS, calls, questions, IN_FLIGHT)
+            self.cpu += sum(cpu_seconds(process.pid) for process in self.processes) - before
+        finally:
+            for channel in channels:
+                await channel.close()
+        self.alone += alone
+        self.together += together
+        self.rates.append(len(together) / seconds)
+
+    @property
+    def rate(self):
+        return statistics.median(self.rates)
+
+    @property
+    def cost(self):
+        """Return µs of CPU a check: what neighbours on the machine change least."""
+        return self.cpu * 1e6 / (len(self.alone) + len(self.together))
+
+    def render(self):
+        alone, together = quantiles(self.alone), quantiles(self.together)
+        memory = sum(resident(process.pid) for process in self.processes)
+        return (
+            f"    {self.name:<20} {self.rate:7,.0f} a second ({min(self.rates):,.0f} to {max(self.rates):,.0f}) with {IN_FLIGHT} in flight,"
+            f" p50 {together[0]:7,.0f} µs p99 {together[1]:8,.0f} µs; one at a time p50 {alone[0]:6,.0f} µs p99 {alone[1]:6,.0f} µs;"
+            f" {self.cost:5,.0f} µs of CPU a check, {memory:.0f} MiB"
+        )
 
 
-async def served(snapshot, authority, asked, workers):
-    with tempfile.TemporaryDirectory(prefix="eh-", dir="/tmp") as directory:
-        layout = StateLayout(Path(directory))
-        layout.create()
-        file = layout.root / "question"
-        file.write_bytes(asked)
-        settings = Settings(authorizers=(PROXY,), authorizer_workers=workers, log_level="error")
-        pool = AuthorizerPool(layout, settings, FixedEntropy())
-        task = asyncio.create_task(pool.run())
-        pool.take(truth(snapshot, authority))
-        while len(pool.pids) < workers:  # noqa: ASYNC110  # a benchmark may look again
-            await asyncio.sleep(0.05)
-        await ready(layout, asked)
-        found = {}
-        for name, connections, streams in (("one at a time", 1, 1), ("32 in flight", 4, 8)):
-            before = processor_seconds(pool.pids.values())
-            argv = [sys.executable, __file__, "--ask", str(layout.authorizer_socket), str(file)]
-            process = await asyncio.create_subprocess_exec(
-                *argv, str(connections), str(streams), stdout=subprocess.PIPE
-            )
-            output, _ = await process.communicate()
-            assert process.returncode == 0
-            found[name] = json.loads(output)
-            used = processor_seconds(pool.pids.values()) - before
-            found[name]["cpu"] = used / found[name]["all"]
-        task.cancel()
-        await asyncio.wait([task])
-        pool.close()
-    return found
+def quantiles(values):
+    ordered = sorted(values)
+    return statistics.median(ordered), ordered[int(len(ordered) * 0.99)]
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--ask", nargs=4)
-    options = parser.parse_args()
-    if options.ask:
-        path, file, connections, streams = options.ask
-        asyncio.run(client(path, Path(file).read_bytes(), int(connections), int(streams)))
+def cpu_seconds(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.serve is not None:
+        asyncio.run(serve(options.serve))
         return 0
-    authority, snapshot = AuthorityForTests(RealClock()), policy()
-    asked = question(authority)
-    load = os.getloadavg()[0]
+    program = peer_program("opa-envoy-plugin")
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f}, Python {platform.python_version()}"
+        f"  {platform.machine()}, {os.cpu_count()} cores, CPython {platform.python_version()}, grpcio {version('grpcio')}"
+        + (f", opa-envoy-plugin {opa_version(program)}" if program else "")
     )
-    print(f"a question of {len(asked)} bytes, {len(snapshot.services)} services, grpcio {grpc.__version__}")
-    with tempfile.TemporaryDirectory() as directory:
-        taken, processor = asyncio.run(inside(snapshot, authority, asked, Path(directory)))
-    p50, p99 = median(taken) * 1e6, taken[int(len(taken) * 0.99)] * 1e6
+    case = case_of("edges", RULES)
+    questions = [(message_of(request), request.expected) for request in case.requests]
+    size = statistics.median(len(question) for question, _ in questions)
     print(
-        f"inside: read, decide, record, encode   {processor * 1e6:6.0f} us of processor   "
-        f"p50 {p50:6.0f} us   p99 {p99:6.0f} us"
+        f"  {RULES:,} rules, {len(questions)} different requests of {size:.0f} bytes; warmed up before each round"
     )
-    figures = {}
-    for workers in (1, 2):
-        figures[workers] = asyncio.run(served(snapshot, authority, asked, workers))
-        for name, found in figures[workers].items():
-            print(
-                f"{workers} worker{'s' if workers > 1 else ' '}, {name:<14} {found['rps']:6.0f}/s   "
-                f"{found['cpu'] * 1e6:6.0f} us of processor   p50 {found['p50'] * 1e3:6.2f} ms   p99 {found['p99'] * 1e3:6.2f} ms"
-            )
-    gain = figures[2]["32 in flight"]["rps"] / figures[1]["32 in flight"]["rps"]
-    print(f"a second worker: {gain:.2f} times the questions")
-    share = processor / figures[1]["32 in flight"]["cpu"]
-    print(f"share of the decision in what a question costs: {share:.2f} (bar {BAR_SHARE:.2f})")
-    return 0 if share <= BAR_SHARE else 1
+    with tempfile.TemporaryDirectory(prefix="ea-") as name:
+        directory = Path(name)
+        sides = []
+        with contextlib.ExitStack() as running:
+            for workers in (1, 2):
+                label = f"everyhop, {workers} worker{'s' * (workers > 1)}"
+                sides.append(Side(label, *running.enter_context(everyhop_side(directory, workers))))
+            if program is not None:
+                sides.append(Side("opa-envoy-plugin", *running.enter_context(opa_side(program, directory))))
+            for _ in range(ROUNDS):
+                for side in sides:
+                    asyncio.run(side.round(questions))
+            for side in sides:
+                print(side.render())
+    if program is None:
+        print(f"  nothing to compare with: {why_absent('opa-envoy-plugin')}")
+        return 77
+    best, theirs = max(sides[:2], key=lambda side: side.rate), sides[2]
+    print(
+        f"  everyhop's best: {best.rate / theirs.rate:.2f} of the plugin's checks a second, {best.cost / theirs.cost:.2f} of its CPU"
+        f" a check; the peer {'wins' if theirs.rate > best.rate else 'loses'} the first,"
+        f" {'wins' if theirs.cost < best.cost else 'loses'} the second. No bar."
+    )
+    return 0
+
+
+def opa_version(program):
+    shown = subprocess.run([program, "version"], capture_output=True, text=True, check=True).stdout
+    return shown.partition("Version: ")[2].split()[0]
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # who is stopped early ends what it has started
     sys.exit(main())

@@ -1,33 +1,69 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Install the peers that the slow tests compare us with, where this can be done without asking anyone.
-# Never fails: a test whose peer is absent is skipped and says why.
+# Install the peers that slow tests and benchmarks compare us with, where this can be done without asking anyone.
+# Never fails: what needs an absent peer is skipped and says why.
+#
+# From Debian's packages, when root: nginx, redis-server. From Go modules, where Go is: opa, opa-envoy-plugin, into
+# .peers/bin (ignored by git; tests find them with tests/support/peers.py). The Go checksum database vouches for them.
 set -u
 
-missing=""
-command -v nginx >/dev/null 2>&1 || missing="$missing nginx"
-command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
+here=$(cd "$(dirname "$0")/.." && pwd)
+bin="$here/.peers/bin"
+OPA=github.com/open-policy-agent/opa@v1.22.3
+OPA_ENVOY=github.com/open-policy-agent/opa-envoy-plugin/cmd/opa-envoy-plugin@v1.19.1-envoy
+BUILD_SECONDS=1200 # two slow cores take five minutes for the first
 
-if [ -z "$missing" ]; then
-    exit 0
-fi
-if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
-    echo "peers: not root or no apt; tests that need these will be skipped:$missing"
-    exit 0
-fi
+install_packages() {
+    missing=""
+    command -v nginx >/dev/null 2>&1 || [ -x /usr/sbin/nginx ] || missing="$missing nginx"
+    command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
+    if [ -z "$missing" ]; then
+        return
+    fi
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
+        echo "peers: not root or no apt; tests that need these will be skipped:$missing"
+        return
+    fi
 
-export DEBIAN_FRONTEND=noninteractive
-# The packages' own services must not start and take ports.
-policy=/usr/sbin/policy-rc.d
-if [ ! -e "$policy" ]; then
-    printf '#!/bin/sh\nexit 101\n' >"$policy"
-    chmod 755 "$policy"
-    trap 'rm -f "$policy"' EXIT
-fi
+    export DEBIAN_FRONTEND=noninteractive
+    # The packages' own services must not start and take ports.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+        trap 'rm -f "$policy"' EXIT
+    fi
 
-# shellcheck disable=SC2086  # one word a package
-if (apt-get update -qq && apt-get install -qq -y --no-install-recommends $missing) </dev/null >/dev/null 2>&1; then
-    echo "peers: installed$missing"
-else
-    echo "peers: could not install$missing; tests that need them will be skipped"
-fi
+    # shellcheck disable=SC2086  # one word a package
+    if (apt-get update -qq && apt-get install -qq -y --no-install-recommends $missing) </dev/null >/dev/null 2>&1; then
+        echo "peers: installed$missing"
+    else
+        echo "peers: could not install$missing; tests that need them will be skipped"
+    fi
+}
+
+build() { # NAME MODULE@VERSION
+    if [ -x "$bin/$1" ] || command -v "$1" >/dev/null 2>&1; then
+        return
+    fi
+    if ! command -v go >/dev/null 2>&1; then
+        echo "peers: no Go toolchain; what needs $1 will be skipped"
+        return
+    fi
+    echo "peers: building $1 (minutes, once)"
+    # A place of its own until it is complete, so that an interrupted build leaves nothing to be found.
+    mkdir -p "$bin/.build-$1"
+    if GOBIN="$bin/.build-$1" timeout "$BUILD_SECONDS" \
+        go install -trimpath -ldflags='-s -w' "$2" </dev/null >"$bin/$1.log" 2>&1 \
+        && mv "$bin/.build-$1/$1" "$bin/$1"; then
+        echo "peers: built $1 from $2"
+    else
+        echo "peers: could not build $1 ($(grep -v downloading "$bin/$1.log" | tail -n 1 | tr -d '\t')); what needs it will be skipped"
+    fi
+    rm -rf "$bin/.build-$1"
+}
+
+install_packages
+build opa "$OPA"
+build opa-envoy-plugin "$OPA_ENVOY"
+exit 0

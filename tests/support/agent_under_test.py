@@ -12,6 +12,7 @@ from tests.support.workloads import AuthorityForTests, FakeControlPlane, FixedEn
 
 from everyhop.agent import Changes, IdentityCache, Launch, LaunchRegistry, TokenCache, WorkloadService
 from everyhop.api.workload_api import workload_server
+from everyhop.control.app_decisions import ApplicationDecisions
 from everyhop.providers.attestors import ProcInspector
 from everyhop.wire.processes import ProcessRef, read_stat
 from everyhop.wire.sockets import UnixListener
@@ -28,6 +29,7 @@ class AgentUnderTest:
         self.control = FakeControlPlane(self.authority)
         self._directory = directory
         self._options = {"limits": limits, "kernel_pidfd": kernel_pidfd}
+        self.decisions = None
         self._started = started
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -67,7 +69,10 @@ class AgentUnderTest:
             changes=changes,
         )
         tasks = [asyncio.create_task(self.identities.run()), asyncio.create_task(self.service.run())]
-        self.server = workload_server(self.service, **self._options)
+        self.decisions = ApplicationDecisions(
+            self.service, self._directory / "decisions", clock=self.clock, entropy=FixedEntropy()
+        )
+        self.server = workload_server(self.service, decisions=self.decisions, **self._options)
         listener = UnixListener.bind(self.socket, mode=0o777)
         await self.server.start(listener)
         if self._started:

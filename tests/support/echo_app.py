@@ -24,15 +24,20 @@ _MAGIC = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 class Echo:
-    """A running application; ``seen`` are the requests that reached it."""
+    """A running application; ``seen`` and ``requests`` are what reached it."""
 
     def __init__(self):
         self.seen = []
+        self.requests = []
         self.connections = 0
         self.server = None
 
     def close(self):
         self.server.close()
+
+    def _note(self, method, target, headers):
+        raw = [(name.lower().encode("latin-1"), value.encode("utf-8")) for name, value in headers]
+        self.requests.append((method, target.encode("latin-1"), raw))
 
     async def handle(self, reader, writer):
         self.connections += 1
@@ -70,6 +75,8 @@ class Echo:
                     await reader.readline()
                 await reader.readline()
             self.seen.append(lines[0])
+            method, target, _ = lines[0].split(" ")
+            self._note(method, target, headers)
             if found.get("upgrade") == "websocket":
                 await self._websocket(found, reader, writer)
                 return
@@ -119,6 +126,7 @@ class Echo:
     def _answer(self, connection, stream, headers, body):
         found = dict(headers)
         self.seen.append(f"{found[':method']} {found[':path']} HTTP/2")
+        self._note(found[":method"], found[":path"], headers)
         answer = json.dumps({"headers": headers, "body": body.decode("latin-1")}).encode()
         framed = b"\0" + len(answer).to_bytes(4, "big") + answer
         kind = found.get("content-type", "text/plain")

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from everyhop.api.http import make_app, read_message, reply
 from everyhop.api.token_admin import token_routes
-from everyhop.auditlog import Kind, Order, RecordFilter
+from everyhop.auditlog import Kind, Order, Point, RecordFilter
 from everyhop.auditlog.query import MAX_PAGE
 from everyhop.authority import AuthorityKind
 from everyhop.authz import Engine
@@ -31,7 +31,8 @@ from everyhop.control.messages import (
     Update,
 )
 from everyhop.core.clock import parse_rfc3339
-from everyhop.core.errors import InputError
+from everyhop.core.decision import Effect
+from everyhop.core.errors import InputError, NotFound
 from everyhop.tokens.codes import meaning_of
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from everyhop.auditlog import Record
     from everyhop.control.feed import Truth
     from everyhop.control.service import ControlPlane
+    from everyhop.policy.model import Snapshot
 
 HEARTBEAT_SECONDS: Final = 2.0
 MAX_DIGITS: Final = 19  # more would be work for nothing
@@ -240,10 +242,10 @@ class AdminDoor:
         return reply({"records": records, "cursor": page.first or 0, "more": page.more})
 
     async def _record(self, request: Request) -> Response:
-        record = await self._control.record(request.path_params["id"])
-        answer: dict[str, object] = {"record": record, "explanation": None}
-        if record.kind is Kind.DECISION and record.snapshot and record.target and record.caller:
-            snapshot = await self._control.snapshot_of(record.snapshot)
+        record, *also = await self._control.decision(request.path_params["id"])
+        answer: dict[str, object] = {"record": record, "explanation": None, "also": also}
+        snapshot = await self._snapshot_under(record)
+        if snapshot is not None and record.target and record.caller:
             if record.method and record.path:
                 explanation = Engine(snapshot).explain(
                     caller=record.caller, target=record.target, method=record.method, path=record.path
@@ -255,7 +257,20 @@ class AdminDoor:
             if (credential := _credential(record)) is not None:
                 answer["credential"] = credential
                 answer["text"] = f"{_told(record, credential)}\n\nwithout that:\n{explanation.render()}"
+            elif _is_own_refusal(record) and explanation.decision.effect is Effect.ALLOW:
+                answer["text"] = f"{_told_by_application(record)}\n\nwithout that:\n{explanation.render()}"
         return reply(answer)
+
+    async def _snapshot_under(self, record: Record) -> Snapshot | None:
+        """Return the snapshot that a decision was made under; None where an application names one that is none."""
+        if record.kind is not Kind.DECISION or not record.snapshot:
+            return None
+        try:
+            return await self._control.snapshot_of(record.snapshot)
+        except NotFound:
+            if record.point is Point.SDK:
+                return None
+            raise
 
     async def _authorities(self, request: Request) -> Response:
         del request
@@ -279,6 +294,18 @@ def _credential(record: Record) -> dict[str, str] | None:
     """Return what was wrong with a call that the policy lets in; None for every other decision."""
     found = None if record.reason is None else meaning_of(record.reason)
     return None if found is None else {"code": str(record.reason), "meaning": found[0], "fix": found[1]}
+
+
+def _is_own_refusal(record: Record) -> bool:
+    return record.point is Point.SDK and record.decision == "deny"
+
+
+def _told_by_application(record: Record) -> str:
+    said = record.detail.get("detail") or "it does not say why"
+    return (
+        f"deny: the policy opens this call, but the application of {record.target} refused it "
+        f"[{record.detail.get('code') or record.reason}]\n  it says: {said}"
+    )
 
 
 def _told(record: Record, credential: dict[str, str]) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from grpclib.exceptions import GRPCError
 from grpclib.reflection.service import ServerReflection
 
+from everyhop.api.decisions_rpc import DecisionsApi
 from everyhop.api.tokens_rpc import TokensApi
 from everyhop.core.errors import InputError
 from everyhop.spiffe.bundle import encode_jwt_bundle
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from grpclib._typing import IServable
 
     from everyhop.agent import WorkloadService, X509Context
+    from everyhop.control.app_decisions import ApplicationDecisions
     from everyhop.control.workload_tokens import WorkloadTokens
     from everyhop.spiffe.bundle import Bundle
 
@@ -56,16 +58,19 @@ def workload_server(
     service: WorkloadService,
     *,
     tokens: WorkloadTokens | None = None,
+    decisions: ApplicationDecisions | None = None,
     limits: Limits | None = None,
     kernel_pidfd: bool = True,
 ) -> PeerServer:
     """Return a server of the Workload API with gRPC reflection, to be started on a listening socket.
 
-    With ``tokens`` it offers ``everyhop.workload.v1.Tokens`` too.
+    With ``tokens`` it offers ``everyhop.workload.v1.Tokens`` too, with ``decisions`` ``everyhop.workload.v1.Decisions``.
     """
     ours: list[IServable] = [WorkloadApi(service).routes()]
     if tokens is not None:
         ours.append(Service(TokensApi(tokens).methods(), guard=require_security_header))
+    if decisions is not None:
+        ours.append(Service(DecisionsApi(decisions).methods(), guard=require_security_header))
     reflected: list[IServable] = [
         entry if entry in ours else Guarded(entry, require_security_header)
         for entry in ServerReflection.extend(ours, pool=POOL)

@@ -43,6 +43,7 @@ class Point(StrEnum):
     EGRESS = "egress"
     EDGE = "edge"
     CONTROL = "control"
+    SDK = "sdk"  # a workload's own word, told by its agent
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):

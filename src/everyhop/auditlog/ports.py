@@ -34,6 +34,13 @@ class RecordStore(Protocol):
     def get(self, record_id: str) -> Record:
         """Return a record by its id.  Raises NotFound."""
 
+    def of_decision(self, decision_id: str) -> list[Record]:
+        """Return the records of one decision, at most 16.
+
+        These are the one with this id, and behind it, the oldest first, those whose id goes on with a dot: what
+        applications said of the same call.
+        """
+
     def query(
         self,
         wanted: RecordFilter,

@@ -18,6 +18,7 @@ from everyhop.authz.paths import clean_pattern
 from everyhop.authz.permissions import Permissions
 from everyhop.authz.requirements import Requirement, requirement_of
 from everyhop.authz.routing import RouteTrie
+from everyhop.core.collector import collector_paused
 from everyhop.core.decision import Decision, Effect, Reason, Would
 from everyhop.core.errors import NotFound
 from everyhop.policy.access import TCP, AccessIndex
@@ -103,8 +104,11 @@ class Engine:
         self.snapshot: Final = snapshot
         self.facts: Final = FactSheet(snapshot)
         self.permissions: Final = Permissions(snapshot)
-        self.index: Final = AccessIndex(snapshot)
-        self._targets = {name: _Target(service, self.index) for name, service in snapshot.services.items()}
+        with collector_paused():
+            self.index: Final = AccessIndex(snapshot)
+            self._targets = {
+                name: _Target(service, self.index) for name, service in snapshot.services.items()
+            }
         self._rules = {rule.id: rule for rule in snapshot.rules}
 
     def decide(

@@ -71,7 +71,12 @@ class FactSheet:
             readers = {**self._readers, HEADERS: _headers_reader(condition, self._snapshot)}
             inputs = tuple((name, readers[name]) for name in sorted(condition.variables))
             self._inputs[condition.text] = inputs
-        return {name: value for name, read in inputs if (value := read(call)) is not None}
+        found: dict[str, object] = {}
+        for name, read in inputs:
+            value = read(call)
+            if value is not None:
+                found[name] = value
+        return found
 
     def roles(self, user: User | None) -> tuple[str, ...]:
         """Return the names that count for a user: what the provider gives, and what the directory adds."""

@@ -31,6 +31,7 @@ from everyhop.wire.processes import read_stat
 if TYPE_CHECKING:
     from everyhop.agent import IdentityCache, LaunchRegistry, ServiceTokens, WorkloadService
     from everyhop.agent.changes import Changes
+    from everyhop.control.app_decisions import ApplicationDecisions
     from everyhop.control.client import ControlClient
     from everyhop.control.credentials import Credentials
     from everyhop.control.launching import Places
@@ -81,6 +82,7 @@ class NodePorts:
     envoy_concurrency: int
     record_flush_ms: int
     entropy: Entropy
+    decisions: ApplicationDecisions
     authorizers: Follower | None = None
 
 
@@ -372,7 +374,7 @@ class Node:
         while True:
             moved = 0
             try:
-                for spool in list(self._spools.values()):
+                for spool in [*self._spools.values(), *self._p.decisions.spools]:
                     moved += await spool.forward(self._p.client.send_records)
                 self._drop_finished()
                 wait = SPOOL_IDLE_SECONDS
@@ -381,7 +383,9 @@ class Node:
             except Exception:  # noqa: BLE001  # a spool that cannot be read must not stop the others for ever
                 _log.exception("a spool could not be forwarded; it is tried again")
                 wait = LAST_RECONNECT_SECONDS
-            self._waiting = sum(spool.pending() for spool in self._spools.values())
+            self._waiting = sum(
+                spool.pending() for spool in [*self._spools.values(), *self._p.decisions.spools]
+            )
             if not moved:
                 await asyncio.sleep(wait)
 

@@ -306,14 +306,20 @@ class ControlPlane:
         """Return one page of records."""
         return await self._work(self._p.records.query, wanted, order=order, cursor=cursor, limit=limit)
 
-    async def record(self, record_id: str) -> Record:
-        """Return one record by its decision id; raises NotFound."""
-        try:
-            return await self._work(self._p.records.get, record_id)
-        except NotFound as error:
+    async def decision(self, decision_id: str) -> list[Record]:
+        """Return the records of one decision, the one that decided first; raises NotFound.
+
+        A sidecar and the application behind it record one call under one id: the first refusal decided.  What
+        another service says of the id is its own word, and stands last.
+        """
+        found: list[Record] = await self._work(self._p.records.of_decision, decision_id)
+        if not found:
             raise NotFound(
-                f"no decision {record_id[:80]} is recorded", hint="records arrive within a second of the call"
-            ) from error
+                f"no decision {decision_id[:80]} is recorded",
+                hint="records arrive within a second of the call",
+            )
+        target = found[0].target
+        return sorted(found, key=lambda record: (record.target != target, record.decision != "deny"))
 
     # -- status
 

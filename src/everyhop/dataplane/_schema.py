@@ -142,7 +142,10 @@ MESSAGES: Final[dict[str, Message]] = {
         "present_match": Field(7, BOOL),
         "string_match": Field(13, MESSAGE, "envoy.type.matcher.v3.StringMatcher"),
     },
-    "envoy.type.matcher.v3.StringMatcher": {"exact": Field(1, STRING), "contains": Field(7, STRING)},
+    "envoy.type.matcher.v3.StringMatcher": {
+        "exact": Field(1, STRING),
+        "safe_regex": Field(5, MESSAGE, "envoy.type.matcher.v3.RegexMatcher"),
+    },
     "envoy.type.matcher.v3.RegexMatcher": {"regex": Field(2, STRING)},
     _ROUTE + "DirectResponseAction": {"status": Field(1, UINT)},
     _ROUTE + "RouteAction": {

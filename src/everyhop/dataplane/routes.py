@@ -27,8 +27,12 @@ _ROUTES: Final = "envoy.config.route.v3.RouteConfiguration"
 _CONNECT: Final[Json] = {"connect_matcher": {}}
 _EVERYTHING: Final[Json] = {"prefix": "/"}
 _UPGRADES: Final = {"name": "upgrade", "present_match": True}
-# Two Host headers reach us joined by a comma; which one an application believes is its own matter.
-_TWO_HOSTS: Final = {"name": ":authority", "string_match": {"contains": ","}}
+# Two Host headers reach us joined by a comma; which one an application believes is its own matter.  And whoever makes
+# an address of a host with a user, a path or a query in it arrives elsewhere.
+_NO_HOST: Final = {
+    "name": ":authority",
+    "string_match": {"safe_regex": {"regex": r".*[^A-Za-z0-9._~%\[\]:-].*"}},
+}
 _ENVOYS_OWN: Final = ("x-envoy-external-address", "x-envoy-internal")
 _OPERATION: Final = set_header(
     names.OPERATION_HEADER, f"%DYNAMIC_METADATA({names.HTTP_RBAC}:shadow_effective_policy_id)%"
@@ -101,7 +105,7 @@ def egress_routes(
 
 
 def _http_routes(sidecar: Sidecar, table: ServiceTable) -> list[Json]:
-    return [_refuse({**_EVERYTHING, "headers": [_TWO_HOSTS]}, 400), *_app_routes(sidecar, table)]
+    return [_refuse({**_EVERYTHING, "headers": [_NO_HOST]}, 400), *_app_routes(sidecar, table)]
 
 
 def _named(snapshot: Snapshot, target: str, routes: list[Json]) -> list[Json]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -39,6 +39,13 @@ class _Cursor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seq: int = 1
 
 
+class Parse(Protocol):
+    """Makes the record of a line."""
+
+    def __call__(self, line: bytes, *, instance: str, seq: int) -> Record:
+        """Return the record; never raises on any bytes."""
+
+
 class SpoolReader:
     """Reads one instance's log from its cursor on.  Bounded in memory; one reader per directory."""
 
@@ -49,15 +56,18 @@ class SpoolReader:
         instance: str,
         reopen: Callable[[], None] | None = None,
         max_file_bytes: int = MAX_FILE_BYTES,
+        parse: Parse = record_of,
     ) -> None:
         """Pick up where the last reader stopped.
 
-        ``reopen`` asks Envoy to open its log anew (SIGUSR1); without it, the file is never rotated.
+        ``reopen`` asks Envoy to open its log anew (SIGUSR1); without it, the file is never rotated.  ``parse`` makes
+        a record of a line, whatever is in it.
         """
         self._directory = directory
         self._instance = instance
         self._reopen = reopen
         self._max_file_bytes = max_file_bytes
+        self._parse = parse
         self._cursor = self._load()
         self._counted: tuple[int, int, int] = (
             0,
@@ -79,7 +89,7 @@ class SpoolReader:
                     continue
                 break
             records = [
-                record_of(line, instance=self._instance, seq=self._cursor.seq + index)
+                self._parse(line, instance=self._instance, seq=self._cursor.seq + index)
                 for index, line in enumerate(lines)
             ]
             await send(records)

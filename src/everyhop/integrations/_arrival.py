@@ -14,13 +14,14 @@ import stat
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import unquote_to_bytes
 
-from everyhop.sdk.model import Refusal
+from everyhop.sdk.headers import TXN_TOKEN, is_hidden
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from everyhop.sdk.model import Request, Verified
 
+OTHER_PATH: Final = "the path that the framework routes by is not the one that was sent"
 OWN_SOCKET_VARIABLE: Final = "EVERYHOP_SOCKET"
 PEER_KEY: Final = "everyhop.peer"
 """Where a server's glue puts the :class:`everyhop.sdk.Peer` of a connection (ASGI extensions, WSGI environ)."""
@@ -72,11 +73,6 @@ class OwnSocket:
         return self._is_bound
 
 
-def ambiguous(why: str) -> Refusal:
-    """Return the refusal of a request target with more than one reading."""
-    return Refusal(400, "AMBIGUOUS_PATH", why)
-
-
 def same_path(raw: bytes, decoded: bytes) -> bool:
     """Tell whether ``decoded``, which the framework routes by, is what ``raw`` says, without its query.
 
@@ -86,8 +82,21 @@ def same_path(raw: bytes, decoded: bytes) -> bool:
     return path == decoded if b"%" not in path else unquote_to_bytes(path) == decoded
 
 
-def spelled(decoded: bytes) -> bytes:
-    """Return the only spelling of a decoded path; raise Refusal when it has several."""
-    if not _PLAIN.issuperset(decoded):
-        raise ambiguous("the server kept only the decoded path, which has more than one spelling")
-    return decoded
+def flaw_of_decoded(decoded: bytes) -> str | None:
+    """Return why a decoded path does not tell what was sent; None when it has one spelling."""
+    if _PLAIN.issuperset(decoded):
+        return None
+    return "the server kept only the decoded path, which has more than one spelling"
+
+
+def visible(headers: Iterable[tuple[bytes, bytes]], verified: Verified) -> list[tuple[bytes, bytes]]:
+    """Return the headers that an application may see of a call that came past no sidecar.
+
+    Taken away is what a caller could claim in another's place, and a transaction token that nobody has verified.
+    """
+    hides_user = verified.txn_token is None
+    return [
+        (name, value)
+        for name, value in headers
+        if not is_hidden(name) and not (hides_user and name.lower() == TXN_TOKEN)
+    ]

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from everyhop.core.errors import EveryhopError
 from everyhop.integrations._missing import needs
 from everyhop.integrations._workload import own_workload
 from everyhop.sdk import grpc_peer
-from everyhop.sdk.model import Peer, Refusal, Request
+from everyhop.sdk.headers import is_hidden
+from everyhop.sdk.model import Peer, Refusal, Request, Verified
 
 with needs("grpcio", module="grpc"):
     import grpc  # type: ignore[import-untyped]  # published without types
@@ -17,7 +19,7 @@ with needs("grpcio", module="grpc"):
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from everyhop.integrations._arrival import OwnSocket
+    from everyhop.integrations._arrival import Checks, OwnSocket
     from everyhop.integrations._workload import Shield
     from everyhop.sdk.sources import X509Source
 
@@ -56,6 +58,24 @@ def request_of(
         peer=None if via_sidecar or source is None else _peer_of(context.auth_context(), source),
         via_sidecar=via_sidecar,
     )
+
+
+def verified_by(guard: Checks, request: Request) -> Verified:
+    """Return the verified call or raise Refusal, also for a call whose body would have to be JSON.
+
+    Metadata cannot be taken away from a call, so off the sidecar's socket a field that no application may see is
+    refused.
+    """
+    if not request.via_sidecar and request.flaw is None and (named := _forged(request)) is not None:
+        request = replace(request, bad_header=f"nobody may send {named}")
+    verified = guard.check(request)
+    if verified.checks_body:
+        guard.check_body(verified, ["application/grpc"], b"")
+    return verified
+
+
+def _forged(request: Request) -> str | None:
+    return next((name.decode("latin-1") for name, _ in request.headers if is_hidden(name)), None)
 
 
 def status_of(refusal: Refusal) -> grpc.StatusCode:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from everyhop.integrations._arrival import Checks
     from everyhop.sdk.guard import Guard
     from everyhop.sdk.workload import Workload
+
+log: Final = logging.getLogger("everyhop.decisions")
 
 _LOCK: Final = threading.Lock()
 _workload: Workload | None = None
@@ -63,5 +66,6 @@ class Shield:
             try:
                 found = self._guard = own_guard()
             except EveryhopError as error:
+                log.warning("a call is refused: no guard: %s", error.message)
                 raise Refusal(503, "UNAVAILABLE", f"no guard: {error.message}") from error
         return found

@@ -16,7 +16,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.core.errors import AccessDenied, TrustError
-from everyhop.integrations._arrival import Checks, OwnSocket, ambiguous
+from everyhop.integrations._arrival import OTHER_PATH, Checks, OwnSocket, visible
 from everyhop.integrations._missing import needs
 from everyhop.integrations._outgoing import Outgoing, endpoints
 from everyhop.integrations._workload import Shield
@@ -27,6 +27,7 @@ with needs("aiohttp"):
     import aiohttp
     from aiohttp import web
     from aiohttp.abc import AbstractResolver, ResolveResult
+    from multidict import CIMultiDict
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -51,7 +52,10 @@ def server_middleware(guard: Checks | None = None, *, sidecar_socket: str | None
     async def everyhop(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             found = shield.guard() if shield.is_ready else await asyncio.to_thread(shield.guard)
-            verified = found.check(_request_of(request, own))
+            arrived = _request_of(request, own)
+            verified = found.check(arrived)
+            if not arrived.via_sidecar:
+                request = _hidden(request, verified)
             if verified.checks_body:
                 await _check_body(found, verified, request)
             with serving(verified):
@@ -64,8 +68,7 @@ def server_middleware(guard: Checks | None = None, *, sidecar_socket: str | None
 
 def _request_of(request: web.Request, own: OwnSocket) -> Request:
     target = request.raw_path
-    if target.partition("?")[0] != request.rel_url.raw_path:
-        raise ambiguous("the path that the framework routes by is not the one that was sent")
+    is_same = target.partition("?")[0] == request.rel_url.raw_path
     transport = request.transport
     via_sidecar = own.is_named(None if transport is None else transport.get_extra_info("sockname"))
     return Request(
@@ -74,7 +77,20 @@ def _request_of(request: web.Request, own: OwnSocket) -> Request:
         headers=request.raw_headers,
         peer=None if via_sidecar or transport is None else _peer_of(transport.get_extra_info("ssl_object")),
         via_sidecar=via_sidecar,
+        flaw=None if is_same else OTHER_PATH,
     )
+
+
+def _hidden(request: web.Request, verified: Verified) -> web.Request:
+    """Return the request less what no handler may see of a call that came past no sidecar."""
+    kept = visible(request.raw_headers, verified)
+    if len(kept) == len(request.raw_headers):
+        return request
+    return request.clone(headers=CIMultiDict((_text(name), _text(value)) for name, value in kept))
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")  # `clone` encodes it again, and strictly
 
 
 def _peer_of(connection: Any) -> Peer | None:

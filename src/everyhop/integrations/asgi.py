@@ -14,7 +14,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.core.errors import TrustError
-from everyhop.integrations._arrival import PEER_KEY, Checks, OwnSocket, ambiguous, same_path
+from everyhop.integrations._arrival import OTHER_PATH, PEER_KEY, Checks, OwnSocket, same_path, visible
 from everyhop.integrations._workload import Shield
 from everyhop.sdk import asgi_peer, serving
 from everyhop.sdk.model import Peer, Refusal, Request, Verified
@@ -70,7 +70,10 @@ class EveryhopMiddleware:
 
         try:
             guard = await self._guard()
-            verified = guard.check(request_of(scope, self._own, self._prefix))
+            request = request_of(scope, self._own, self._prefix)
+            verified = guard.check(request)
+            if not request.via_sidecar:
+                scope = {**scope, "headers": visible(scope["headers"], verified)}
             if verified.checks_body and kind == "http":
                 receive = await _checked_body(guard, verified, scope, receive)
             with serving(verified):
@@ -92,16 +95,8 @@ class EveryhopMiddleware:
 
 
 def request_of(scope: Scope, own: OwnSocket, prefix: bytes = b"") -> Request:
-    """Return what the client sent, from an ``http`` or ``websocket`` scope; raise Refusal (400) when that is unclear."""
-    raw = scope.get("raw_path")
-    if raw is None:
-        raise ambiguous("this server does not keep the raw path")
-    if not same_path(raw, scope["path"].encode("utf-8", "surrogateescape")):
-        raise ambiguous("the path that the framework routes by is not the one that was sent")
-    if prefix:
-        if not raw.startswith(prefix + b"/"):
-            raise ambiguous("the server's prefix is not on the path")
-        raw = raw[len(prefix) :]
+    """Return what the client sent, from an ``http`` or ``websocket`` scope, or why that is unclear as its ``flaw``."""
+    raw, flaw = _target(scope, prefix)
     server = scope.get("server")
     if server is None:
         via_sidecar = scope.get("client") is None and own.is_only_unnamed()
@@ -114,7 +109,22 @@ def request_of(scope: Scope, own: OwnSocket, prefix: bytes = b"") -> Request:
         peer=None if via_sidecar else _peer_of(scope),
         via_sidecar=via_sidecar,
         query=scope.get("query_string", b""),
+        is_websocket=scope["type"] == "websocket",
+        flaw=flaw,
     )
+
+
+def _target(scope: Scope, prefix: bytes) -> tuple[bytes, str | None]:
+    """Return the path as on the wire, less the server's prefix, and why it is unclear."""
+    path = scope["path"].encode("utf-8", "surrogateescape")
+    raw = scope.get("raw_path")
+    if raw is None:
+        return path, "this server does not keep the raw path"
+    if not same_path(raw, path):
+        return raw, OTHER_PATH
+    if prefix and not raw.startswith(prefix + b"/"):
+        return raw, "the server's prefix is not on the path"
+    return raw[len(prefix) :], None
 
 
 def _peer_of(scope: Scope) -> Peer | None:
@@ -139,6 +149,9 @@ async def _checked_body(guard: Checks, verified: Verified, scope: Scope, receive
     while more and size <= guard.max_body:
         message = await receive()
         if message["type"] == "http.disconnect":
+            verified.refusal(
+                400, "BODY_MALFORMED", "client-gone", "the client left before its body was complete"
+            )
             raise _ClientGoneError
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from everyhop.core.errors import SettingsError
 from everyhop.integrations import asgi, wsgi
-from everyhop.integrations._arrival import Checks, OwnSocket
+from everyhop.integrations._arrival import Checks, OwnSocket, visible
 from everyhop.integrations._missing import needs
 from everyhop.integrations._views import require
 from everyhop.integrations._workload import Shield
@@ -81,7 +81,10 @@ class EveryhopMiddleware:
 
     def _check(self, request: HttpRequest) -> Verified:
         guard = self._shield.guard()
-        verified = guard.check(self._request_of(request))
+        arrived = self._request_of(request)
+        verified = guard.check(arrived)
+        if not arrived.via_sidecar:
+            _hide(request, verified)
         if verified.checks_body:
             _check_body(guard, verified, request)
         return verified
@@ -100,11 +103,21 @@ def _guard_of(given: Any) -> Checks | None:
     return cast("Checks | None", found)
 
 
+def _hide(request: HttpRequest, verified: Verified) -> None:
+    """Take away what no view may see of a call that came past no sidecar, in each place where Django has it."""
+    wsgi.hide(request.META, verified)
+    request.__dict__.pop("headers", None)  # made of META, and kept, when it is first asked for
+    scope = getattr(request, "scope", None)
+    if scope is not None:
+        scope["headers"] = visible(scope["headers"], verified)
+
+
 def _check_body(guard: Checks, verified: Verified, request: HttpRequest) -> None:
     try:
         body = request.body  # Django keeps it, so the view can read it again
     except RequestDataTooBig:
         body = b"\0" * (guard.max_body + 1)  # Django's limit is a limit: the guard says 413 in its own words
+    wsgi.refuse_cut_off(verified, request.META, len(body), guard.max_body)
     stated = request.META.get("CONTENT_TYPE", "")
     guard.check_body(verified, [stated] if stated else [], body)
 

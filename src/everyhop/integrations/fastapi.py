@@ -74,11 +74,11 @@ async def _maybe_user(verified: Annotated[Verified, Security(_SCHEME)]) -> _User
 
 async def _user(verified: Annotated[Verified, Security(_SCHEME)]) -> _User:
     if verified.user is None:
-        raise Refusal(
+        raise verified.refusal(
             401,
             "USER_REQUIRED",
+            "user-required",
             "the function asks for a user",
-            decision_id=verified.decision_id,
             challenge='Bearer realm="everyhop"',
         )
     return verified.user

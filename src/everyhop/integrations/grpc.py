@@ -21,6 +21,7 @@ from everyhop.integrations._grpc import (
     status_of,
     trailers_of,
     unreadable,
+    verified_by,
 )
 from everyhop.integrations._missing import needs
 from everyhop.integrations._outgoing import Outgoing
@@ -63,9 +64,8 @@ class ServerInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc h
         def check(context: Any) -> Verified:
             guard = self._shield.guard()
             source = source_of(self._source, self._shield)
-            return guard.check(
-                request_of(details.method, details.invocation_metadata, context, self._own, source)
-            )
+            request = request_of(details.method, details.invocation_metadata, context, self._own, source)
+            return verified_by(guard, request)
 
         return guarded(handler, check)
 

@@ -20,6 +20,7 @@ from everyhop.integrations._grpc import (
     status_of,
     trailers_of,
     unreadable,
+    verified_by,
 )
 from everyhop.integrations._missing import needs
 from everyhop.integrations._outgoing import Outgoing
@@ -71,9 +72,8 @@ class ServerInterceptor(aio.ServerInterceptor):  # type: ignore[misc]  # grpc ha
             if isinstance(ready, Refusal):
                 raise ready
             source = source_of(self._source, self._shield)
-            return ready.check(
-                request_of(details.method, details.invocation_metadata, context, self._own, source)
-            )
+            request = request_of(details.method, details.invocation_metadata, context, self._own, source)
+            return verified_by(ready, request)
 
         return _guarded(handler, check)
 

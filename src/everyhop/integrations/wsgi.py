@@ -17,7 +17,15 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.core.errors import TrustError
-from everyhop.integrations._arrival import PEER_KEY, Checks, OwnSocket, ambiguous, same_path, spelled
+from everyhop.integrations._arrival import (
+    OTHER_PATH,
+    PEER_KEY,
+    Checks,
+    OwnSocket,
+    flaw_of_decoded,
+    same_path,
+    visible,
+)
 from everyhop.integrations._workload import Shield
 from everyhop.sdk import serving, wsgi_peer
 from everyhop.sdk.model import Peer, Refusal, Request, Verified
@@ -58,7 +66,10 @@ class EveryhopMiddleware:
 
         try:
             guard = self._shield.guard()
-            verified = guard.check(request_of(environ, self._own))
+            request = request_of(environ, self._own)
+            verified = guard.check(request)
+            if not request.via_sidecar:
+                hide(environ, verified)
             if verified.checks_body:
                 check_body(guard, verified, environ)
             with serving(verified):
@@ -99,24 +110,36 @@ class _Answer:
 
 
 def request_of(environ: Environ, own: OwnSocket) -> Request:
-    """Return what the client sent; raise Refusal (400) when the server's variables leave that unclear."""
+    """Return what the client sent, or as its ``flaw`` why the server's variables leave that unclear."""
     connection = next((environ[name] for name in _SOCKETS if name in environ), None)
     via_sidecar = own.path is not None and (
         _is_own(connection, own) if connection is not None else _is_unnamed(environ, own)
     )
+    raw, flaw = _target(environ)
     return Request(
         method=environ["REQUEST_METHOD"],
-        raw_path=_target(environ),
+        raw_path=raw,
         headers=_headers(environ),
         peer=None if via_sidecar else _peer_of(environ),
         via_sidecar=via_sidecar,
         query=environ.get("QUERY_STRING", "").encode("latin-1", "replace"),
+        flaw=flaw,
     )
+
+
+def hide(environ: Environ, verified: Verified) -> None:
+    """Take away what no application may see of a call that came past no sidecar; see :func:`visible`."""
+    fields = [(_field_name(name), name.encode("latin-1", "replace")) for name in environ if _is_field(name)]
+    kept = {variable for _, variable in visible(fields, verified)}
+    for _, variable in fields:
+        if variable not in kept:
+            del environ[variable.decode("latin-1")]
 
 
 def check_body(guard: Checks, verified: Verified, environ: Environ) -> None:
     """Read the body, at most one byte more than may be, check it, and leave it in ``wsgi.input`` to be read again."""
     body = _read(environ, guard.max_body + 1)
+    refuse_cut_off(verified, environ, len(body), guard.max_body)
     content_type = environ.get("CONTENT_TYPE", "")
     guard.check_body(verified, [content_type] if content_type else [], body)
     environ["wsgi.input"] = io.BytesIO(body)
@@ -125,26 +148,38 @@ def check_body(guard: Checks, verified: Verified, environ: Environ) -> None:
     environ.pop("HTTP_TRANSFER_ENCODING", None)
 
 
-def _target(environ: Environ) -> bytes:
+def refuse_cut_off(verified: Verified, environ: Environ, size: int, max_body: int) -> None:
+    """Raise Refusal (400) for a body that ended before its length: its beginning may be valid JSON, too."""
+    if size < min(int(environ.get("CONTENT_LENGTH") or 0), max_body):
+        raise verified.refusal(400, "BODY_MALFORMED", "body", "the body is shorter than its length")
+
+
+def _target(environ: Environ) -> tuple[bytes, str | None]:
+    """Return the request target, and why it is unclear."""
     decoded = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1", "replace")
     given = environ.get("RAW_URI")
     other = environ.get("REQUEST_URI", given)
     if other is None:
-        return spelled(decoded)
-    if given is not None and given != other:
-        raise ambiguous("the server gives two request targets")
+        return decoded, flaw_of_decoded(decoded)
     raw: bytes = other.encode("latin-1", "replace")
-    if not same_path(raw, decoded):
-        raise ambiguous("the path that the framework routes by is not the one that was sent")
-    return raw
+    if given is not None and given != other:
+        return raw, "the server gives two request targets"
+    return raw, None if same_path(raw, decoded) else OTHER_PATH
 
 
 def _headers(environ: Environ) -> list[tuple[bytes, bytes]]:
-    return [
+    found = [
         (_field_name(name), value.encode("latin-1", "replace"))
         for name, value in environ.items()
         if name.startswith("HTTP_")
     ]
+    if length := environ.get("CONTENT_LENGTH"):
+        found.append((b"content-length", length.encode("latin-1", "replace")))
+    return found
+
+
+def _is_field(variable: object) -> bool:
+    return isinstance(variable, str) and variable.startswith("HTTP_")
 
 
 @lru_cache(maxsize=1024)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import yaml
 
+from everyhop.core.collector import collector_paused
 from everyhop.core.problems import Span
 from everyhop.policy._nodes import Items, Node, Table, Text
 from everyhop.policy._problems import Problems
@@ -40,13 +41,25 @@ def read_yaml(name: str, content: bytes, problems: Problems) -> Node | None:
         return None
     builder = _Builder(name, problems)
     try:
-        for event in yaml.parse(text, Loader=_LOADER):
-            if not builder.take(event):
-                return None
+        with collector_paused():
+            is_whole = _feed(builder, text)
     except yaml.YAMLError as error:
         _note_syntax(name, text, error, problems)
         return None
-    return builder.result()
+    return builder.result() if is_whole else None
+
+
+def _feed(builder: _Builder, text: str) -> bool:
+    """Give the events of a text to the builder; False when it wants no more of them."""
+    loader = _LOADER(text)
+    take, next_event = builder.take, loader.get_event
+    try:
+        while (event := next_event()) is not None:
+            if not take(event):
+                return False
+    finally:
+        loader.dispose()
+    return True
 
 
 def _decode(name: str, content: bytes, problems: Problems) -> str | None:
@@ -114,6 +127,7 @@ class _Builder:
         self._documents = 0
         self._count = 0
         self._is_sound = True
+        self._is_full = problems.is_full
 
     def result(self) -> Node | None:
         """Return the document, or None when something was refused."""
@@ -121,27 +135,37 @@ class _Builder:
             self._refuse("empty", Span(file=self._name, line=1, column=1), "the file holds no policy")
         return self._root if self._is_sound else None
 
-    def take(self, event: yaml.Event) -> bool:
+    def take(self, event: Any) -> bool:
         """Take the next event; False ends the reading, because a limit is exceeded."""
-        mark: Any = event.start_mark
-        span = Span(file=self._name, line=mark.line + 1, column=mark.column + 1)
-        if isinstance(event, yaml.DocumentStartEvent):
-            return self._start_document(event, span)
-        if isinstance(event, yaml.AliasEvent):
-            self._refuse("alias", span, "aliases are not allowed", "write the value out")
-            return self._add(Text("", self._name, span.line, span.column), span)
-        if isinstance(event, yaml.NodeEvent):
-            self._check_decoration(event, span)
-        if isinstance(event, yaml.ScalarEvent):
-            plain = bool(event.implicit[0])
-            return self._add(Text(str(event.value), self._name, span.line, span.column, plain), span)
-        if isinstance(event, yaml.CollectionStartEvent):
-            return self._open(event, span)
-        if isinstance(event, yaml.CollectionEndEvent):
+        # A large policy is a million events, nine of ten of them scalars, hence this order, and no span without need.
+        kind = type(event)
+        if kind is yaml.ScalarEvent:
+            if event.anchor is not None or event.tag is not None:
+                self._check_decoration(event)
+            mark = event.start_mark
+            return self._add(
+                Text(event.value, self._name, mark.line + 1, mark.column + 1, bool(event.implicit[0]))
+            )
+        if kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
+            if event.anchor is not None or event.tag is not None:
+                self._check_decoration(event)
+            return self._open(event, is_table=kind is yaml.MappingStartEvent)
+        if kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
             return self._close()
+        if kind is yaml.DocumentStartEvent:
+            return self._start_document(event)
+        if kind is yaml.AliasEvent:
+            span = self._span(event)
+            self._refuse("alias", span, "aliases are not allowed", "write the value out")
+            return self._add(Text("", span.file, span.line, span.column))
         return True
 
-    def _start_document(self, event: yaml.DocumentStartEvent, span: Span) -> bool:
+    def _span(self, event: Any) -> Span:
+        mark = event.start_mark
+        return Span(file=self._name, line=mark.line + 1, column=mark.column + 1)
+
+    def _start_document(self, event: yaml.DocumentStartEvent) -> bool:
+        span = self._span(event)
         self._documents += 1
         if event.version or event.tags:
             self._refuse(
@@ -154,7 +178,8 @@ class _Builder:
             return False
         return True
 
-    def _check_decoration(self, event: Any, span: Span) -> None:
+    def _check_decoration(self, event: Any) -> None:
+        span = self._span(event)
         if event.anchor is not None:
             self._refuse("anchor", span, "anchors are not allowed", f"remove &{str(event.anchor)[:40]}")
         if event.tag is not None:
@@ -162,24 +187,24 @@ class _Builder:
                 "tag", span, "tags are not allowed", "every value is plain text, a list or a mapping"
             )
 
-    def _open(self, event: yaml.CollectionStartEvent, span: Span) -> bool:
+    def _open(self, event: Any, *, is_table: bool) -> bool:
         if len(self._stack) >= MAX_DEPTH:
-            self._refuse("too-deep", span, f"a policy nests at most {MAX_DEPTH} levels")
+            self._refuse("too-deep", self._span(event), f"a policy nests at most {MAX_DEPTH} levels")
             return False
-        self._stack.append(_Open(span.line, span.column, isinstance(event, yaml.MappingStartEvent)))
+        mark = event.start_mark
+        self._stack.append(_Open(mark.line + 1, mark.column + 1, is_table))
         return True
 
     def _close(self) -> bool:
         top = self._stack.pop()
-        span = Span(file=self._name, line=top.line, column=top.column)
         if top.is_table:
-            return self._add(Table(tuple(top.entries), self._name, top.line, top.column), span)
-        return self._add(Items(tuple(top.items), self._name, top.line, top.column), span)
+            return self._add(Table(tuple(top.entries), self._name, top.line, top.column))
+        return self._add(Items(tuple(top.items), self._name, top.line, top.column))
 
-    def _add(self, node: Node, span: Span) -> bool:
+    def _add(self, node: Node) -> bool:
         self._count += 1
         if self._count > MAX_NODES:
-            self._refuse("too-large", span, f"a policy file holds at most {MAX_NODES} values")
+            self._refuse("too-large", node.span, f"a policy file holds at most {MAX_NODES} values")
             return False
         if not self._stack:
             self._root = node
@@ -188,25 +213,25 @@ class _Builder:
         if not top.is_table:
             top.items.append(node)
         elif top.key is None:
-            top.key = self._key(top, node, span)
+            top.key = self._key(top, node)
         else:
             if top.keys.get(top.key.value) is top.key:
                 top.entries.append((top.key, node))
             top.key = None
-        return not self._problems.is_full
+        return not self._is_full
 
-    def _key(self, top: _Open, node: Node, span: Span) -> Text:
+    def _key(self, top: _Open, node: Node) -> Text:
         if not isinstance(node, Text):
-            self._refuse("key", span, "a key is plain text, not a list or mapping")
-            return Text("", self._name, span.line, span.column)
+            self._refuse("key", node.span, "a key is plain text, not a list or mapping")
+            return Text("", self._name, node.line, node.column)
         if node.value == "<<":
-            self._refuse("merge", span, "merge keys are not allowed", "write the values out")
+            self._refuse("merge", node.span, "merge keys are not allowed", "write the values out")
             return node
         first = top.keys.setdefault(node.value, node)
         if first is not node:
             self._refuse(
                 "duplicate-key",
-                span,
+                node.span,
                 f"the key {node.value[:60]!r} is here twice",
                 f"first in line {first.line}",
             )
@@ -217,3 +242,4 @@ class _Builder:
         if code not in {"anchor", "tag", "directive", "duplicate-key"}:
             self._is_sound = False
         self._problems.add(code, span, message, suggestion)
+        self._is_full = self._problems.is_full

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from everyhop.core.collector import collector_paused
 from everyhop.core.errors import InputError, PolicyError
 from everyhop.core.problems import Span
 from everyhop.policy._nodes import Items, Node, Table, Text
@@ -61,8 +62,9 @@ def decode_snapshot(data: bytes) -> Snapshot:
             )
         if not hmac.compare_digest(envelope.hash.encode(), content_hash(bytes(envelope.policy)).encode()):
             raise InputError("the snapshot does not match its hash")
-        document = _to_node(msgspec.json.decode(envelope.policy), "", envelope.spans, _UNKNOWN)
-        snapshot = build_snapshot([document], Problems())
+        with collector_paused():
+            document = _to_document(msgspec.json.decode(envelope.policy), envelope.spans)
+            snapshot = build_snapshot([document], Problems())
     except msgspec.MsgspecError as error:
         raise InputError("this is not a snapshot") from error
     except RecursionError as error:
@@ -94,21 +96,52 @@ def _spans(snapshot: Snapshot) -> Iterator[tuple[str, Span]]:
         yield f"users.issuers[{index}]", issuer.span
 
 
-def _to_node(value: Any, pointer: str, spans: dict[str, _Place], outer: _Place) -> Node:
+def _to_document(value: Any, spans: dict[str, _Place]) -> Node:
+    """Return the nodes of a document; each has the place of the nearest pointer above it that has one."""
+    return _to_node(value, "", spans, _branches(spans), _UNKNOWN)
+
+
+def _branches(spans: dict[str, _Place]) -> set[str]:
+    """Return every pointer that is followed by a further step in another one."""
+    found: set[str] = {""}
+    for pointer in spans:
+        branch = pointer
+        while branch:
+            branch = branch[: max(branch.rfind("."), branch.rfind("["), 0)]
+            if branch in found:
+                break
+            found.add(branch)
+    return found
+
+
+def _to_node(value: Any, pointer: str, spans: dict[str, _Place], branches: set[str], outer: _Place) -> Node:
     place = spans.get(pointer, outer)
+    if pointer not in branches:  # most of a policy: no place of its own below, so no pointers to spell out
+        return _plain(value, place)
     if isinstance(value, dict):
         dot = "." if pointer else ""
         entries = []
         for key, item in value.items():
-            node = _to_node(item, f"{pointer}{dot}{key}", spans, place)
+            node = _to_node(item, f"{pointer}{dot}{key}", spans, branches, place)
             entries.append((Text(key, node.file, node.line, node.column), node))
         return Table(tuple(entries), *place)
     if isinstance(value, list):
-        return Items(
-            tuple(_to_node(item, f"{pointer}[{i}]", spans, place) for i, item in enumerate(value)), *place
-        )
+        items = [
+            _to_node(item, f"{pointer}[{index}]", spans, branches, place) for index, item in enumerate(value)
+        ]
+        return Items(tuple(items), *place)
+    return _plain(value, place)
+
+
+def _plain(value: Any, place: _Place) -> Node:
+    if isinstance(value, str):
+        return Text(value, *place)
+    if isinstance(value, dict):
+        return Table(tuple([(Text(key, *place), _plain(item, place)) for key, item in value.items()]), *place)
+    if isinstance(value, list):
+        return Items(tuple([_plain(item, place) for item in value]), *place)
     if isinstance(value, bool):
         return Text("true" if value else "false", *place)
-    if isinstance(value, (str, int)):
+    if isinstance(value, int):
         return Text(str(value), *place)
     raise InputError("this is not a snapshot: only text, numbers, lists and mappings belong there")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from everyhop.core.collector import collector_paused
 from everyhop.core.errors import InputError
 from everyhop.core.problems import Span
 from everyhop.policy import _grammar as g
@@ -49,6 +50,11 @@ def parse_policy(files: Mapping[str, bytes]) -> Snapshot:
 
     Raises PolicyError with all problems found (at most 200), in the order of the text.
     """
+    with collector_paused():
+        return _parse(files)
+
+
+def _parse(files: Mapping[str, bytes]) -> Snapshot:
     problems = Problems()
     texts = {name: data for name, data in files.items() if not name.endswith(".json")} or dict(files)
     beside = {name: data for name, data in files.items() if name not in texts}

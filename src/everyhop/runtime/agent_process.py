@@ -17,6 +17,7 @@ from everyhop.api.agent_app import OwnerDoor
 from everyhop.api.ext_authz import ExternalAuthorization, authorization_server
 from everyhop.api.http import http_server, serve_until_stopped
 from everyhop.api.workload_api import workload_server
+from everyhop.control.app_decisions import ApplicationDecisions
 from everyhop.control.client import ControlClient
 from everyhop.control.credentials import Credentials
 from everyhop.control.launching import Places, load_key
@@ -96,6 +97,9 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
             changes=changes,
             tokens=service_tokens,
         )
+        decisions = ApplicationDecisions(
+            workloads, layout.agent_state / "decisions", clock=clock, entropy=entropy
+        )
         places, key = _places(layout), load_key(layout.agent_state / "key", entropy)
         sidecars = Sidecars(
             configs=secrets.configs,
@@ -126,11 +130,16 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
                 envoy_concurrency=settings.envoy_concurrency,
                 record_flush_ms=int(settings.record_flush.total_seconds() * 1000),
                 entropy=entropy,
+                decisions=decisions,
                 authorizers=authorizers,
             )
         )
         for server, path, mode in (
-            (workload_server(workloads, tokens=workload_tokens), layout.workload_socket, 0o777),
+            (
+                workload_server(workloads, tokens=workload_tokens, decisions=decisions),
+                layout.workload_socket,
+                0o777,
+            ),
             (secrets_server(secrets), layout.sds_socket, 0o600),
             (
                 authorization_server(ExternalAuthorization(credentials, registry)),

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine, Mapping, Sequence
     from typing import Any, TypeVar
 
+    from everyhop.sdk.model import Decided
     from everyhop.spiffe.bundle import Bundle
     from everyhop.spiffe.ids import TrustDomain
 
@@ -203,6 +204,43 @@ class AsyncWorkloadApiClient:
         async for message in self._rpc.stream(t.WATCH_CONTEXT, request, t.ContextUpdate):
             yield message
 
+    # -- decisions
+
+    async def report(
+        self, decisions: Sequence[tuple[int, Decided]], *, dropped: int = 0, spiffe_id: str = ""
+    ) -> int:
+        """Hand over decisions with their times (microseconds since the epoch); at most 200, the oldest first.
+
+        Return how many the agent did not keep, because they were beyond the rate or room of this service.
+        """
+        from everyhop.wire import decisions as d
+
+        request = d.ReportRequest(
+            decisions=[
+                d.Decision(
+                    id=one.decision_id,
+                    time=moment,
+                    allowed=one.allowed,
+                    caller=_sendable(one.caller),
+                    operation=_sendable(one.operation),
+                    method=_sendable(one.method),
+                    path=_sendable(one.path),
+                    rule=_sendable(one.rule),
+                    reason=one.reason,
+                    code=one.code,
+                    status=one.status,
+                    user=_sendable(one.user),
+                    snapshot=one.snapshot,
+                    detail=_sendable(one.detail),
+                )
+                for moment, one in decisions
+            ],
+            dropped=dropped,
+            spiffe_id=spiffe_id,
+        )
+        answer = await self._rpc.unary(d.REPORT, request, d.ReportResponse, seconds=self._seconds)
+        return int(answer.refused)
+
 
 class WorkloadApiClient:
     """The Workload API for threads: the same calls, each waiting for its answer.
@@ -284,6 +322,11 @@ class WorkloadApiClient:
             return wait_for(self._runner, work, timeout=self._seconds + 1)
         except TimeoutError:
             raise Unavailable("the agent did not answer in time") from None
+
+
+def _sendable(text: str | None) -> str:
+    """Return text of at most 512 characters that can be put into a message: no halves of surrogate pairs."""
+    return (text or "")[:512].encode("utf-8", "replace").decode()
 
 
 async def _closed(client: AsyncWorkloadApiClient) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -13,9 +14,15 @@ log: Final = logging.getLogger("everyhop.decisions")
 
 
 def log_decision(decided: Decided) -> None:
-    """Write a decision to the logger ``everyhop.decisions``: refusals as warnings, the rest at level info."""
+    """Write a decision to the logger ``everyhop.decisions``: refusals as warnings, the rest at level info.
+
+    The log record's ``decision`` has the fields by name, for handlers that write structured lines.
+    """
+    level = logging.INFO if decided.allowed else logging.WARNING
+    if not log.isEnabledFor(level):
+        return
     log.log(
-        logging.INFO if decided.allowed else logging.WARNING,
+        level,
         "%s %s %s: %s (%s) caller=%s operation=%s user=%s decision=%s%s",
         "allowed" if decided.allowed else "refused",
         decided.method,
@@ -27,4 +34,5 @@ def log_decision(decided: Decided) -> None:
         decided.user,
         decided.decision_id,
         f": {decided.detail}" if decided.detail else "",
+        extra={"decision": asdict(decided)},
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from everyhop.core.errors import EveryhopError, TokenError
 from everyhop.core.secret import Secret
-from everyhop.policy.model import TokenMode, UserMode
+from everyhop.policy.model import Protocol, TokenMode, UserMode
 from everyhop.sdk.bodies import DEFAULT_MAX_BODY, BodyChecks
 from everyhop.sdk.clock import SystemClock
 from everyhop.sdk.decisions import log_decision
@@ -87,7 +87,7 @@ class Guard:
     """Checks requests under the context of the moment.  Safe to share between threads and event loops.
 
     ``source`` is a :class:`everyhop.sdk.Workload` or a fixed :class:`everyhop.sdk.ServiceContext`; ``decisions``
-    gets every decision and must not block; ``replay`` remembers used tokens of ``once`` operations: give all
+    gets every decision and must not block (a workload's agent gets them for the audit log besides); ``replay`` remembers used tokens of ``once`` operations: give all
     replicas of a service one store.
     """
 
@@ -103,13 +103,17 @@ class Guard:
         self._source = source
         self._clock: Clock = clock or SystemClock()
         self._replay: ReplayGuard = replay or MemoryReplayGuard(clock=self._clock)
-        self._decisions = decisions
+        self._hook = decisions
+        self._report: Callable[[Decided], None] | None = getattr(source, "note_decision", None)
         self._lock = threading.Lock()
         self._compiled: _Compiled | None = None
         self.max_body: Final = max_body
 
     def check(self, request: Request) -> Verified:
-        """Return the verified call, or raise Refusal; anything unexpected refuses with 503."""
+        """Return the verified call, or raise Refusal; anything unexpected refuses with 503.
+
+        The decision on a call whose body is to be checked is noted by :meth:`check_body`.
+        """
         headers = Headers(request.headers)
         call = _Call(request, headers, decision_of(request, headers) or str(uuid.uuid4()))
         try:
@@ -121,7 +125,8 @@ class Guard:
             if not isinstance(error, EveryhopError):
                 log.exception("a check failed; the call is refused")
             self._refuse(call, _Denied(503, "UNAVAILABLE", "not-ready", detail))
-        self._decisions(self._decided(call, allowed=True, status=200, code="ALLOWED", reason="allowed"))
+        if not verified.checks_body:
+            self._decisions(verified.decided(status=200, code="ALLOWED", reason="allowed"))
         return verified
 
     def check_body(self, verified: Verified, content_types: Sequence[str], body: bytes) -> None:
@@ -134,25 +139,12 @@ class Guard:
         compiled = self._compile()
         refusal = compiled.bodies.check(verified, content_types, body, max_bytes=self.max_body)
         if refusal is None:
+            if verified.checks_body:
+                self._decisions(verified.decided(status=200, code="ALLOWED", reason="allowed"))
             return
-        self._decisions(
-            Decided(
-                allowed=False,
-                decision_id=verified.decision_id,
-                method="",
-                path="",
-                status=refusal.status,
-                code=refusal.code,
-                reason="body",
-                caller=verified.caller.spiffe_id,
-                operation=verified.operation,
-                user=None if verified.user is None else verified.user.subject,
-                rule=verified.rule,
-                snapshot=verified.snapshot,
-                detail=refusal.message,
-            )
+        raise verified.refusal(
+            refusal.status, refusal.code, "body", refusal.message, pointers=refusal.pointers
         )
-        raise refusal
 
     # -- the steps
 
@@ -164,7 +156,8 @@ class Guard:
             raise _Denied(
                 403, "MISSING_IDENTITY", "no-identity", "neither a sidecar nor TLS names the caller"
             )
-        operation = call.operation = _find(compiled.doors, call.request)
+        _refuse_unclear(call)
+        operation = call.operation = _find(compiled.doors, call.request, call.headers)
         call.rule = operation.callers.get(caller.spiffe_id)
         if call.rule is None:
             raise _Denied(403, "ACCESS_DENIED", "no-rule", "no rule opens this operation to this caller")
@@ -185,6 +178,9 @@ class Guard:
             token=token,
             txn_token=txn,
             checks_body=operation.body is not None,
+            method=_method(call.request),
+            path=_path(call.request),
+            note=self._decisions,
         )
 
     def _credentials(
@@ -257,11 +253,15 @@ class Guard:
 
     # -- the record
 
+    def _decisions(self, decided: Decided) -> None:
+        self._hook(decided)
+        if self._report is not None:
+            self._report(decided)
+
     def _refuse(self, call: _Call, denied: _Denied) -> NoReturn:
         self._decisions(
             self._decided(
                 call,
-                allowed=False,
                 status=denied.status,
                 code=denied.code,
                 reason=denied.reason,
@@ -277,14 +277,13 @@ class Guard:
         ) from denied
 
     def _decided(
-        self, call: _Call, *, allowed: bool, status: int, code: str, reason: str, detail: str | None = None
+        self, call: _Call, *, status: int, code: str, reason: str, detail: str | None = None
     ) -> Decided:
-        path = call.request.raw_path.partition(b"?")[0][:_MAX_PATH_SHOWN]
         return Decided(
-            allowed=allowed,
+            allowed=False,
             decision_id=call.decision_id,
-            method=call.request.method[:32],
-            path=path.decode("ascii", "backslashreplace"),
+            method=_method(call.request),
+            path=_path(call.request),
             status=status,
             code=code,
             reason=reason,
@@ -294,10 +293,33 @@ class Guard:
             rule=None if call.rule is None else call.rule.rule,
             snapshot=call.snapshot,
             detail=detail,
+            via_sidecar=call.request.via_sidecar,
         )
 
 
-def _find(doors: Doors, request: Request) -> OperationContext:
+def _refuse_unclear(call: _Call) -> None:
+    """Refuse what has more than one reading, before anything is decided on one of them."""
+    if call.request.flaw is not None:
+        raise _Denied(400, "AMBIGUOUS_PATH", "ambiguous-path", call.request.flaw)
+    if (flaw := call.request.bad_header or call.headers.flaw) is not None:
+        raise _Denied(400, "BAD_REQUEST", "ambiguous-header", flaw)
+
+
+def _method(request: Request) -> str:
+    return _shown(request.method[:32])
+
+
+def _path(request: Request) -> str:
+    path = request.raw_path.partition(b"?")[0][:_MAX_PATH_SHOWN]
+    return _shown(path.decode("ascii", "backslashreplace"))
+
+
+def _shown(text: str) -> str:
+    """Return text that stays on its line of a log."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+
+
+def _find(doors: Doors, request: Request, headers: Headers) -> OperationContext:
     found = doors.find(request.method, request.raw_path)
     if isinstance(found, Ambiguous):
         raise _Denied(400, "AMBIGUOUS_PATH", "ambiguous-path", found.explanation)
@@ -305,6 +327,9 @@ def _find(doors: Doors, request: Request) -> OperationContext:
         raise _Denied(
             403, "ACCESS_DENIED", "unknown-operation", "no declared operation has this method and path"
         )
+    if found.protocol is not Protocol.WEBSOCKET and (request.is_websocket or headers.asks_for_websocket):
+        # Whoever has such a connection says on it what no policy sees.
+        raise _Denied(403, "ACCESS_DENIED", "wrong-protocol", "this operation is not one for a WebSocket")
     return found
 
 

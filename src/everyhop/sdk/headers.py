@@ -25,10 +25,37 @@ AUTHORIZATION: Final = b"authorization"
 TXN_TOKEN: Final = b"txn-token"
 TRACEPARENT: Final = b"traceparent"
 TRACESTATE: Final = b"tracestate"
+HOST: Final = b"host"
+CONTENT_LENGTH: Final = b"content-length"
+TRANSFER_ENCODING: Final = b"transfer-encoding"
+UPGRADE: Final = b"upgrade"
+
+HIDDEN_PREFIXES: Final = (b"x-everyhop-", b"x-forwarded-", b"x-envoy-", b"x-original-")
+HIDDEN: Final = frozenset(
+    {b"forwarded", b"x-rewrite-url", b"x-http-method-override", b"x-method-override", b"x-http-method"}
+)
+"""Fields in which a caller could claim an identity, another path, method or origin: no application sees them.
+
+The same as at a sidecar's ingress, which takes them away itself (tests/unit/sdk/test_headers.py compares the two).
+"""
 
 _READ: Final = frozenset(
-    {CALLER_HEADER, DECISION_HEADER, CERTIFICATE_HEADER, AUTHORIZATION, TXN_TOKEN, TRACEPARENT, TRACESTATE}
+    {
+        CALLER_HEADER,
+        DECISION_HEADER,
+        CERTIFICATE_HEADER,
+        AUTHORIZATION,
+        TXN_TOKEN,
+        TRACEPARENT,
+        TRACESTATE,
+        HOST,
+        CONTENT_LENGTH,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    }
 )
+_HOST: Final = re.compile(rb"[A-Za-z0-9._~%\[\]:-]*")
+_DIGITS: Final = re.compile(rb"[0-9]{1,19}")
 _BEARER: Final = re.compile(rb"(?i:bearer) +([A-Za-z0-9._~+/=-]+)")
 _TOKEN: Final = re.compile(rb"[A-Za-z0-9._~+/=-]+")
 _DECISION: Final = re.compile(rb"[A-Za-z0-9-]{1,64}")
@@ -39,14 +66,47 @@ _QUERY_TOKEN: Final = re.compile(rb"(?:^|&)\s*(?:a|%61)ccess(?:_|%5[fF])token(?:
 class Headers:
     """The fields that the guard reads, by lower-case name, every value kept."""
 
-    __slots__ = ("_values",)
+    __slots__ = ("_flaw", "_values")
 
     def __init__(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
         self._values: dict[bytes, list[bytes]] = {}
+        self._flaw: str | None = None
         for name, value in headers:
             lowered = name.lower()
             if lowered in _READ:
                 self._values.setdefault(lowered, []).append(value)
+            elif b"_" in name:
+                self._flaw = "a field name has an underscore, which others read as a dash"
+            elif (
+                b"\0" in value or b"\n" in value or b"\r" in value
+            ):  # those that are read have their own, stricter rules
+                self._flaw = "a field holds a control character"
+
+    @property
+    def flaw(self) -> str | None:
+        """Return why these fields have more than one reading, None when they have one.
+
+        An underscore in a name, a NUL or a line end in a value, two hosts or one that is none, two lengths, or a
+        length beside a transfer coding (RFC 9112 sections 3.2 and 6.3).
+        """
+        if self._flaw is not None:
+            return self._flaw
+        hosts = self._values.get(HOST)
+        if hosts is not None and (len(hosts) > 1 or not _HOST.fullmatch(hosts[0])):
+            return "Host is not exactly one host"
+        lengths = self._values.get(CONTENT_LENGTH)
+        if lengths is None:
+            return None
+        if len(set(lengths)) > 1 or not _DIGITS.fullmatch(lengths[0]):
+            return "Content-Length is not one number"
+        return "a length beside a transfer coding" if TRANSFER_ENCODING in self._values else None
+
+    @property
+    def asks_for_websocket(self) -> bool:
+        """Tell whether ``Upgrade`` names the WebSocket protocol, among others or alone."""
+        if UPGRADE not in self._values:
+            return False
+        return any(b"websocket" in value.lower() for value in self._values[UPGRADE])
 
     def all(self, name: bytes) -> list[bytes]:
         """Return every value, in order."""
@@ -60,6 +120,12 @@ class Headers:
     def text(self, name: bytes) -> list[str]:
         """Return every value as text, one character a byte."""
         return [value.decode("latin-1") for value in self.all(name)]
+
+
+def is_hidden(name: bytes) -> bool:
+    """Tell whether no application may see the field of this name, in any case."""
+    lowered = name.lower()
+    return lowered.startswith(HIDDEN_PREFIXES) or lowered in HIDDEN
 
 
 class MalformedCredentialError(Exception):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from everyhop.core.errors import EveryhopError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from everyhop.core.secret import Secret
     from everyhop.sdk.trace import TraceContext
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 OUTSIDE: Final = "outside"
 """The caller's name for everybody beyond the edge: no workload, so no SPIFFE ID."""
 
+_OK: Final = 200
 _SERVICE_PATH: Final = "/service/"
 _TITLES: Final = {
     400: "Bad Request",
@@ -105,7 +106,9 @@ class Request:
     ``raw_path`` is the request target as on the wire, with or without its query; ``headers`` keeps order and
     repetitions, names in any case.  ``peer`` comes from the TLS layer of this very connection.  ``via_sidecar``
     is true only when the connection arrived on the workload's own sidecar socket: then, and only then, the
-    identity headers are believed.
+    identity headers are believed.  ``is_websocket`` tells the handshake of a WebSocket.  ``flaw`` is why the glue
+    cannot tell what the client sent, for instance because the server kept only a decoded path, ``bad_header`` which
+    field it cannot take away from the application: both are refused with 400.
     """
 
     method: str
@@ -114,6 +117,9 @@ class Request:
     peer: Peer | None = None
     via_sidecar: bool = False
     query: bytes = field(default=b"", repr=False)
+    is_websocket: bool = False
+    flaw: str | None = None
+    bad_header: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +127,8 @@ class Verified:
     """A call that passed every check.  ``user`` is None where the policy wants none or none was sent.
 
     ``checks_body`` tells that the operation has a JSON Schema: read the body and give it to
-    :meth:`everyhop.sdk.Guard.check_body` before the application sees it.
+    :meth:`everyhop.sdk.Guard.check_body` before the application sees it.  ``note`` is where a later refusal of this
+    call is recorded (:meth:`refusal`).
     """
 
     caller: Caller
@@ -134,6 +141,48 @@ class Verified:
     token: AccessToken | None = field(default=None, repr=False)
     txn_token: Secret | None = field(default=None, repr=False)
     checks_body: bool = False
+    method: str = ""
+    path: str = ""
+    note: Callable[[Decided], None] | None = field(default=None, repr=False, compare=False)
+
+    def refusal(
+        self,
+        status: int,
+        code: str,
+        reason: str,
+        detail: str,
+        *,
+        challenge: str | None = None,
+        pointers: tuple[str, ...] = (),
+    ) -> Refusal:
+        """Record that this call is refused after all, and return the refusal to be raised.
+
+        For whatever decides later than the guard (a view, a body); ``reason`` and ``detail`` are for operators.
+        """
+        if self.note is not None:
+            self.note(self.decided(status=status, code=code, reason=reason, detail=detail))
+        return Refusal(
+            status, code, detail, decision_id=self.decision_id, challenge=challenge, pointers=pointers
+        )
+
+    def decided(self, *, status: int, code: str, reason: str, detail: str | None = None) -> Decided:
+        """Return the decision on this call as it is recorded; allowed for the status 200."""
+        return Decided(
+            allowed=status == _OK,
+            decision_id=self.decision_id,
+            method=self.method,
+            path=self.path,
+            status=status,
+            code=code,
+            reason=reason,
+            caller=self.caller.spiffe_id,
+            operation=self.operation,
+            user=None if self.user is None else self.user.subject,
+            rule=self.rule,
+            snapshot=self.snapshot,
+            detail=detail,
+            via_sidecar=self.caller.via_sidecar,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +190,7 @@ class Decided:
     """One decision for the ``decisions`` hook; holds no token, no query, no header value and no body.
 
     ``reason`` and ``detail`` are for operators, the caller saw ``status``, ``code`` and ``decision_id`` only.
+    ``via_sidecar`` tells that a sidecar decided on the call before, and recorded it under the same id.
     """
 
     allowed: bool
@@ -156,6 +206,7 @@ class Decided:
     rule: str | None
     snapshot: str
     detail: str | None = None
+    via_sidecar: bool = False
 
 
 class Refusal(EveryhopError):  # noqa: N818  # the outcome, not a fault

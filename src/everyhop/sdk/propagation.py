@@ -78,11 +78,11 @@ def require(*operations: str) -> Verified:
     if verified is None:
         raise Refusal(403, "ACCESS_DENIED", "no verified call is being served here")
     if verified.operation not in operations:
-        raise Refusal(
+        raise verified.refusal(
             403,
             "ACCESS_DENIED",
+            "other-operation",
             f"the call is for {verified.operation}, not for {' or '.join(operations) or 'anything'}",
-            decision_id=verified.decision_id,
         )
     return verified
 

@@ -12,6 +12,7 @@ from everyhop.sdk.doors import Doors
 from everyhop.sdk.feed import Feed
 from everyhop.sdk.held import Held
 from everyhop.sdk.loops import BackgroundRunner, HereRunner, refuse_own_loop
+from everyhop.sdk.reporting import Reporter
 from everyhop.sdk.sources import BundleSource, JwtSource, X509Source
 from everyhop.sdk.token_source import TokenSource
 from everyhop.sdk.watching import Watcher
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from everyhop.sdk.clients import AsyncWorkloadApiClient
     from everyhop.sdk.identities import X509Update
     from everyhop.sdk.loops import Runner
+    from everyhop.sdk.model import Decided
     from everyhop.spiffe.ids import SpiffeId, TrustDomain
     from everyhop.wire.tokens import ContextUpdate
 
@@ -53,6 +55,8 @@ class Workload:
         self.jwt: Final = JwtSource(feed=self._feed, spiffe_id=spiffe_id, clock=clock, bundles=self.bundles)
         self.tokens: Final = TokenSource(self._feed, self.x509, self, self._clock)
         self._feed.parts.append(self._watch_context)
+        self._reporter: Final = Reporter(runner, spiffe_id=spiffe_id)
+        self._feed.parts.append(self._reporter.run)
         self._thumbprints: list[set[str]] = [set(), set()]
         self.x509.on_update(self._rotated)
         self._feed.start()
@@ -80,6 +84,15 @@ class Workload:
     def trust_domain(self) -> TrustDomain:
         """Return the trust domain."""
         return self.spiffe_id.trust_domain
+
+    def note_decision(self, decided: Decided) -> None:
+        """Hand a decision to the agent for the audit log, in the background; never blocks and never raises."""
+        self._reporter.put(decided)
+
+    @property
+    def lost_decisions(self) -> int:
+        """Return how many decisions of this process never reached the agent."""
+        return self._reporter.lost
 
     def on_context(self, listener: Callable[[ServiceContext | None], None]) -> Callable[[], None]:
         """Call ``listener`` with each new context, None for a withdrawal; return what ends it."""

@@ -28,6 +28,7 @@ _INSERT: Final = (
     "INSERT INTO records (id, producer, seq, time, kind, caller, target, decision, rule, line)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
+_MAX_OF_DECISION: Final = 16
 _CHUNK: Final = 400  # ids per question; SQLite allows 999 parameters in older builds
 
 
@@ -95,6 +96,19 @@ class SqlRecordStore:
         if line is None:
             raise NotFound(f"there is no record {record_id[:80]}", hint="it may be older than what is kept")
         return decode_record(line)
+
+    def of_decision(self, decision_id: str) -> list[Record]:
+        """Return the records of one decision, the one with this very id first, at most 16."""
+        # "/" is the character after ".": a range of the index and no pattern.
+        within = sa.and_(records.c.id > f"{decision_id}.", records.c.id < f"{decision_id}/")
+        statement = (
+            sa.select(records.c.line)
+            .where(sa.or_(records.c.id == decision_id, within))
+            .order_by(records.c.id != decision_id, records.c.n)
+            .limit(_MAX_OF_DECISION)
+        )
+        with self._database.reading() as connection:
+            return [decode_record(line) for line in connection.execute(statement).scalars()]
 
     def query(
         self,

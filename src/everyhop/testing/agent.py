@@ -21,7 +21,7 @@ from everyhop.spiffe.jwt_svid import peek_subject, validate_jwt_svid
 from everyhop.testing.authority import Authority
 from everyhop.testing.contexts import context_document
 from everyhop.testing.issuer import LIFE_SECONDS, Issuer
-from everyhop.wire import tokens as t, workload_pb2 as w
+from everyhop.wire import decisions as d, tokens as t, workload_pb2 as w
 from everyhop.wire.rpc import Call, Cardinality, Method, Service
 from everyhop.wire.sockets import UnixListener
 from everyhop.wire.transport import PeerServer
@@ -62,6 +62,9 @@ class FakeAgent:
         self.calls: dict[str, int] = {}
         self.refused: set[str] = set()
         """Targets for which a token is refused."""
+        self.decisions: list[d.Decision] = []
+        """What the workload reported of its own decisions; ``dropped`` counts what it had to drop."""
+        self.dropped = 0
         self._policy = policy
         self._life = life
         self._endpoints = dict(endpoints or {})
@@ -156,6 +159,7 @@ class FakeAgent:
             ),
             (t.MINT, unary, t.MintRequest, t.MintResponse, self._mint),
             (t.EXCHANGE, unary, t.ExchangeRequest, t.ExchangeResponse, self._exchange),
+            (d.REPORT, unary, d.ReportRequest, d.ReportResponse, self._report),
             (t.WATCH_CONTEXT, stream, t.WatchContextRequest, t.ContextUpdate, self._watch_context),
         )
         return Service(
@@ -225,6 +229,13 @@ class FakeAgent:
             exp=self._expiry(),
         )
         await call.send(t.MintResponse(token=token, expires_at=self._expiry()))
+
+    async def _report(self, call: Call[Any, Any]) -> None:
+        request = await call.receive_only()
+        self._identity()
+        self.decisions.extend(request.decisions)
+        self.dropped += request.dropped
+        await call.send(d.ReportResponse(taken=len(request.decisions)))
 
     async def _exchange(self, call: Call[Any, Any]) -> None:
         request = await call.receive_only()

@@ -288,6 +288,57 @@ async def test_records_are_stored_once(agent: httpx.AsyncClient, admin: httpx.As
     assert (await admin.get("/v1/records", params={"limit": 0})).json()["records"] == []
 
 
+async def test_why_tells_what_the_application_said_and_last_what_others_say(
+    agent: httpx.AsyncClient, admin: httpx.AsyncClient
+) -> None:
+    snapshot = (await admin.get("/v1/status")).json()["snapshot"]
+    base = {
+        "time": "2026-06-01T12:00:00Z",
+        "kind": "decision",
+        "point": "sdk",
+        "caller": "spiffe://shop.example/service/storefront",
+        "target": "orders",
+        "method": "GET",
+        "path": "/orders",
+        "decision": "deny",
+        "snapshot": snapshot,
+    }
+    foreign = {**base, "id": "d-7.ff-1", "seq": 1, "producer": "f", "target": "storefront"}
+    sidecar = {**base, "id": "d-7", "seq": 1, "producer": "i", "point": "ingress", "decision": "allow"}
+    said = {**base, "id": "d-7.aa-1", "seq": 1, "producer": "o", "detail": {"code": "X", "detail": "closed"}}
+    records = [foreign, sidecar, said]
+    answer = (await agent.post("/v1/records", json={"agent": "a", "records": records})).json()
+    assert answer["stored"] == 3
+    told = (await admin.get("/v1/records/d-7")).json()
+    assert told["record"]["id"] == "d-7.aa-1"
+    assert [one["id"] for one in told["also"]] == ["d-7", "d-7.ff-1"]
+    assert "the application of orders refused it [X]" in told["text"]
+    assert "it says: closed" in told["text"]
+
+
+async def test_an_application_that_names_no_snapshot_of_ours_is_shown_without_explanation(
+    agent: httpx.AsyncClient, admin: httpx.AsyncClient
+) -> None:
+    record = {
+        "id": "d-8.aa-1",
+        "seq": 1,
+        "producer": "o",
+        "time": "2026-06-01T12:00:00Z",
+        "kind": "decision",
+        "point": "sdk",
+        "caller": "root",
+        "target": "orders",
+        "decision": "deny",
+        "snapshot": "0" * 64,
+    }
+    await agent.post("/v1/records", json={"agent": "a", "records": [record]})
+    told = await admin.get("/v1/records/d-8")
+    assert (told.status_code, told.json()["explanation"]) == (200, None)
+    ours = {**record, "id": "d-9", "seq": 2, "point": "ingress"}
+    await agent.post("/v1/records", json={"agent": "a", "records": [ours]})
+    assert (await admin.get("/v1/records/d-9")).status_code == 404
+
+
 async def test_reports_become_status(
     agent: httpx.AsyncClient, admin: httpx.AsyncClient, under_test: ControlUnderTest
 ) -> None:

@@ -28,6 +28,8 @@ class AskedGuard:
         return self.requests[-1]
 
     def check(self, request):
+        if request.flaw is not None:
+            raise Refusal(400, "AMBIGUOUS_PATH", request.flaw)
         self.requests.append(request)
         if self.refusal is not None:
             raise self.refusal

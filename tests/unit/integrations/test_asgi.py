@@ -356,3 +356,20 @@ async def test_a_refused_websocket_is_never_accepted(guard, refusal):
     ]
     assert done.status == 401
     assert app.reached == 0
+
+
+async def test_what_a_caller_may_not_claim_is_hidden_off_the_sidecars_socket(guard):
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.extend(scope["headers"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    headers = [(b"X-Everyhop-Caller", b"root"), (b"x-http-method-override", b"DELETE"), (b"txn-token", b"x")]
+    kept = [(b"host", b"orders"), (b"a", b"b")]
+    scope = scope_of(headers=[*headers, *kept])
+    await Exchange().run(EveryhopMiddleware(app, guard), scope)
+    assert seen == kept
+    assert guard.request.headers == [*headers, *kept]
+    assert len(scope["headers"]) == 5

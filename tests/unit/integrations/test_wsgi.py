@@ -217,6 +217,15 @@ def test_lengths_that_are_refused(guard, more, expected):
     assert stream.tell() <= 101
 
 
+def test_a_body_that_ends_before_its_length_is_refused(guard):
+    guard.checks_body = True
+    app = Application()
+    stream = io.BytesIO(b"12")  # of 123, and JSON as it stands
+    done = call(EveryhopMiddleware(app, guard), environ_of(CONTENT_LENGTH="3", **{"wsgi.input": stream}))
+    assert problem(done) == (400, "BODY_MALFORMED")
+    assert (app.reached, guard.bodies) == (0, [])
+
+
 def test_a_body_without_length_or_end_is_no_body(guard):
     guard.checks_body = True
     app = Application()
@@ -418,3 +427,18 @@ def test_the_reference_handler_takes_a_refusal(guard, refusal):
     handler.close = lambda: None
     handler.run(EveryhopMiddleware(Application(), guard))
     assert b" 401 Unauthorized" in out.getvalue()
+
+
+def test_what_a_caller_may_not_claim_is_hidden_off_the_sidecars_socket(guard):
+    from tests.support.enforcement_points import ask_wsgi
+
+    seen = {}
+
+    def app(environ, start_response):
+        seen.update(environ)
+        start_response("200 OK", [])
+        return [b""]
+
+    headers = [("X-Everyhop-Caller", "root"), ("Forwarded", "for=x"), ("Txn-Token", "x"), ("A", "b")]
+    assert ask_wsgi(EveryhopMiddleware(app, guard), None, headers)[0] == 200
+    assert {name for name in seen if name.startswith("HTTP_")} == {"HTTP_HOST", "HTTP_A"}

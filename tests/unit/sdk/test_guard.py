@@ -557,3 +557,42 @@ def test_a_body_is_checked_only_for_a_verified_call_and_recorded():
     with pytest.raises(Refusal) as refused:
         guard.check_body(verified, ["application/json"], b" " * 101)
     assert refused.value.status == 413
+
+
+# -- more than one reading
+
+
+def test_a_flaw_that_the_glue_found_is_refused_and_recorded(world):
+    refusal = world.refused(flaw="the server kept only the decoded path")
+    assert (refusal.status, refusal.code) == (400, "AMBIGUOUS_PATH")
+    refusal = world.refused(bad_header="nobody may send x-everyhop-caller")
+    assert (refusal.status, refusal.code) == (400, "BAD_REQUEST")
+    assert world.decided[-1].reason == "ambiguous-header"
+
+
+def test_strangers_do_not_learn_what_is_ambiguous(world):
+    assert world.refused(peer=None, flaw="x").code == "MISSING_IDENTITY"
+
+
+def test_fields_with_two_readings_are_refused(world):
+    for headers in ([(b"host", b"a"), (b"host", b"b")], [(b"a_b", b"x")], [(b"content-length", b"-1")]):
+        refusal = world.refused(headers=headers)
+        assert (refusal.status, refusal.code) == (400, "BAD_REQUEST")
+
+
+def test_a_websocket_only_where_one_is_declared(world):
+    for options in ({"is_websocket": True}, {"headers": [(b"upgrade", b"websocket")]}):
+        assert world.refused(**options).code == "ACCESS_DENIED"
+        assert world.decided[-1].reason == "wrong-protocol"
+
+
+def test_a_refusal_by_the_application_is_recorded_under_the_id_of_the_call(world):
+    from everyhop.sdk import require, serving
+
+    verified = world.check()
+    with serving(verified), pytest.raises(Refusal) as caught:
+        require("admin")
+    decided = world.decided[-1]
+    assert (decided.allowed, decided.reason, decided.operation) == (False, "other-operation", "list")
+    assert decided.decision_id == caught.value.decision_id == verified.decision_id
+    assert (decided.method, decided.path) == ("GET", "/orders")

@@ -160,3 +160,18 @@ def test_appends_are_fast_enough(storage):
     rate = 6000 / (time.perf_counter() - start)
     # The bar is 10,000/s; a tenth of it here, because the machine that runs the tests does other things too.
     assert rate > 1000
+
+
+def test_every_record_of_one_decision(storage):
+    ids = ["d-1.orders-2", "d-1", "d-10", "d-1-x", "d-2", "d-1.a-1", "d-1/x", "e-1.d-1"]
+    storage.records.append([record(n, id=name) for n, name in enumerate(ids, 1)])
+    assert [r.id for r in storage.records.of_decision("d-1")] == ["d-1", "d-1.orders-2", "d-1.a-1"]
+    assert [r.id for r in storage.records.of_decision("d-1.a-1")] == ["d-1.a-1"]
+    assert storage.records.of_decision("%") == []
+    assert storage.records.of_decision("") == []
+
+
+def test_a_flood_under_the_id_of_another_record_does_not_hide_it(storage):
+    storage.records.append([record(n, producer="flood", id=f"d-1.f-{n}") for n in range(1, 50)])
+    storage.records.append([record(1, id="d-1")])
+    assert storage.records.of_decision("d-1")[0].producer == "agent"

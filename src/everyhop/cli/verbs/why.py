@@ -51,6 +51,7 @@ def _run(args: argparse.Namespace) -> int:
     record = answer["record"]
     print(f"decision   {record['id']}  {record['time']}")
     for name in (
+        "point",
         "decision",
         "reason",
         "rule",
@@ -64,6 +65,9 @@ def _run(args: argparse.Namespace) -> int:
     ):
         if record.get(name) is not None:
             print(f"{name:<10} {printable(record[name])}")
+    for other in answer.get("also", ()):
+        said = f"{other.get('decision')} by {other['point']} of {other.get('target')}: {other.get('reason')}"
+        print(f"{'also':<10} {printable(said)}  {other['id']}")
     if answer.get("text"):
         print()
         print(answer["text"])

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What workloads decided by themselves, kept on the node until the server has it.
+
+A workload is believed in one thing only: that it says so.  Which service it speaks for is attested, and the record is
+marked ``sdk``; its id begins with the decision's and ends with a place in this node's spool, so that no workload can
+take the place of another's record, or of a sidecar's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
+
+from everyhop.auditlog import Kind, Point, Record, clip, decode_record, encode_record
+from everyhop.core.errors import EveryhopError, InputError
+from everyhop.dataplane.spool import LOG, ROTATED, SpoolReader
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from everyhop.agent import WorkloadService
+    from everyhop.core.clock import Clock, Entropy
+    from everyhop.wire.peers import PeerInfo
+
+_log = logging.getLogger(__name__)
+
+MAX_BATCH: Final = 200
+RATE_PER_SECOND: Final = 1000
+BURST: Final = 5000
+MAX_SPOOL_BYTES: Final = 64 * 1024 * 1024
+DROPPED: Final = "records-dropped"
+_SUFFIX_BYTES: Final = 4
+_LATE: Final = timedelta(hours=1)
+_EARLY: Final = timedelta(seconds=5)
+_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
+_CODE: Final = re.compile(r"[A-Z][A-Z_]{1,40}", re.ASCII)
+_REASON: Final = re.compile(r"[a-z][a-z-]{0,40}", re.ASCII)
+_HASH: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_DIRECTORY: Final = re.compile(r"(.+)@([0-9a-f]{8})")
+_LAST_STATUS: Final = 599
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """One decision as a workload tells it; nothing in it is checked yet.  ``time`` is in microseconds."""
+
+    id: str
+    time: int
+    allowed: bool
+    caller: str = ""
+    operation: str = ""
+    method: str = ""
+    path: str = ""
+    rule: str = ""
+    reason: str = ""
+    code: str = ""
+    status: int = 0
+    user: str = ""
+    snapshot: str = ""
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class _Allowance:
+    """A token bucket: how many records a service may still hand in now."""
+
+    left: float = BURST
+    since: datetime = field(default_factory=lambda: datetime.min.replace(tzinfo=UTC))
+
+    def take(self, wanted: int, now: datetime) -> int:
+        grown = max(0.0, (now - self.since).total_seconds()) * RATE_PER_SECOND
+        self.left, self.since = min(BURST, self.left + grown), now
+        taken = min(wanted, int(self.left))
+        self.left -= taken
+        return taken
+
+
+class ApplicationDecisions:
+    """Takes batches and spools them, one directory a service.  Used from one event loop."""
+
+    def __init__(
+        self, workloads: WorkloadService, directory: Path, *, clock: Clock, entropy: Entropy
+    ) -> None:
+        """Go on where an agent before has stopped: what lies in ``directory`` is forwarded."""
+        self._workloads = workloads
+        self._directory = directory
+        self._clock = clock
+        self._entropy = entropy
+        self._allowances: dict[str, _Allowance] = {}
+        self._producers: dict[str, str] = {}
+        self._spools: dict[str, SpoolReader] = {}
+        directory.mkdir(mode=0o700, exist_ok=True)
+        for path in sorted(directory.iterdir()):
+            match = _DIRECTORY.fullmatch(path.name)
+            if match is not None and path.is_dir():
+                self._open(match[1], path.name)
+
+    @property
+    def spools(self) -> list[SpoolReader]:
+        """Return what is to be forwarded, in no particular order."""
+        return list(self._spools.values())
+
+    async def take(
+        self, peer: PeerInfo, claims: Sequence[Claim], *, dropped: int = 0, spiffe_id: str = ""
+    ) -> tuple[int, int]:
+        """Keep what a peer decided; return how many were taken, and how many were beyond its rate or room.
+
+        Raises InputError for a batch that is too long or a decision without a proper id (nothing of such a batch is
+        kept), AccessDenied for a peer without an identity, or with another than ``spiffe_id``.
+        """
+        if len(claims) > MAX_BATCH:
+            raise InputError(f"a batch has at most {MAX_BATCH} decisions")
+        if any(not _ID.fullmatch(claim.id) for claim in claims):
+            raise InputError("a decision's id is 1 to 64 letters, digits and dashes")
+        service = await self._workloads.service_of(peer, spiffe_id)
+        now = self._clock.now()
+        allowance = self._allowances.setdefault(service.name, _Allowance(since=now))
+        taken = allowance.take(len(claims), now)
+        producer = self._producers.get(service.name) or self._new(service.name)
+        if taken and self._size(producer) > MAX_SPOOL_BYTES:
+            taken = 0
+        records = [record_of(claim, service.name, peer.pid, now) for claim in claims[:taken]]
+        lost = dropped + len(claims) - taken
+        if lost:
+            _log.warning(
+                "records of an application were lost", extra={"service": service.name, "count": lost}
+            )
+            records.append(_loss(service.name, lost, now))
+        self._append(producer, records)
+        return taken, len(claims) - taken
+
+    # -- the files
+
+    def _new(self, service: str) -> str:
+        producer = f"{service}@{self._entropy.token_bytes(_SUFFIX_BYTES).hex()}"
+        (self._directory / producer).mkdir(mode=0o700)
+        self._open(service, producer)
+        return producer
+
+    def _open(self, service: str, producer: str) -> None:
+        self._producers[service] = producer
+        self._spools[producer] = SpoolReader(
+            self._directory / producer, instance=producer, reopen=_nothing, parse=numbered
+        )
+
+    def _size(self, producer: str) -> int:
+        paths = [self._directory / producer / name for name in (LOG, ROTATED)]
+        return sum(path.stat().st_size for path in paths if path.exists())
+
+    def _append(self, producer: str, records: Sequence[Record]) -> None:
+        """Write lines; opened each time, since the reader puts a long file aside."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        descriptor = os.open(self._directory / producer / LOG, flags, 0o600)
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(b"".join(encode_record(record) + b"\n" for record in records))
+
+
+def record_of(claim: Claim, service: str, pid: int, now: datetime) -> Record:
+    """Return the record of a claim, still without its place in the spool.
+
+    Texts are cut, and characters that are not printable are replaced; what has not the form of a code, a reason or a
+    snapshot is left out; a time that cannot be is now.
+    """
+    detail = {
+        "decision": claim.id,
+        "code": claim.code if _CODE.fullmatch(claim.code) else None,
+        "user": _plain(claim.user, 256),
+        "detail": _plain(claim.detail, 512),
+        "pid": pid,
+    }
+    return Record(
+        id=claim.id,
+        seq=1,
+        producer=service,
+        time=_moment(claim.time, now),
+        kind=Kind.DECISION,
+        point=Point.SDK,
+        caller=_plain(claim.caller, 2048),
+        target=service,
+        operation=_plain(claim.operation, 128),
+        method=_plain(claim.method, 32),
+        path=_plain(claim.path, 1024),
+        decision="allow" if claim.allowed else "deny",
+        rule=_plain(claim.rule, 256),
+        reason=claim.reason if _REASON.fullmatch(claim.reason) else None,
+        snapshot=claim.snapshot if _HASH.fullmatch(claim.snapshot) else None,
+        status=claim.status if claim.status <= _LAST_STATUS else None,
+        detail={name: value for name, value in detail.items() if value is not None},
+    )
+
+
+def numbered(line: bytes, *, instance: str, seq: int) -> Record:
+    """Return a spooled record with its place: ``DECISION.SPOOL-NUMBER`` is its id; never raises on any bytes."""
+    suffix = f"{instance.rpartition('@')[2]}-{seq}"
+    try:
+        record = decode_record(line)
+        return replace(record, id=f"{record.id}.{suffix}", producer=instance, seq=seq)
+    except EveryhopError:
+        return Record(
+            id=f"unreadable.{suffix}",
+            seq=seq,
+            producer=instance,
+            time=datetime.now(UTC),
+            kind=Kind.LIFECYCLE,
+            point=Point.SDK,
+            reason="unreadable-line",
+            detail={"bytes": len(line), "start": clip(repr(line[:200]), 400)},
+        )
+
+
+def _loss(service: str, count: int, now: datetime) -> Record:
+    return Record(
+        id="dropped",
+        seq=1,
+        producer=service,
+        time=now,
+        kind=Kind.LIFECYCLE,
+        point=Point.SDK,
+        target=service,
+        reason=DROPPED,
+        detail={"count": min(count, 2**53)},
+    )
+
+
+def _moment(micros: int, now: datetime) -> datetime:
+    earliest, latest = now - _LATE, now + _EARLY
+    if earliest.timestamp() <= micros / 1_000_000 <= latest.timestamp():
+        return datetime.fromtimestamp(micros / 1_000_000, UTC)
+    return now
+
+
+def _plain(text: str, limit: int) -> str | None:
+    if not text:
+        return None
+    cut = clip(text, limit)
+    return cut if cut.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in cut)
+
+
+def _nothing() -> None:
+    """Nothing has to be reopened: the file is opened for each batch."""
