@@ -121,16 +121,11 @@ class AuthorizerPool:
     async def _run_once(self, name: str) -> int:
         """Run one worker to its end; return its exit code."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with theirs:
-            descriptors = [listener.sock.fileno() for listener in self._listeners]
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "everyhop.runtime.authorizer_worker",
-                stdin=theirs.fileno(),
-                pass_fds=descriptors,
-                process_group=0,  # Ctrl-C is for the agent
-            )
+        try:
+            process = await self._start(theirs)
+        except BaseException:
+            ours.close()
+            raise
         _, channel = await asyncio.open_connection(sock=ours)
         try:
             channel.write(frame(self._plan(name)))
@@ -144,6 +139,18 @@ class AuthorizerPool:
             channel.close()  # the worker ends by that
             if process.returncode is None:
                 await asyncio.shield(process.wait())
+
+    async def _start(self, channel: socket.socket) -> asyncio.subprocess.Process:
+        """Start a worker on its end of the channel, which is closed here."""
+        with channel:
+            return await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "everyhop.runtime.authorizer_worker",
+                stdin=channel.fileno(),
+                pass_fds=[listener.sock.fileno() for listener in self._listeners],
+                process_group=0,  # Ctrl-C is for the agent
+            )
 
     def _plan(self, name: str) -> WorkerPlan:
         grpc, http = self._listeners
