@@ -76,10 +76,14 @@ class SocketServer(uvicorn.Server):
         self.should_exit = True
 
 
-def http_server(app: Any, *, admit: Callable[[PeerInfo], None] | None = None) -> SocketServer:
+def http_server(
+    app: Any, *, admit: Callable[[PeerInfo], Any] | None = None, keep_alive: int = 5
+) -> SocketServer:
     """Prepare a server for ``app``; call ``serve(sockets=[…])`` to run it.
 
-    ``admit`` looks at the process behind each new connection and refuses it by raising AttestationError.
+    ``admit`` looks at the process behind each new connection and refuses it by raising AttestationError; what it
+    returns, unless it is None, is the application of that connection in place of ``app``.  ``keep_alive`` is how many
+    seconds an idle connection stays open.
     """
     config = uvicorn.Config(
         app,
@@ -92,12 +96,13 @@ def http_server(app: Any, *, admit: Callable[[PeerInfo], None] | None = None) ->
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=1,
+        timeout_keep_alive=keep_alive,
         h11_max_incomplete_event_size=64 * 1024,
     )
     return SocketServer(config)
 
 
-def _guarded(admit: Callable[[PeerInfo], None]) -> type[H11Protocol]:
+def _guarded(admit: Callable[[PeerInfo], Any]) -> type[H11Protocol]:
     class Guarded(H11Protocol):
         """HTTP for those only whom the kernel says to be the right process."""
 
@@ -106,7 +111,7 @@ def _guarded(admit: Callable[[PeerInfo], None]) -> type[H11Protocol]:
             try:
                 peer = peer_of(transport.get_extra_info("socket"))
                 try:
-                    admit(peer)
+                    self.app = admit(peer) or self.app
                 finally:
                     peer.process.close()
             except AttestationError as error:

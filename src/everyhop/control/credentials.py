@@ -89,12 +89,15 @@ class Credentials:
     def __init__(
         self,
         *,
-        tokens: ServiceTokens,
-        exchanger: Exchanger,
+        tokens: ServiceTokens | None,
+        exchanger: Exchanger | None,
         spend: Callable[[AccessToken], Awaitable[None]],
         clock: Clock,
     ) -> None:
-        """``spend`` uses a token up, or raises TokenError; it is atomic over every replica that shares it."""
+        """``spend`` uses a token up, or raises TokenError; it is atomic over every replica that shares it.
+
+        Where only calls that arrive are judged, there are no ``tokens`` and no ``exchanger``.
+        """
         self._tokens = tokens
         self._exchanger = exchanger
         self._spend = spend
@@ -196,6 +199,8 @@ class Credentials:
 
         ``generation`` is the start of the thumbprint of the certificate that will carry it.
         """
+        if self._tokens is None:
+            raise Unavailable("there are no tokens here", retry=False)
         view = self._view_at(service)
         caller = view.snapshot.services[service].spiffe_id
         needs = view.requirement(str(caller), target, operation)
@@ -249,6 +254,8 @@ class Credentials:
         held = self._exchanged.get(key)
         if held is not None and now < held.until:
             return held
+        if self._exchanger is None:
+            raise Unavailable("nothing is exchanged here", retry=False)
         verifier = self._now()[1]
         is_key = token.startswith(f"{PREFIX}_")
         request = ExchangeTokenRequest(

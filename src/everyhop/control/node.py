@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
@@ -51,6 +51,17 @@ LAST_RECONNECT_SECONDS: Final = 2.0
 SPOOL_IDLE_SECONDS: Final = 0.1
 
 
+class Follower(Protocol):
+    """Processes beside the agent that judge by the same truth and write records of their own."""
+
+    @property
+    def spools(self) -> frozenset[str]:
+        """Return the names of their directories in the spool."""
+
+    def take(self, update: Update) -> None:
+        """Pass on what is new."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePorts:
     """Everything the node stands on."""
@@ -72,6 +83,7 @@ class NodePorts:
     record_flush_ms: int
     entropy: Entropy
     decisions: ApplicationDecisions
+    authorizers: Follower | None = None
 
 
 class Node:
@@ -152,6 +164,8 @@ class Node:
             bundle_held = self._p.identities.bundle
             if bundle_held is not None:
                 self._p.workloads.apply_bundle(bundle_held, update.authority)
+        if self._p.authorizers is not None:
+            self._p.authorizers.take(update)
 
     # -- sidecars
 
@@ -347,6 +361,12 @@ class Node:
         for path in sorted(self._p.places.spool.iterdir()):
             if path.is_dir():
                 self._spool_of(path.name)
+        for name in self._own_spools():
+            self._spool_of(name)
+
+    def _own_spools(self) -> frozenset[str]:
+        """Return the spools that belong to no launch and stay."""
+        return frozenset() if self._p.authorizers is None else self._p.authorizers.spools
 
     async def _forward_records(self) -> None:
         """Hand decisions to the server, in order per sidecar; keep them on disk until it has them."""
@@ -371,7 +391,7 @@ class Node:
 
     def _drop_finished(self) -> None:
         """Drop the spools of ended launches of which the server has everything."""
-        live = {launch.instance for launch in self._p.registry.live()}
+        live = {launch.instance for launch in self._p.registry.live()} | self._own_spools()
         for instance in self._spools.keys() - live:
             if not self._spools[instance].pending():
                 del self._spools[instance]

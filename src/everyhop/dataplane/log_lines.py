@@ -20,6 +20,7 @@ import msgspec
 from everyhop.auditlog.model import MAX_NAME, MAX_PATH, Kind, Point, Record, Scalar, clip
 from everyhop.core.decision import Reason
 from everyhop.dataplane import _names as names
+from everyhop.dataplane.asked_log import ASKED, asked_record
 from everyhop.dataplane.local_replies import (
     AMBIGUOUS_DETAILS,
     CHECK_FAILED,
@@ -115,6 +116,8 @@ def record_of(line: bytes, *, instance: str, seq: int) -> Record:
         parsed = _decoder.decode(line)
         if parsed.time.tzinfo is None:
             raise ValueError("a time without a zone")
+        if parsed.kind == ASKED:  # ours: Envoy writes its kinds as constants
+            return asked_record(line, instance=instance, seq=seq)
         return _record(parsed, instance, seq)
     except (ValueError, msgspec.MsgspecError, RecursionError):
         return Record(

@@ -28,6 +28,7 @@ from everyhop.control.workload_tokens import WorkloadTokens
 from everyhop.dataplane.envoy import locate_envoy
 from everyhop.dataplane.sds import SecretDiscovery, secrets_server
 from everyhop.providers.attestors import ProcInspector
+from everyhop.runtime.authorizer_pool import AuthorizerPool
 from everyhop.runtime.single_use import single_use
 from everyhop.runtime.system import SystemClock, SystemEntropy
 from everyhop.wire.sockets import UnixListener
@@ -108,6 +109,9 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
             sds_socket=layout.sds_socket,
             max_connections=settings.max_connections,
         )
+        authorizers = None
+        if settings.authorizers:
+            authorizers = stack.enter_context(contextlib.closing(AuthorizerPool(layout, settings, entropy)))
         node = Node(
             NodePorts(
                 client=client,
@@ -127,6 +131,7 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
                 record_flush_ms=int(settings.record_flush.total_seconds() * 1000),
                 entropy=entropy,
                 decisions=decisions,
+                authorizers=authorizers,
             )
         )
         for server, path, mode in (
@@ -149,9 +154,12 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
         owner = stack.enter_context(contextlib.closing(UnixListener.bind(layout.agent_socket, mode=0o600)))
         _log.info("serving", extra={"agent": client.agent, "pid": os.getpid()})
         async with asyncio.TaskGroup() as group:
-            work = group.create_task(node.run())
+            work = [group.create_task(node.run())]
+            if authorizers is not None:
+                work.append(group.create_task(authorizers.run()))
             serving = group.create_task(serve_until_stopped(door, owner.sock))
             await stop.wait()
             door.stop()
-            work.cancel()
+            for task in work:
+                task.cancel()
             await asyncio.wait([serving])

@@ -137,6 +137,7 @@ def _running(layout: StateLayout) -> Iterator[Finding]:
         fix="everyhop policy check",
     )
     yield _face(layout, status)
+    yield from _authorizers(layout, status)
     lagging = [a["id"] for a in status["agents"] if a["snapshot"] != status["snapshot"]]
     yield Finding(
         check="agent",
@@ -154,6 +155,33 @@ def _running(layout: StateLayout) -> Iterator[Finding]:
                 detail=f"{instance['state']}, SVID for another {format_duration(left)}",
                 fix=f"everyhop envoy show {name}, and its logs in {layout.logs}",
             )
+
+
+def _authorizers(layout: StateLayout, status: dict[str, Any]) -> Iterator[Finding]:
+    """Look at what proxies that are not ours need, where the settings name any."""
+    try:
+        settings = load_settings(layout.settings_file)
+    except EveryhopError:
+        return  # told already
+    if not settings.authorizers:
+        return
+    named = {service for proxy in settings.authorizers for service in proxy.services}
+    unknown = sorted(named - status["services"].keys())
+    sockets = (layout.authorizer_socket, layout.authorizer_http_socket)
+    closed = [path.name for path in sockets if not path.is_socket()]
+    detail = "; ".join(
+        f"uid {proxy.uid} may ask about {', '.join(proxy.services)}" for proxy in settings.authorizers
+    )
+    if unknown:
+        detail += f"; the policy has no {', '.join(unknown)}"
+    if closed:
+        detail += f"; {', '.join(closed)} is not open"
+    yield Finding(
+        check="authorizers",
+        is_ok=not unknown and not closed,
+        detail=detail,
+        fix=f"set authorizers in {layout.settings_file} right, and start `everyhop up` anew",
+    )
 
 
 def _face(layout: StateLayout, status: dict[str, Any]) -> Finding:

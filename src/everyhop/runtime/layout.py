@@ -69,6 +69,16 @@ class StateLayout:
         return self.run / "authz.sock"
 
     @property
+    def authorizer_socket(self) -> Path:
+        """Where proxies that are not ours ask over gRPC; only users that the settings name are answered."""
+        return self.run / "authorizer.sock"
+
+    @property
+    def authorizer_http_socket(self) -> Path:
+        """The same over HTTP/1.1."""
+        return self.run / "authorizer-http.sock"
+
+    @property
     def agent_socket(self) -> Path:
         """The agent's door for the owner (``everyhop run``), mode 0600."""
         return self.run / "agent.sock"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Three Linux process controls that the standard library lacks."""
+"""Linux process controls that the standard library lacks."""
 
 from __future__ import annotations
 
@@ -35,6 +35,13 @@ def adopt_orphans() -> None:
 def forbid_tracing() -> None:
     """Keep other processes of the same user from reading this one's memory (PR_SET_DUMPABLE 0)."""
     _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def end_with_parent(number: signal.Signals, parent: int) -> None:
+    """Get ``number`` when the parent dies; raises OSError when it is not ``parent`` (any more)."""
+    _prctl(_PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:
+        raise OSError("the parent has died already")
 
 
 def die_with_parent(number: signal.Signals, *, own_group: bool) -> Callable[[], None]:

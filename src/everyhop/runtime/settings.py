@@ -16,20 +16,24 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, get_type_hints
 
+from everyhop.control.asking import AskingProxy
 from everyhop.core.durations import parse_duration
 from everyhop.core.errors import InputError, SettingsError
+from everyhop.runtime.authorizer_settings import parse_authorizers
 from everyhop.runtime.face_address import check_issuer, check_names, parse_listen
 
 _PREFIX: Final = "EVERYHOP_"
 _WORDS: Final[dict[object, str]] = {
     timedelta: "duration such as 30s",
     tuple[str, ...]: "list of texts",
+    tuple[AskingProxy, ...]: "list of tables, in the file",
     int: "whole number",
     str: "text",
 }
 _SHORTEST: Final = timedelta(seconds=10)
 _LONGEST_TOKEN: Final = timedelta(hours=1)  # a verifier refuses longer lives
 _LONGEST_KEY: Final = timedelta(days=90)
+MAX_AUTHORIZER_WORKERS: Final = 64
 _LONGEST_CACHE: Final = timedelta(days=1)
 _REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://")
 
@@ -74,6 +78,10 @@ class Settings:
     """How long others may keep the JWKS."""
     redis_url: str = field(default="", repr=False)
     """Where single-use tokens are counted across replicas; empty means memory.  May hold a password."""
+    authorizers: tuple[AskingProxy, ...] = ()
+    """Proxies that are not ours and may ask for decisions, by user; none means that nobody may."""
+    authorizer_workers: int = 1
+    """Processes that answer them."""
     log_level: str = "info"
     """debug, info, warning or error."""
 
@@ -88,11 +96,13 @@ def _convert(name: str, kind: object, value: object, origin: str) -> object:
             return int(value)
         if kind is str and isinstance(value, str):
             return value
+        if kind == tuple[AskingProxy, ...] and isinstance(value, list):
+            return parse_authorizers(value)
         if kind == tuple[str, ...] and isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         if kind == tuple[str, ...] and isinstance(value, list) and all(isinstance(v, str) for v in value):
             return tuple(value)
-    except InputError as error:
+    except (InputError, SettingsError) as error:
         raise SettingsError(f"{origin}: {name}: {error.message}", hint=error.hint) from error
     raise SettingsError(f"{origin}: {name} must be a {_WORDS.get(kind, kind)}")
 
@@ -139,6 +149,8 @@ def _check_bounds(settings: Settings) -> None:
         raise SettingsError("jwt_svid_ttl is between 10s and 1h")
     if not timedelta(milliseconds=10) <= settings.record_flush <= timedelta(seconds=10):
         raise SettingsError("record_flush is between 10ms and 10s")
+    if not 1 <= settings.authorizer_workers <= MAX_AUTHORIZER_WORKERS:
+        raise SettingsError(f"authorizer_workers is between 1 and {MAX_AUTHORIZER_WORKERS}")
     if settings.log_level not in {"debug", "info", "warning", "error"}:
         raise SettingsError("log_level is one of debug, info, warning, error")
     if settings.envoy and not Path(settings.envoy).is_file():

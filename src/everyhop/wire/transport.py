@@ -232,12 +232,19 @@ class PeerServer:
     """A gRPC server on one Unix socket; handlers find their caller with ``rpc.current_peer``."""
 
     def __init__(
-        self, services: Collection[IServable], *, limits: Limits | None = None, kernel_pidfd: bool = True
+        self,
+        services: Collection[IServable],
+        *,
+        limits: Limits | None = None,
+        admit: Callable[[PeerInfo], None] | None = None,
+        kernel_pidfd: bool = True,
     ) -> None:
         """Prepare to serve; must be called inside the event loop that will serve.
 
+        ``admit`` looks at each new peer and refuses its connection by raising AttestationError.
         ``kernel_pidfd`` false behaves as on kernels without SO_PEERPIDFD.
         """
+        self._admit = admit
         self.limits = limits or Limits()
         self.configuration = Configuration().__for_server__()
         self._kernel_pidfd = kernel_pidfd
@@ -275,6 +282,12 @@ class PeerServer:
             raise AttestationError(
                 f"more than {self.limits.connections_per_uid} connections of uid {peer.uid}"
             )
+        if self._admit is not None:
+            try:
+                self._admit(peer)
+            except AttestationError:
+                peer.process.close()
+                raise
         return peer
 
     def joined(self, protocol: _PeerProtocol, peer: PeerInfo) -> None:
