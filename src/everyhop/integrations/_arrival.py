@@ -9,6 +9,7 @@ sidecar can open.
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from typing import TYPE_CHECKING, Final, Protocol
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
     from everyhop.sdk.model import Request, Verified
 
+log = logging.getLogger(__name__)
+
+_OK: Final = 200
+_REDIRECT: Final = 300
 OWN_SOCKET_VARIABLE: Final = "EVERYHOP_SOCKET"
 PEER_KEY: Final = "everyhop.peer"
 """Where a server's glue puts the :class:`everyhop.sdk.Peer` of a connection (ASGI extensions, WSGI environ)."""
@@ -70,6 +75,18 @@ class OwnSocket:
             except OSError:
                 return False
         return self._is_bound
+
+
+def forgotten(verified: Verified, status: int) -> Refusal | None:
+    """Return what to answer instead of a success when the application has checked no resource and owes it.
+
+    The policy let the call in because some resource may be allowed; an answer without a check might be about another.
+    """
+    if not (_OK <= status < _REDIRECT and verified.owes_authorization):
+        return None
+    text = f"{verified.operation} was answered with {status} without authorize() or visible()"
+    log.error("%s: the answer is withheld, decision=%s", text, verified.decision_id)
+    return Refusal(500, "AUTHORIZATION_MISSING", text, decision_id=verified.decision_id)
 
 
 def ambiguous(why: str) -> Refusal:

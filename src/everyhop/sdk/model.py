@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from everyhop.core.secret import Secret
+    from everyhop.sdk.deciding import Facts
     from everyhop.sdk.trace import TraceContext
     from everyhop.tokens.access import AccessToken
 
@@ -30,6 +31,7 @@ _TITLES: Final = {
     413: "Content Too Large",
     415: "Unsupported Media Type",
     422: "Unprocessable Content",
+    500: "Internal Server Error",
     503: "Service Unavailable",
 }
 
@@ -105,7 +107,7 @@ class Request:
     ``raw_path`` is the request target as on the wire, with or without its query; ``headers`` keeps order and
     repetitions, names in any case.  ``peer`` comes from the TLS layer of this very connection.  ``via_sidecar``
     is true only when the connection arrived on the workload's own sidecar socket: then, and only then, the
-    identity headers are believed.
+    identity headers are believed.  ``source_ip`` is the address of the other end of this connection, if it has one.
     """
 
     method: str
@@ -114,6 +116,7 @@ class Request:
     peer: Peer | None = None
     via_sidecar: bool = False
     query: bytes = field(default=b"", repr=False)
+    source_ip: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +124,8 @@ class Verified:
     """A call that passed every check.  ``user`` is None where the policy wants none or none was sent.
 
     ``checks_body`` tells that the operation has a JSON Schema: read the body and give it to
-    :meth:`everyhop.sdk.Guard.check_body` before the application sees it.
+    :meth:`everyhop.sdk.Guard.check_body` before the application sees it.  ``facts`` is what
+    :func:`everyhop.sdk.authorize` decides by.
     """
 
     caller: Caller
@@ -134,6 +138,12 @@ class Verified:
     token: AccessToken | None = field(default=None, repr=False)
     txn_token: Secret | None = field(default=None, repr=False)
     checks_body: bool = False
+    facts: Facts | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def owes_authorization(self) -> bool:
+        """Tell whether the policy leaves resources to the application, and it has checked none so far."""
+        return self.facts is not None and self.facts.owes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
