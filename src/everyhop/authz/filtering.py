@@ -111,7 +111,8 @@ class Filter:
     def _own(self) -> Extent:
         if not self.allow:
             return Extent.NONE
-        is_all = not self.deny and any(one.predicate == p.TRUE for one in self.allow)
+        never = all(one.predicate == p.FALSE for one in self.deny)
+        is_all = never and any(one.predicate == p.TRUE for one in self.allow)
         return Extent.ALL if is_all else Extent.SOME
 
 

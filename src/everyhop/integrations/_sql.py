@@ -223,11 +223,9 @@ class Lowering:
         raw = sa.type_coerce(column, sa.BigInteger())
         match attribute.type:
             case ValueType.STRING:
-                octets = sa.func.length(sa.cast(column, sa.LargeBinary()))
-                # length() of text stops at a NUL; a text so long that holds one is taken for too long.
+                # A text with a NUL is none for a condition; and length() would stop at it.
                 nul = sa.func.instr(sa.cast(column, sa.LargeBinary()), sa.literal(b"\0", sa.LargeBinary()))
-                short = sa.and_(nul == 0, sa.func.length(column) <= MAX_STRING)
-                return sa.and_(held == "text", sa.or_(octets <= MAX_STRING, short))
+                return sa.and_(held == "text", nul == 0, sa.func.length(column) <= MAX_STRING)
             case ValueType.BOOL:
                 return sa.and_(held == "integer", raw.in_([0, 1]))
             case ValueType.INT:
