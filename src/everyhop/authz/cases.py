@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from everyhop.policy.access import Access
     from everyhop.policy.model import Rule, Snapshot
 
-_PROGRESS: Final = {
+PROGRESS: Final = {
     Reason.USER_REQUIRED: 1,
     Reason.USER_NOT_PERMITTED: 2,
     Reason.CONDITION_FALSE: 3,
@@ -105,7 +105,7 @@ class Case:
             failure = allow_failure(rule, call, facts, permissions)
             if failure is None:
                 return _allowed(rule)
-            if _PROGRESS[failure] > _PROGRESS.get(nearest, 0):
+            if PROGRESS[failure] > PROGRESS.get(nearest, 0):
                 nearest = failure
         # What is named as the rule of a denial is a rule that denied; the nearest allow rule is for explanations.
         return Judgement(Effect.DENY, nearest, None)

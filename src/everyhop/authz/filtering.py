@@ -13,7 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from everyhop.authz.cases import SOFT, WATCHED, Case, Judgement, user_failure
+from everyhop.authz.cases import PROGRESS, SOFT, WATCHED, Case, Judgement, user_failure
 from everyhop.conditions import Truth, ValueType, predicates as p
 from everyhop.conditions.partial import converted, reduce
 from everyhop.core.decision import Effect, Reason
@@ -259,34 +259,24 @@ def reduce_case(
         return Reduced((everything,), tuple(deny), Judgement(Effect.ALLOW, Reason.PROBE, case.probe))
     allow: list[Clause] = []
     first: Rule | None = None
-    failures: set[Reason] = set()
+    nearest = Reason.NO_RULE
     for rule in case.without_user if call.context.user is None else case.with_user:
         failure = user_failure(rule, call, facts, permissions)
-        if failure is not None:
-            failures.add(failure)
-            continue
-        clause = _clause(rule, call, facts, unknown)
-        if p.can_be(Truth.TRUE, clause.predicate):
-            first = first or rule
-            allow.append(clause)
-        else:
+        if failure is None:
+            clause = _clause(rule, call, facts, unknown)
+            if p.can_be(Truth.TRUE, clause.predicate):
+                first = first or rule
+                allow.append(clause)
+                continue
             is_false = clause.predicate == p.FALSE
-            failures.add(Reason.CONDITION_FALSE if is_false else Reason.CONDITION_ERROR)
+            failure = Reason.CONDITION_FALSE if is_false else Reason.CONDITION_ERROR
+        if PROGRESS[failure] > PROGRESS.get(nearest, 0):
+            nearest = failure
     if first is None:
-        return Reduced((), tuple(deny), Judgement(Effect.DENY, _nearest(failures), None))
+        return Reduced((), tuple(deny), Judgement(Effect.DENY, nearest, None))
     is_certain = not deny and any(one.predicate == p.TRUE and not one.reads for one in allow)
     reason = Reason.ALLOWED if is_certain else Reason.APPLICATION_DECIDES
     return Reduced(tuple(allow), tuple(deny), Judgement(Effect.ALLOW, reason, first.id, first))
-
-
-def _nearest(failures: set[Reason]) -> Reason:
-    order = (
-        Reason.CONDITION_ERROR,
-        Reason.CONDITION_FALSE,
-        Reason.USER_NOT_PERMITTED,
-        Reason.USER_REQUIRED,
-    )
-    return next((reason for reason in order if reason in failures), Reason.NO_RULE)
 
 
 def _clause(rule: Rule, call: Call, facts: FactSheet, unknown: Mapping[str, p.Attribute]) -> Clause:
