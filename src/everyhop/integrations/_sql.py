@@ -224,7 +224,9 @@ class Lowering:
         match attribute.type:
             case ValueType.STRING:
                 # A text with a NUL is none for a condition; and length() would stop at it.
-                nul = sa.func.instr(sa.cast(column, sa.LargeBinary()), sa.literal(b"\0", sa.LargeBinary()))
+                nul = sa.func.instr(
+                    sa.cast(column, sa.LargeBinary()), sa.literal_column("x'00'", sa.LargeBinary())
+                )
                 return sa.and_(held == "text", nul == 0, sa.func.length(column) <= MAX_STRING)
             case ValueType.BOOL:
                 return sa.and_(held == "integer", raw.in_([0, 1]))
