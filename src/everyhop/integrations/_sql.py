@@ -138,8 +138,9 @@ class Lowering:
         if self.dialect == "sqlite":  # bytes: its own functions on text stop at a NUL, and LIKE ignores case
             raw: Sql = sa.cast(value, sa.LargeBinary())
             wanted: Sql = sa.literal(text.encode(), sa.LargeBinary())
-            if place == "end":
-                return _apply("=", sa.func.substr(raw, -len(text.encode())), wanted)
+            if place == "end":  # substr() of no bytes is NULL, and an empty text is not unknown
+                at_end = _apply("=", sa.func.substr(raw, -len(text.encode())), wanted)
+                return _known([value], sa.func.coalesce(at_end, sa.false()))
             at = sa.func.instr(raw, wanted)
             return _apply("=" if place == "start" else ">=", at, sa.literal(1, sa.Integer()))
         whole, wanted = self._exact(attribute), self._bind(text)
