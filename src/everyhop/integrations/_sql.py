@@ -206,7 +206,7 @@ class Lowering:
         kind, wanted = column.type, _KINDS.get(attribute.type)
         is_right = wanted is not None and isinstance(kind, wanted) and not isinstance(kind, TypeDecorator)
         is_odd = isinstance(kind, sa.Enum | sa.CHAR | sa.REAL) or getattr(kind, "asdecimal", False) is True
-        if not is_right or is_odd:
+        if not is_right or is_odd or getattr(kind, "_variant_mapping", None):  # another type on some dialect
             raise InexactError(f"{attribute.name} is {attribute.type}, its column {kind!r}")
         if isinstance(kind, sa.DateTime):
             if self.dialect == "sqlite" and type(kind) not in {sa.DateTime, sa.DATETIME, sa.TIMESTAMP}:

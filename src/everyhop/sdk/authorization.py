@@ -10,17 +10,20 @@ It asks the same rules that let the call in, for the same verified caller and us
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from everyhop.core.errors import EveryhopError
 from everyhop.sdk.model import Refusal
 from everyhop.sdk.propagation import current
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from everyhop.authz import Filter
     from everyhop.sdk.deciding import Facts
     from everyhop.sdk.model import Verified
+
+T = TypeVar("T")
 
 
 def authorize(
@@ -43,8 +46,8 @@ def authorize(
     identifier = held.pop("id", None)
     attributes = {name: tuple(value) if isinstance(value, list) else value for name, value in held.items()}
     subject = Resource(type=type, id=None if identifier is None else str(identifier), attributes=attributes)
+    decision = _asked(verified, lambda: facts.decide(operation, subject))
     facts.owes = False
-    decision = facts.decide(operation, subject)
     name = operation or verified.operation
     about = f"resource {type or ''}/{subject.id or ''}"
     if decision is not None:
@@ -72,8 +75,8 @@ def visible(
     policy leaves nothing to be decided here and does not allow everything, Refusal (403).
     """
     verified, facts = _served()
+    found = _asked(verified, lambda: facts.filter(operation, type))
     facts.owes = False
-    found = facts.filter(operation, type)
     name = operation or verified.operation
     if found is None:
         found = _everything(type)
@@ -96,6 +99,14 @@ def _served() -> tuple[Verified, Facts]:
             403, "ACCESS_DENIED", "this call carries nothing to decide by", decision_id=verified.decision_id
         )
     return verified, verified.facts
+
+
+def _asked(verified: Verified, ask: Callable[[], T]) -> T:
+    """Return an answer of the rules; what they cannot answer is refused."""
+    try:
+        return ask()
+    except EveryhopError as error:
+        raise Refusal(503, "UNAVAILABLE", error.message, decision_id=verified.decision_id) from error
 
 
 def _plainly(facts: Facts, operation: str | None) -> tuple[bool, str, str | None]:

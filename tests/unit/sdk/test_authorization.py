@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -306,3 +308,30 @@ def test_a_policy_without_conditions_decides_by_its_callers(world):
                 authorize(name)
             with pytest.raises(Refusal):
                 visible(name)
+
+
+def test_rules_that_do_not_read_refuse_the_check(world):
+    document = json.loads(world.document)
+    document["rules"]["policy"]["hash"] = "0" * 64
+    world.context = ServiceContext.parse(json.dumps(document).encode())
+    verified = world.check(b"/orders/7", world.user(), via_sidecar=True)
+    for ask in (lambda: authorize(resource={"owner": "ann"}), visible):
+        with serving(verified), pytest.raises(Refusal) as caught:
+            ask()
+        assert caught.value.status == 503
+    assert verified.owes_authorization
+
+
+def test_without_a_condition_no_cel_is_loaded():
+    program = f"""
+import sys
+from everyhop.sdk import Guard, Peer, Request, authorize, serving
+from everyhop.testing import Issuer, service_context
+context = service_context({PLAIN!r}, "orders", Issuer())
+request = Request(method="GET", raw_path=b"/orders", headers=[], peer=Peer(spiffe_id={ID + "storefront"!r}))
+with serving(Guard(context, decisions=print).check(request)):
+    authorize(resource={{"id": 1}})
+assert "cel_expr_python" not in sys.modules, "CEL"
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
