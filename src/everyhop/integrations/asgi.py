@@ -80,6 +80,12 @@ class EveryhopMiddleware:
         try:
             guard = await self._guard()
             verified = guard.check(request_of(scope, self._own, self._prefix))
+            if (
+                verified.owes_authorization and kind == "websocket"
+            ):  # its answer would not show that it was forgotten
+                raise Refusal(
+                    403, "ACCESS_DENIED", "a WebSocket cannot leave its resource to the application"
+                )
             if verified.checks_body and kind == "http":
                 receive = await _checked_body(guard, verified, scope, receive)
             with serving(verified):

@@ -97,6 +97,28 @@ async def test_asgi(guard, path, how, status, expected, chunks):
         assert body == b"secret" * chunks
 
 
+async def test_a_websocket_does_not_get_around_it(guard):
+    async def app(_scope, _receive, send):
+        await send({"type": "websocket.accept"})
+
+    sent = []
+
+    async def send(message):
+        sent.append(message["type"])
+
+    async def receive():
+        return {"type": "websocket.connect"}
+
+    for path, expected in (("/read", ["websocket.close"]), ("/plain", ["websocket.accept"])):
+        sent.clear()
+        scope = {
+            "type": "websocket", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": [],
+            "server": ("127.0.0.1", 1), "client": ("127.0.0.1", 2), "extensions": {"everyhop.peer": PEER},
+        }  # fmt: skip
+        await asgi.EveryhopMiddleware(app, guard, sidecar_socket="/nowhere")(scope, receive, send)
+        assert sent == expected
+
+
 def ask_wsgi(guard, path, how, status, form):
     closed = []
 
