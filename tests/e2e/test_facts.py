@@ -21,6 +21,7 @@ users:
   issuers: [{issuer: '@ISSUER@', audience: shop, attributes: {department: org.unit}}]
 attributes:
   user: {department: string}
+  resource: {owner: string}
   request: {headers: [x-region, x-debug]}
 roles:
   viewer: [desk.view]
@@ -38,6 +39,8 @@ services:
       purge: DELETE /orders
       tail: GET /tail
       soon: GET /soon
+      left: {route: GET /left, resource: application}
+      never: {route: GET /never, resource: application}
   desk:
     workload: [{run: true}]
     operations:
@@ -53,6 +56,12 @@ allow:
   - {from: storefront, to: orders, operations: [purge], when: "now < timestamp('2020-01-01T00:00:00Z')"}
   - {from: storefront, to: orders, operations: [tail]}
   - {from: storefront, to: orders, operations: [soon], mode: shadow, id: soon}
+  - from: storefront
+    to: orders
+    operations: [left]
+    when: "resource.owner == 'x' && in_cidr(request.source_ip, '127.0.0.0/8')"
+    id: left
+  - {from: storefront, to: orders, operations: [never], when: "resource.owner == 'x' && request.method == 'PUT'"}
   - {from: outside, to: desk, operations: [view, edit], user: required}
   - from: outside
     to: desk
@@ -125,6 +134,7 @@ def outside(domain, issuer, path, *, method="GET", headers=(), **claims: Any) ->
         (["-H", "x-debug: 1", "http://orders/tail"], 403, "denied-by-rule"),
         (["-H", "x-debug: 1", "-H", "x-debug: 2", "http://orders/tail"], 403, "condition-error"),
         (["http://orders/soon"], 403, "no-rule"),
+        (["http://orders/never"], 403, "condition-false"),
         (["--path-as-is", "http://orders/orders/%31%33"], 400, "ambiguous-path"),
     ],
 )
@@ -148,6 +158,16 @@ def test_allowed_between_services(domain, arguments, rule):
     decision = dict(json.loads(done.stdout)["headers"])["x-everyhop-decision"]
     record = recorded(domain, decision)
     assert (record["decision"], record["rule"]) == ("allow", rule)
+
+
+def test_a_resource_is_left_to_the_application(domain):
+    forged = ["-H", "x-everyhop-source: 10.0.0.1", "-H", "X-Forwarded-For: 10.0.0.1"]
+    done = domain.once("storefront", "curl", "-s", *forged, "http://orders/left")
+    shown = json.loads(done.stdout)["headers"]
+    # what the application is to check conditions by is the sidecar's word, once
+    assert [value for name, value in shown if name == "x-everyhop-source"] == ["127.0.0.1"]
+    record = recorded(domain, dict(shown)["x-everyhop-decision"])
+    assert (record["decision"], record["reason"], record["rule"]) == ("allow", "application-decides", "left")
 
 
 def test_a_stranger_is_not_helped_by_a_condition_that_holds(domain):

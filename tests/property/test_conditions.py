@@ -301,7 +301,7 @@ HOSTILE = {
     ValueType.BOOL: [1, 0, "true", b"", [], 1.0, object()],
     ValueType.INT: [True, 2**63, -(2**63) - 1, 1.0, "1", None.__class__, float("nan")],
     ValueType.DOUBLE: [float("nan"), float("inf"), True, "1.0", 2**60, 10**400],
-    ValueType.STRING: ["\ud800", "a" * 65_537, b"a", bytearray(b"a"), 1, ["a"], "é\udfff"],
+    ValueType.STRING: ["\ud800", "a\0b", "a" * 65_537, b"a", bytearray(b"a"), 1, ["a"], "é\udfff"],
     ValueType.STRINGS: ["a", ["a", 1], ["\ud800"], ["a"] * 4097, {"a": 1}, [None], ["a" * 60_000] * 20, 3],
     ValueType.TIMESTAMP: [
         datetime(2026, 1, 1),  # noqa: DTZ001  # without a zone on purpose

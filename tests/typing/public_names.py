@@ -5,6 +5,7 @@ import ssl
 from typing import assert_type
 
 import everyhop
+from everyhop.authz import Resource
 from everyhop.sdk import (
     Caller,
     Guard,
@@ -15,6 +16,7 @@ from everyhop.sdk import (
     Verified,
     Workload,
     aconnect,
+    authorize,
     caller,
     carry,
     client_context,
@@ -24,6 +26,7 @@ from everyhop.sdk import (
     require,
     server_context,
     user,
+    visible,
 )
 
 assert_type(everyhop.__version__, str)
@@ -35,6 +38,8 @@ def guarded(workload: Workload, request: Request) -> None:
     assert_type(caller(), Caller | None)
     assert_type(user(), User | None)
     assert_type(require("list"), Verified)
+    assert_type(authorize(resource={"owner": "ann"}, type="order"), Verified)
+    assert_type(visible(type="order").allows(Resource(id="1")), bool)
     assert_type(outgoing_headers(), dict[str, str])
     assert_type(carry(len)("abc"), int)
 

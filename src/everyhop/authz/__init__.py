@@ -8,6 +8,7 @@ from :class:`ServiceTable` and must agree with :class:`Engine` on every request.
 from everyhop.authz.checks import TestResult, resolve_caller, run_tests
 from everyhop.authz.engine import Engine
 from everyhop.authz.explanation import Cited, Difference, Edit, Explanation, Suggestion
+from everyhop.authz.filtering import Clause, Extent, Filter, enumerate_allowed, filter_resources
 from everyhop.authz.paths import AmbiguousPath, CleanPath, PathFlaw, classify_path
 from everyhop.authz.permissions import Permissions
 from everyhop.authz.requirements import Grants, Requirement
@@ -17,12 +18,15 @@ from everyhop.policy.facts import Context, Resource, User
 __all__ = [
     "AmbiguousPath",
     "Cited",
+    "Clause",
     "CleanPath",
     "Context",
     "Difference",
     "Edit",
     "Engine",
     "Explanation",
+    "Extent",
+    "Filter",
     "Grants",
     "OperationEntry",
     "PathFlaw",
@@ -35,6 +39,8 @@ __all__ = [
     "User",
     "Verdict",
     "classify_path",
+    "enumerate_allowed",
+    "filter_resources",
     "reachable_targets",
     "resolve_caller",
     "run_tests",

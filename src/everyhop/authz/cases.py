@@ -17,12 +17,14 @@ from everyhop.core.decision import Effect, Reason, Would
 from everyhop.policy.model import OUTSIDE, Mode, RuleEffect, UserMode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from everyhop.authz.facts import Call, FactSheet
     from everyhop.authz.permissions import Permissions
     from everyhop.policy.access import Access
     from everyhop.policy.model import Rule, Snapshot
 
-_PROGRESS: Final = {
+PROGRESS: Final = {
     Reason.USER_REQUIRED: 1,
     Reason.USER_NOT_PERMITTED: 2,
     Reason.CONDITION_FALSE: 3,
@@ -103,7 +105,7 @@ class Case:
             failure = allow_failure(rule, call, facts, permissions)
             if failure is None:
                 return _allowed(rule)
-            if _PROGRESS[failure] > _PROGRESS.get(nearest, 0):
+            if PROGRESS[failure] > PROGRESS.get(nearest, 0):
                 nearest = failure
         # What is named as the rule of a denial is a rule that denied; the nearest allow rule is for explanations.
         return Judgement(Effect.DENY, nearest, None)
@@ -161,8 +163,12 @@ class Cases:
 
     def judge(self, call: Call, facts: FactSheet, permissions: Permissions) -> Outcome:
         """Return the outcome under the facts of a call."""
-        enforced = self.enforced.judge(call, facts, permissions)
-        watched = enforced if self.watched is None else self.watched.judge(call, facts, permissions)
+        return self.judge_by(lambda case: case.judge(call, facts, permissions))
+
+    def judge_by(self, judge: Callable[[Case], Judgement]) -> Outcome:
+        """Return the outcome when each case is judged by a function."""
+        enforced = judge(self.enforced)
+        watched = enforced if self.watched is None else judge(self.watched)
         return self._outcome(enforced, watched)
 
     def _outcome(self, enforced: Judgement, watched: Judgement) -> Outcome:
@@ -213,8 +219,8 @@ def case_of(access: Access, caller: str, *, probe: str | None, shadow: bool = Fa
     )
 
 
-def allow_failure(rule: Rule, call: Call, facts: FactSheet, permissions: Permissions) -> Reason | None:
-    """Return why an allow rule does not allow a call that it is about, or None where it does."""
+def user_failure(rule: Rule, call: Call, facts: FactSheet, permissions: Permissions) -> Reason | None:
+    """Return what an allow rule misses in the user of a call, before its condition is looked at; None for nothing."""
     user = call.context.user
     if rule.user is not UserMode.NONE:
         if user is None:
@@ -224,6 +230,14 @@ def allow_failure(rule: Rule, call: Call, facts: FactSheet, permissions: Permiss
             facts.roles(user), call.target.name, call.door
         ):
             return Reason.USER_NOT_PERMITTED
+    return None
+
+
+def allow_failure(rule: Rule, call: Call, facts: FactSheet, permissions: Permissions) -> Reason | None:
+    """Return why an allow rule does not allow a call that it is about, or None where it does."""
+    failure = user_failure(rule, call, facts, permissions)
+    if failure is not None:
+        return failure
     truth = _truth(rule, call, facts)
     if truth is Truth.TRUE:
         return None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from everyhop.authz.cases import SOFT, Cases, Judgement, Outcome
 from everyhop.authz.explain import explain_http, explain_tcp
 from everyhop.authz.facts import Call, FactSheet
+from everyhop.authz.filtering import reduce_case, unknown_of
 from everyhop.authz.paths import clean_pattern
 from everyhop.authz.permissions import Permissions
 from everyhop.authz.requirements import Requirement, requirement_of
@@ -27,6 +28,7 @@ from everyhop.policy.model import OUTSIDE, UserMode
 from everyhop.policy.routes import guarded_characters
 
 if TYPE_CHECKING:
+    from everyhop.authz.cases import Case
     from everyhop.authz.explanation import Explanation
     from everyhop.policy.access import Access
     from everyhop.policy.facts import Context
@@ -60,6 +62,11 @@ class Door:
         self.decisions: dict[str, Decision] = {}
         self.certain: dict[str, Decision] = {}
         self.made: dict[tuple[str, Reason, str | None, Would | None], Decision] = {}
+
+    @property
+    def leaves_resource(self) -> bool:
+        """Tell whether the application checks what conditions say of resources."""
+        return self.operation is not None and self.operation.leaves_resource
 
     def cases_of(self, snapshot: Snapshot, caller: str) -> Cases:
         """Return the rules for a declared caller (or ``outside``)."""
@@ -154,17 +161,26 @@ class Engine:
             return self._deny(Reason.WRONG_PROTOCOL, caller, target)
         return self._at(compiled.tcp, caller, context)
 
-    def decide_door(self, *, caller: str, target: str, door: str, context: Context | None = None) -> Decision:
+    def decide_door(
+        self,
+        *,
+        caller: str,
+        target: str,
+        door: str,
+        context: Context | None = None,
+        method: str | None = None,
+        path: str | None = None,
+    ) -> Decision:
         """Decide a door by name (an operation, ``probes[N]`` or ``tcp``), past all questions of its path.
 
-        There is no path then: a condition that reads one denies.
+        ``method`` and ``path`` are for conditions; without them, one that reads them denies.
         """
         found = self.door(target, door)
         if found is None:
             known = target in self._targets
             reason = Reason.UNKNOWN_OPERATION if known else Reason.UNKNOWN_SERVICE
             return self._deny(reason, caller, target)
-        return self._at(found, caller, context)
+        return self._at(found, caller, context, method, path)
 
     def door(self, target: str, name: str) -> Door | None:
         """Return a door by its name, or None."""
@@ -280,7 +296,17 @@ class Engine:
             decision = kept[caller] = self._decided(door, caller, settled)
             return decision
         call = self.call(door, caller, context, method, path)
-        return self._decided(door, caller, cases.judge(call, self.facts, self.permissions))
+        if door.leaves_resource and call.context.resource is None:
+            outcome = cases.judge_by(lambda case: self._open(case, call))
+        else:
+            outcome = cases.judge(call, self.facts, self.permissions)
+        return self._decided(door, caller, outcome)
+
+    def _open(self, case: Case, call: Call) -> Judgement:
+        """Judge a call whose resource the application knows: it passes where some resource would be allowed."""
+        known = self.facts.resource(call)
+        unknown = unknown_of(self.snapshot, known, {} if known is None else known.attributes)
+        return reduce_case(case, call, self.facts, self.permissions, unknown).judgement
 
     def _decided(self, door: Door, caller: str, outcome: Outcome) -> Decision:
         """Return the decision; the same one for the same outcome, since there are few of them at a door."""

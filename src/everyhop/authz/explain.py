@@ -81,7 +81,7 @@ def _explain(asked: _Asked, decision: Decision) -> Explanation:
 def _explain_reason(asked: _Asked, decision: Decision) -> Explanation:
     snapshot, call = asked.snapshot, asked.call
     match decision.reason:
-        case Reason.ALLOWED | Reason.DENIED_BY_RULE | Reason.PROBE:
+        case Reason.ALLOWED | Reason.DENIED_BY_RULE | Reason.PROBE | Reason.APPLICATION_DECIDES:
             return _by_rule(asked, decision)
         case Reason.NO_RULE:
             return _no_rule(snapshot, decision, call)
@@ -157,6 +157,8 @@ def _by_rule(asked: _Asked, decision: Decision) -> Explanation:
         clauses = rule.condition.explain(values)
         if not decision.is_allowed:
             notes = ("deny beats allow: as long as its condition holds, no further rule can open this",)
+    if decision.reason is Reason.APPLICATION_DECIDES:
+        notes = (*notes, "for some resources at least; the application checks which (resource: application)")
     return Explanation(decision=decision, summary=summary, rule=cite(rule), clauses=clauses, notes=notes)
 
 

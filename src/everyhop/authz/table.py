@@ -113,7 +113,13 @@ def service_table(snapshot: Snapshot, name: str, *, index: AccessIndex | None = 
     entries = tuple(
         _entry(
             snapshot,
-            Door(service, operation.name, index.of(name, operation.name), is_probe=is_probe),
+            Door(
+                service,
+                operation.name,
+                index.of(name, operation.name),
+                is_probe=is_probe,
+                operation=operation,
+            ),
             operation,
         )
         for operations, is_probe in ((service.operations, False), (service.probes, True))

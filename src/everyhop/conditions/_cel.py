@@ -68,6 +68,10 @@ def environment(vocabulary: Vocabulary) -> cel.Env:
     return cel.NewEnv(variables=variables, functions=functions)
 
 
+class UnevaluableError(Exception):
+    """An expression whose value is an error."""
+
+
 class Program:
     """A compiled expression: CEL's own, and its checked form."""
 
@@ -96,6 +100,20 @@ class Program:
             return Outcome(Truth.ERROR, error_text(str(value.value()), self._keys))
         except Exception as error:  # noqa: BLE001  # whatever the C++ side or a helper throws is a deny
             return Outcome(Truth.ERROR, error_text(str(error)))
+
+    def value(self, data: Mapping[str, Any]) -> object:
+        """Return the value in Python's types; raises UnevaluableError where it is an error."""
+        from cel_expr_python import cel
+
+        try:
+            value = self._expression.eval(data=data)
+            is_error = value.type() == cel.Type.ERROR
+            plain: object = value.value()
+        except Exception as error:
+            raise UnevaluableError from error
+        if is_error:
+            raise UnevaluableError
+        return plain
 
 
 _TRUE: Final = Outcome(Truth.TRUE)

@@ -68,6 +68,8 @@ class Slot:
         text = str.__str__(value)  # a member of a StrEnum becomes plain text, whatever its class says
         if len(text) > MAX_STRING:
             raise self._bad(f"is longer than {MAX_STRING} characters")
+        if "\0" in text:  # CEL's own conversion ends there: 'admin\0x' would equal 'admin'
+            raise self._bad("holds a NUL character")
         if not text.isascii():
             try:
                 text.encode()

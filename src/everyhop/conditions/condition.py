@@ -101,6 +101,16 @@ class Condition:
                 bad[name] = f"{name} cannot be read"
         return self._explainer.clauses(data, bad)
 
+    def convert(self, values: Mapping[str, object]) -> dict[str, Any] | None:
+        """Return those of the values that the condition reads, as it sees them; None where one is not of its type.
+
+        It never raises: a value that breaks when it is read is not of its type either.
+        """
+        try:
+            return self._data(values)
+        except Exception:  # noqa: BLE001  # as in evaluate
+            return None
+
     def _data(self, values: Mapping[str, object]) -> dict[str, Any]:
         data = {}
         for name, convert in self._converters:

@@ -2,7 +2,8 @@
 """The service context: what one workload's own code needs to decide as its sidecar does (JSON, format 1).
 
 It is public within the service: doors and who may use them, the keys and revocations that tokens are checked
-with, and the services that this one may call.  It holds no secret.
+with, and the services that this one may call.  It holds no secret.  Where facts of a call decide, or the application
+checks conditions on resources, it holds the rules of the service's own doors as well.
 """
 
 from __future__ import annotations
@@ -14,14 +15,18 @@ import msgspec
 from everyhop.authz import Grants, service_table
 from everyhop.core.decision import Effect
 from everyhop.policy.access import AccessIndex
+from everyhop.policy.codec import encode_snapshot
+from everyhop.policy.excerpt import excerpt
 from everyhop.policy.model import OUTSIDE, TokenMode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from everyhop.authz import OperationEntry, Verdict
+    from everyhop.authz import OperationEntry, ServiceTable, Verdict
     from everyhop.control.messages import TokenTruthDocument
     from everyhop.policy.model import Operation, Snapshot
+
+    _Static = tuple[list[dict[str, Any]], dict[str, dict[str, Any]], dict[str, Any] | None]
 
 FORMAT: Final = 1
 _TOKEN_MODES: Final = {
@@ -37,7 +42,7 @@ class ServiceContexts:
     def __init__(self) -> None:
         self._snapshot: Snapshot | None = None
         self._index: AccessIndex | None = None
-        self._static: dict[str, tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]] = {}
+        self._static: dict[str, _Static] = {}
 
     def document(
         self,
@@ -47,7 +52,7 @@ class ServiceContexts:
         endpoints: Mapping[str, tuple[tuple[str, int], ...]],
     ) -> bytes:
         """Return the context of a declared service as JSON; the same facts give the same bytes."""
-        operations, targets = self._static_of(snapshot, service)
+        operations, targets, rules = self._static_of(snapshot, service)
         return msgspec.json.encode(
             {
                 "format": FORMAT,
@@ -60,6 +65,7 @@ class ServiceContexts:
                 "jwks": truth.jwks,
                 "revoked": truth.revoked,
                 "operations": operations,
+                "rules": rules,
                 "targets": {
                     name: {**target, "ingress": [f"{host}:{port}" for host, port in endpoints.get(name, ())]}
                     for name, target in targets.items()
@@ -67,15 +73,14 @@ class ServiceContexts:
             }
         )
 
-    def _static_of(
-        self, snapshot: Snapshot, service: str
-    ) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+    def _static_of(self, snapshot: Snapshot, service: str) -> _Static:
         if self._snapshot is not snapshot:
             self._snapshot, self._index, self._static = snapshot, AccessIndex(snapshot), {}
         if service not in self._static:
             table = service_table(snapshot, service, index=self._index)
             operations = [_own_operation(entry) for entry in table.entries]
-            self._static[service] = operations, _targets(snapshot, service, self._index)
+            targets = _targets(snapshot, service, self._index)
+            self._static[service] = operations, targets, _rules(snapshot, service, table)
         return self._static[service]
 
 
@@ -87,8 +92,23 @@ def _own_operation(entry: OperationEntry) -> dict[str, Any]:
         "protocol": entry.operation.protocol.value,
         "probe": entry.is_probe,
         "body": None if body is None else msgspec.Raw(body.document),
-        "callers": {who: _rule(v) for who, v in verdicts.items() if v.effect is Effect.ALLOW},
+        "resource": "application" if entry.operation.leaves_resource else None,
+        "callers": {who: _rule(v) for who, v in verdicts.items() if v.effect is Effect.ALLOW and not v.asks},
+        # Apart from the others: a reader that does not know this member refuses those whom facts decide about.
+        "deciding": {who: _rule(v) for who, v in verdicts.items() if v.effect is Effect.ALLOW and v.asks},
     }
+
+
+def _rules(snapshot: Snapshot, service: str, table: ServiceTable) -> dict[str, Any] | None:
+    """Return the rules by which the service itself decides, where facts decide or it checks resources; else None."""
+    is_asked = any(
+        one.operation.leaves_resource or any(v.asks for v in (*one.verdicts.values(), one.outside))
+        for one in table.entries
+    )
+    if not is_asked:
+        return None
+    part = excerpt(snapshot, service)
+    return {"policy": msgspec.Raw(encode_snapshot(part.snapshot)), "ids": dict(part.rule_ids)}
 
 
 def _rule(verdict: Verdict) -> dict[str, str | None]:

@@ -22,6 +22,7 @@ class Reason(StrEnum):
     """
 
     ALLOWED = "allowed"  # an allow rule matched and no deny rule did
+    APPLICATION_DECIDES = "application-decides"  # some resources are allowed; the application checks which
     PROBE = "probe"  # a declared probe, open to every declared service
     DENIED_BY_RULE = "denied-by-rule"  # a deny rule matched
     NO_RULE = "no-rule"  # a known operation that no rule opens to this caller

@@ -40,6 +40,7 @@ APP_H2: Final = "app-h2"
 
 DECISION_HEADER: Final = "x-everyhop-decision"
 CALLER_HEADER: Final = "x-everyhop-caller"
+SOURCE_HEADER: Final = "x-everyhop-source"
 OPERATION_HEADER: Final = "x-everyhop-operation"
 
 USER_HEADER: Final = "x-everyhop-user"

@@ -43,7 +43,7 @@ _WHY: Final = re.compile(
     r"(.{0,1000})",
     re.ASCII | re.DOTALL,
 )
-_ALLOWING: Final = frozenset({Reason.ALLOWED, Reason.PROBE, Reason.SHADOWED})
+_ALLOWING: Final = frozenset({Reason.ALLOWED, Reason.PROBE, Reason.SHADOWED, Reason.APPLICATION_DECIDES})
 _TUNNEL_OPEN: Final = frozenset({"DownstreamTunnelSuccessfullyEstablished", "TcpUpstreamConnected"})
 _TUNNEL_STATUS: Final = {"CONNECT": 200}
 _SWITCHING: Final = 101

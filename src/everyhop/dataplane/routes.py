@@ -58,7 +58,7 @@ def edge_routes(snapshot: Snapshot, sidecar: Sidecar, table: ServiceTable) -> Js
         "name": "app",
         "domains": ["*"],
         "routes": _named(snapshot, sidecar.service, _http_routes(sidecar, table)),
-        "request_headers_to_add": [set_header(names.CALLER_HEADER, OUTSIDE), _OPERATION],
+        "request_headers_to_add": [set_header(names.CALLER_HEADER, OUTSIDE), _OPERATION, *_source(table)],
         "request_headers_to_remove": ["authorization", "dpop", *_ENVOYS_OWN],
     }
     return _file(names.EDGE, [host], snapshot)
@@ -81,6 +81,7 @@ def ingress_routes(snapshot: Snapshot, sidecar: Sidecar, table: ServiceTable) ->
         "request_headers_to_add": [
             set_header(names.CALLER_HEADER, "%DOWNSTREAM_PEER_URI_SAN%"),
             _OPERATION,
+            *_source(table),
         ],
         "request_headers_to_remove": [*_ENVOYS_OWN],
     }
@@ -89,6 +90,13 @@ def ingress_routes(snapshot: Snapshot, sidecar: Sidecar, table: ServiceTable) ->
     if not takes_users(table):
         host["request_headers_to_remove"].append(names.TXN_HEADER)
     return _file(names.INGRESS, [host], snapshot)
+
+
+def _source(table: ServiceTable) -> list[Json]:
+    """Tell an application that checks conditions itself from where a call came; nobody else needs to know."""
+    if not any(operation.leaves_resource for operation in table.operations):
+        return []
+    return [set_header(names.SOURCE_HEADER, "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%")]
 
 
 def egress_routes(

@@ -9,19 +9,25 @@ sidecar can open.
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import unquote_to_bytes
 
 from everyhop.sdk.headers import TXN_TOKEN, is_hidden
+from everyhop.sdk.model import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from everyhop.sdk.model import Request, Verified
 
+log = logging.getLogger(__name__)
+
 OTHER_PATH: Final = "the path that the framework routes by is not the one that was sent"
+_OK: Final = 200
+_REDIRECT: Final = 300
 OWN_SOCKET_VARIABLE: Final = "EVERYHOP_SOCKET"
 PEER_KEY: Final = "everyhop.peer"
 """Where a server's glue puts the :class:`everyhop.sdk.Peer` of a connection (ASGI extensions, WSGI environ)."""
@@ -71,6 +77,18 @@ class OwnSocket:
             except OSError:
                 return False
         return self._is_bound
+
+
+def forgotten(verified: Verified, status: int) -> Refusal | None:
+    """Return what to answer instead of a success when the application has checked no resource and owes it.
+
+    The policy let the call in because some resource may be allowed; an answer without a check might be about another.
+    """
+    if not (_OK <= status < _REDIRECT and verified.owes_authorization):
+        return None
+    text = f"{verified.operation} was answered with {status} without authorize() or visible()"
+    log.error("%s: the answer is withheld, decision=%s", text, verified.decision_id)
+    return verified.refusal(500, "AUTHORIZATION_MISSING", "authorization-missing", text)
 
 
 def same_path(raw: bytes, decoded: bytes) -> bool:

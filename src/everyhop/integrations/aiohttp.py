@@ -16,7 +16,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.core.errors import AccessDenied, TrustError
-from everyhop.integrations._arrival import OTHER_PATH, Checks, OwnSocket, visible
+from everyhop.integrations._arrival import OTHER_PATH, Checks, OwnSocket, forgotten, visible
 from everyhop.integrations._missing import needs
 from everyhop.integrations._outgoing import Outgoing, endpoints
 from everyhop.integrations._workload import Shield
@@ -59,7 +59,13 @@ def server_middleware(guard: Checks | None = None, *, sidecar_socket: str | None
             if verified.checks_body:
                 await _check_body(found, verified, request)
             with serving(verified):
-                return await handler(request)
+                response = await handler(request)
+            refusal = forgotten(verified, response.status)
+            if refusal is None:
+                return response
+            if response.prepared and request.transport is not None:
+                request.transport.abort()  # a stream on its way cannot be taken back, but it can be cut
+            raise refusal
         except Refusal as refusal:
             return web.Response(body=refusal.body, status=refusal.status, headers=dict(refusal.headers))
 
@@ -78,6 +84,7 @@ def _request_of(request: web.Request, own: OwnSocket) -> Request:
         peer=None if via_sidecar or transport is None else _peer_of(transport.get_extra_info("ssl_object")),
         via_sidecar=via_sidecar,
         flaw=None if is_same else OTHER_PATH,
+        source_ip=None if via_sidecar else request.remote,
     )
 
 

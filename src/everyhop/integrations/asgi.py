@@ -14,7 +14,15 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.core.errors import TrustError
-from everyhop.integrations._arrival import OTHER_PATH, PEER_KEY, Checks, OwnSocket, same_path, visible
+from everyhop.integrations._arrival import (
+    OTHER_PATH,
+    PEER_KEY,
+    Checks,
+    OwnSocket,
+    forgotten,
+    same_path,
+    visible,
+)
 from everyhop.integrations._workload import Shield
 from everyhop.sdk import asgi_peer, serving
 from everyhop.sdk.model import Peer, Refusal, Request, Verified
@@ -61,11 +69,20 @@ class EveryhopMiddleware:
             return
         if kind not in {"http", "websocket"}:
             raise ValueError(f"everyhop cannot check connections of type {kind!r}, so they are not served")
-        started = False
+        started = is_withheld = False
+        verified: Verified | None = None
 
         async def watched(message: Message) -> None:
-            nonlocal started
+            nonlocal started, is_withheld
+            if is_withheld:
+                return
             started = True
+            if verified is not None and message["type"] == "http.response.start":
+                refusal = forgotten(verified, message["status"])
+                if refusal is not None:
+                    is_withheld = True
+                    await _refuse_http(refusal, send)
+                    return
             await send(message)
 
         try:
@@ -111,6 +128,7 @@ def request_of(scope: Scope, own: OwnSocket, prefix: bytes = b"") -> Request:
         query=scope.get("query_string", b""),
         is_websocket=scope["type"] == "websocket",
         flaw=flaw,
+        source_ip=None if via_sidecar else (scope.get("client") or (None,))[0],
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from everyhop.core.errors import SettingsError
 from everyhop.integrations import asgi, wsgi
-from everyhop.integrations._arrival import Checks, OwnSocket, visible
+from everyhop.integrations._arrival import Checks, OwnSocket, forgotten, visible
 from everyhop.integrations._missing import needs
 from everyhop.integrations._views import require
 from everyhop.integrations._workload import Shield
@@ -63,7 +63,7 @@ class EveryhopMiddleware:
         except Refusal as refusal:
             return _answer(refusal)
         with serving(verified):
-            return _carried(self._next(request), verified)
+            return _carried(_owed(self._next(request), verified), verified)
 
     async def _serve_async(self, request: HttpRequest) -> HttpResponse:
         try:
@@ -73,7 +73,7 @@ class EveryhopMiddleware:
         except Refusal as refusal:
             return _answer(refusal)
         with serving(verified):
-            return _carried(await self._next(request), verified)
+            return _carried(_owed(await self._next(request), verified), verified)
 
     def process_exception(self, _request: HttpRequest, error: Exception) -> HttpResponse | None:
         """Answer what :func:`require` raised in a view; Django would make 500 of it."""
@@ -120,6 +120,14 @@ def _check_body(guard: Checks, verified: Verified, request: HttpRequest) -> None
     wsgi.refuse_cut_off(verified, request.META, len(body), guard.max_body)
     stated = request.META.get("CONTENT_TYPE", "")
     guard.check_body(verified, [stated] if stated else [], body)
+
+
+def _owed(response: Any, verified: Verified) -> Any:
+    refusal = forgotten(verified, response.status_code)
+    if refusal is None:
+        return response
+    response.close()
+    return _answer(refusal)
 
 
 def _carried(response: Any, verified: Verified) -> Any:

@@ -23,6 +23,7 @@ from everyhop.integrations._arrival import (
     Checks,
     OwnSocket,
     flaw_of_decoded,
+    forgotten,
     same_path,
     visible,
 )
@@ -58,10 +59,18 @@ class EveryhopMiddleware:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         started = False
+        verified: Verified | None = None
+        withheld: list[bytes] = []
 
         def watched(*arguments: Any) -> Callable[[bytes], object]:
             nonlocal started
             started = True
+            if withheld:
+                return lambda _part: None
+            refusal = None if verified is None else forgotten(verified, int(arguments[0][:3]))
+            if refusal is not None:
+                withheld[:] = _refuse(refusal, environ, start_response, was_started=False)
+                return lambda _part: None
             return start_response(*arguments)
 
         try:
@@ -76,9 +85,13 @@ class EveryhopMiddleware:
                 answer = self.app(environ, watched)
         except Refusal as refusal:
             return _refuse(refusal, environ, start_response, was_started=started)
+        if withheld:
+            if hasattr(answer, "close"):
+                answer.close()
+            return withheld
         if isinstance(answer, list | tuple) or _is_file(answer, environ):
             return answer
-        return _Answer(answer, verified)
+        return _Answer(answer, verified, withheld)
 
 
 class _Answer:
@@ -87,9 +100,10 @@ class _Answer:
     A server may ask for the parts from another thread, so nothing stays set between them.
     """
 
-    __slots__ = ("_chunks", "_close", "_verified")
+    __slots__ = ("_chunks", "_close", "_verified", "_withheld")
 
-    def __init__(self, answer: Iterable[bytes], verified: Verified) -> None:
+    def __init__(self, answer: Iterable[bytes], verified: Verified, withheld: list[bytes]) -> None:
+        self._withheld = withheld  # what is to be sent instead, once the application has begun to answer
         self._close = getattr(answer, "close", None)
         self._verified = verified
         with serving(verified):
@@ -99,8 +113,15 @@ class _Answer:
         return self
 
     def __next__(self) -> bytes:
+        if self._withheld:
+            raise StopIteration
         with serving(self._verified):
-            return next(self._chunks)
+            part = next(self._chunks, None)
+        if self._withheld:
+            return self._withheld[0]
+        if part is None:
+            raise StopIteration
+        return part
 
     def close(self) -> None:
         """Close the application's answer (PEP 3333: always called)."""
@@ -124,6 +145,7 @@ def request_of(environ: Environ, own: OwnSocket) -> Request:
         via_sidecar=via_sidecar,
         query=environ.get("QUERY_STRING", "").encode("latin-1", "replace"),
         flaw=flaw,
+        source_ip=None if via_sidecar else environ.get("REMOTE_ADDR") or None,
     )
 
 

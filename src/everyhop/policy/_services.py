@@ -183,6 +183,7 @@ def _read_operation(
     body = read_body(fields["body"][1], documents, where, problems) if "body" in fields else None
     if body is not None and form != "route":
         problems.add("conflict", fields["body"][0].span, f"{where}: a body schema belongs to a route")
+    leaves_resource = _read_resource(fields, form, where, problems)
     text = read_text(value, where, problems)
     if text is None:
         return None
@@ -196,7 +197,30 @@ def _read_operation(
     except InputError as error:
         problems.add("route", value.span, f"{where}: {error.message}", error.hint)
         return None
-    return Operation(name=name, route=route, protocol=protocol, token=token, once=once, body=body, span=span)
+    return Operation(
+        name=name,
+        route=route,
+        protocol=protocol,
+        token=token,
+        once=once,
+        body=body,
+        leaves_resource=leaves_resource,
+        span=span,
+    )
+
+
+def _read_resource(
+    fields: Mapping[str, tuple[Text, Node]], form: str, where: str, problems: Problems
+) -> bool:
+    """Read who checks conditions on resources; only where the SDK sees the answer can forgetting it be noticed."""
+    if "resource" not in fields:
+        return False
+    key, node = fields["resource"]
+    expected = "application (leave the key out otherwise)"
+    is_left = read_match(node, "application", f"{where}: resource", expected, problems) is not None
+    if is_left and form != "route":
+        problems.add("conflict", key.span, f"{where}: resource: application belongs to a route")
+    return is_left
 
 
 def _read_token(fields: Mapping[str, tuple[Text, Node]], where: str, problems: Problems) -> TokenMode:

@@ -112,6 +112,8 @@ def _operation(operation: Operation) -> str | dict[str, Any]:
         entry["once"] = True
     if operation.body is not None:
         entry["body"] = operation.body.document.decode()  # JSON as text: a policy document has no other types
+    if operation.leaves_resource:
+        entry["resource"] = "application"
     if operation.protocol is Protocol.GRPC:
         return {"grpc": operation.route.template[1:], **entry}
     if operation.protocol is Protocol.WEBSOCKET:

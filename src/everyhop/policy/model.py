@@ -107,7 +107,8 @@ class BodySchema:
 class Operation:
     """One door of a service; a probe is an operation named ``probes[N]`` that every declared service may call.
 
-    ``once`` means that a token is good for one call; it needs a ``token``.
+    ``once`` means that a token is good for one call; it needs a ``token``.  ``leaves_resource`` means that the
+    application checks what conditions say of resources: the decision point lets a call pass that some resource allows.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Operation:
     token: TokenMode = TokenMode.NONE
     once: bool = False
     body: BodySchema | None = None
+    leaves_resource: bool = False
     span: Span = field(compare=False)
 
 

@@ -154,13 +154,17 @@ def _operation(*, is_probe: bool = False) -> dict[str, Any]:
         },
         "once": {"enum": [True, "true", False, "false"], "description": "A token is good for one call."},
         "body": {"type": "string", "minLength": 1, "description": "A JSON Schema beside the policy file."},
+        "resource": {
+            "const": "application",
+            "description": "The application checks what conditions say of resources, with the SDK.",
+        },
     }
     one_form: dict[str, Any] = {"oneOf": [{"required": [form]} for form in forms]}
     needs = {
         "if": {"required": ["once"], "properties": {"once": _TRUE}},
         "then": {"required": ["token"], "properties": {"token": {"not": {"const": "none"}}}},
     }
-    body = {"dependentRequired": {"body": ["route"]}}
+    body = {"dependentRequired": {"body": ["route"], "resource": ["route"]}}
     return {"oneOf": [route, _object({**forms, **more}, **one_form, **needs, **body)]}
 
 

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from everyhop.sdk.authorization import authorize, visible
     from everyhop.sdk.behalf import on_behalf_of
     from everyhop.sdk.checked import peer_of
     from everyhop.sdk.clients import ID_TOKEN, AsyncWorkloadApiClient, Issued, WorkloadApiClient
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from everyhop.sdk.workload import Workload, aconnect, connect
 
 _HOMES = {
+    "authorization": ("authorize", "visible"),
     "behalf": ("on_behalf_of",),
     "checked": ("peer_of",),
     "clients": ("ID_TOKEN", "AsyncWorkloadApiClient", "Issued", "WorkloadApiClient"),
@@ -79,6 +81,7 @@ __all__ = [
     "X509Update",
     "aconnect",
     "asgi_peer",
+    "authorize",
     "caller",
     "carry",
     "client_context",
@@ -97,6 +100,7 @@ __all__ = [
     "serving",
     "user",
     "uvicorn_config",
+    "visible",
     "wsgi_peer",
 ]
 

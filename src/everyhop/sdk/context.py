@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import msgspec
 
@@ -47,6 +47,9 @@ class CallerRule:
 class OperationContext:
     """One door of this service; ``callers`` maps the SPIFFE ID (or ``outside``) of everybody who may use it.
 
+    ``deciding`` does so for those about whom facts of the call decide, by the rules of the context.
+    ``leaves_resource`` tells that the application checks what rules say of resources.
+
     ``body`` is the JSON Schema of its request body, a JSON document, or None.
     """
 
@@ -58,6 +61,19 @@ class OperationContext:
     is_probe: bool
     callers: Mapping[str, CallerRule]
     body: bytes | None = field(default=None, repr=False)
+    deciding: Mapping[str, CallerRule] = field(default_factory=lambda: MappingProxyType({}))
+    leaves_resource: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The rules of the service's doors, where facts decide: an encoded snapshot, read when it is first needed.
+
+    ``ids`` gives for each rule of it the id in the whole policy.
+    """
+
+    policy: bytes = field(repr=False)
+    ids: Mapping[str, str] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +110,7 @@ class ServiceContext:
     revoked: Revocations = field(repr=False)
     operations: tuple[OperationContext, ...]
     targets: Mapping[str, Target]
+    rules: Rules | None = None
 
     @classmethod
     def parse(cls, document: bytes) -> ServiceContext:
@@ -126,6 +143,7 @@ class ServiceContext:
             revoked=Revocations.from_members(raw.revoked),
             operations=tuple(_operation(one) for one in raw.operations),
             targets=MappingProxyType({name: _target(name, one) for name, one in raw.targets.items()}),
+            rules=None if raw.rules is None else Rules(policy=bytes(raw.rules.policy), ids=raw.rules.ids),
         )
 
     @property
@@ -157,6 +175,8 @@ class _Operation(msgspec.Struct, frozen=True):
     once: bool = False
     probe: bool = False
     body: msgspec.Raw = _NOTHING
+    deciding: dict[str, _Caller] = {}
+    resource: Literal["application"] | None = None
 
 
 class _TargetOperation(msgspec.Struct, frozen=True):
@@ -173,6 +193,11 @@ class _Target(msgspec.Struct, frozen=True):
     operations: list[_TargetOperation] = []
 
 
+class _Rules(msgspec.Struct, frozen=True):
+    policy: msgspec.Raw
+    ids: dict[str, str] = {}
+
+
 class _Document(msgspec.Struct, frozen=True):
     format: int
     service: str
@@ -185,6 +210,7 @@ class _Document(msgspec.Struct, frozen=True):
     sequence: int = 0
     revoked: dict[str, Any] = {}
     targets: dict[str, _Target] = {}
+    rules: _Rules | None = None
 
 
 _DECODER: Final = msgspec.json.Decoder(_Document)
@@ -199,11 +225,15 @@ def _operation(raw: _Operation) -> OperationContext:
         token=_token_mode(raw.token),
         once=raw.once,
         is_probe=raw.probe,
-        callers=MappingProxyType(
-            {who: CallerRule(rule=rule.rule, user=rule.user) for who, rule in raw.callers.items()}
-        ),
+        callers=_callers(raw.callers),
+        deciding=_callers(raw.deciding),
+        leaves_resource=raw.resource is not None,
         body=None if body == bytes(_NOTHING) else body,
     )
+
+
+def _callers(raw: dict[str, _Caller]) -> Mapping[str, CallerRule]:
+    return MappingProxyType({who: CallerRule(rule=rule.rule, user=rule.user) for who, rule in raw.items()})
 
 
 def _target(name: str, raw: _Target) -> Target:

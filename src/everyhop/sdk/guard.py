@@ -10,14 +10,17 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from everyhop.core.decision import Reason
 from everyhop.core.errors import EveryhopError, TokenError
 from everyhop.core.secret import Secret
 from everyhop.policy.model import Protocol, TokenMode, UserMode
 from everyhop.sdk.bodies import DEFAULT_MAX_BODY, BodyChecks
 from everyhop.sdk.clock import SystemClock
+from everyhop.sdk.context import CallerRule
+from everyhop.sdk.deciding import Deciding, Facts
 from everyhop.sdk.decisions import log_decision
 from everyhop.sdk.doors import Ambiguous, Doors
 from everyhop.sdk.headers import (
@@ -42,8 +45,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from everyhop.core.clock import Clock
-    from everyhop.sdk.context import CallerRule, ContextSource, OperationContext, ServiceContext
+    from everyhop.sdk.context import ContextSource, OperationContext, ServiceContext
     from everyhop.tokens.access import AccessToken
+    from everyhop.tokens.transaction import TxnToken
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +62,7 @@ class _Compiled:
     doors: Doors
     verification: Verification
     bodies: BodyChecks
+    deciding: Deciding
 
 
 @dataclass(slots=True)
@@ -72,6 +77,7 @@ class _Call:
     operation: OperationContext | None = None
     rule: CallerRule | None = None
     user: User | None = None
+    facts: Facts | None = None
 
 
 class _Denied(Exception):  # noqa: N818  # an outcome on its way to becoming a Refusal
@@ -158,7 +164,7 @@ class Guard:
             )
         _refuse_unclear(call)
         operation = call.operation = _find(compiled.doors, call.request, call.headers)
-        call.rule = operation.callers.get(caller.spiffe_id)
+        call.rule = operation.callers.get(caller.spiffe_id) or operation.deciding.get(caller.spiffe_id)
         if call.rule is None:
             raise _Denied(403, "ACCESS_DENIED", "no-rule", "no rule opens this operation to this caller")
         try:
@@ -181,6 +187,7 @@ class Guard:
             method=_method(call.request),
             path=_path(call.request),
             note=self._decisions,
+            facts=call.facts,
         )
 
     def _credentials(
@@ -196,10 +203,12 @@ class Guard:
         Where nothing is asked, nothing is looked at; where something is, both fields must have one reading.
         """
         if operation.token is TokenMode.NONE and mode is UserMode.NONE:
+            self._decide(compiled, call, caller, None)
             return None, None
         bearer, presented = bearer_token(call.headers, _query(call.request)), txn_token(call.headers)
         token = self._token(compiled, caller, operation, bearer)
         txn: Secret | None = None
+        person: TxnToken | None = None
         if mode is UserMode.REQUIRED and presented is None:
             raise TokenError(TokenCode.USER_REQUIRED, "no Txn-Token")
         if mode is not UserMode.NONE and presented is not None:
@@ -207,10 +216,52 @@ class Guard:
             if mode is UserMode.REQUIRED and not verified.is_person:
                 raise TokenError(TokenCode.USER_REQUIRED, "an API key's transaction has no user")
             call.user = user_of(verified)
+            person = verified if verified.is_person else None
             txn = Secret(presented.encode("ascii"))
+        if not self._decide(compiled, call, caller, person):
+            call.user = txn = None
         if operation.once and token is not None:
             spend(token, self._replay)
         return token, txn
+
+    def _decide(self, compiled: _Compiled, call: _Call, caller: Caller, person: TxnToken | None) -> bool:
+        """Have the facts of a call decide where they count; return whether its user is believed.
+
+        What its own sidecar let through was decided there.
+        """
+        operation = call.operation
+        assert operation is not None  # noqa: S101  # found before its credentials are looked at
+        facts = call.facts = Facts.of(
+            compiled.deciding,
+            call.request,
+            operation,
+            caller.spiffe_id,
+            person,
+            self._clock.now(),
+            self._note(call),
+        )
+        if caller.via_sidecar or caller.spiffe_id in operation.callers:
+            return True
+        decision = facts.decide()
+        if decision is None:
+            raise _Denied(403, "ACCESS_DENIED", "no-rules", "facts decide, and the context holds no rules")
+        call.rule = CallerRule(rule=compiled.deciding.rule_id(decision), user=UserMode.OPTIONAL)
+        if decision.reason is Reason.USER_REQUIRED:
+            raise TokenError(TokenCode.USER_REQUIRED, "no Txn-Token of a person")
+        if not decision.is_allowed:
+            raise _Denied(403, "ACCESS_DENIED", decision.reason.value, "denied by the facts of the call")
+        return compiled.deciding.believes_user(decision)
+
+    def _note(self, call: _Call) -> Callable[[bool, str, str, str | None, str], None]:
+        """Return what records a decision that the application asks for during a call."""
+
+        def note(allowed: bool, reason: str, operation: str, rule: str | None, detail: str) -> None:  # noqa: FBT001
+            code = "ALLOWED" if allowed else "ACCESS_DENIED"
+            status = 200 if allowed else 403
+            decided = self._decided(call, status=status, code=code, reason=reason, detail=detail)
+            self._decisions(replace(decided, allowed=allowed, operation=operation, rule=rule))
+
+        return note
 
     def _token(
         self, compiled: _Compiled, caller: Caller, operation: OperationContext, bearer: str | None
@@ -246,8 +297,9 @@ class Guard:
                 verification = None if compiled is None else compiled.verification
                 if verification is None or not verification.follow(context):
                     verification = Verification(context, self._clock)
+                deciding = Deciding(context, None if compiled is None else compiled.deciding)
                 self._compiled = compiled = _Compiled(
-                    context, Doors(context), verification, BodyChecks(context)
+                    context, Doors(context), verification, BodyChecks(context), deciding
                 )
             return compiled
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from everyhop.core.secret import Secret
+    from everyhop.sdk.deciding import Facts
     from everyhop.sdk.trace import TraceContext
     from everyhop.tokens.access import AccessToken
 
@@ -31,6 +32,7 @@ _TITLES: Final = {
     413: "Content Too Large",
     415: "Unsupported Media Type",
     422: "Unprocessable Content",
+    500: "Internal Server Error",
     503: "Service Unavailable",
 }
 
@@ -108,7 +110,8 @@ class Request:
     is true only when the connection arrived on the workload's own sidecar socket: then, and only then, the
     identity headers are believed.  ``is_websocket`` tells the handshake of a WebSocket.  ``flaw`` is why the glue
     cannot tell what the client sent, for instance because the server kept only a decoded path, ``bad_header`` which
-    field it cannot take away from the application: both are refused with 400.
+    field it cannot take away from the application: both are refused with 400.  ``source_ip`` is the address of
+    the other end of this connection, if it has one.
     """
 
     method: str
@@ -120,6 +123,7 @@ class Request:
     is_websocket: bool = False
     flaw: str | None = None
     bad_header: str | None = None
+    source_ip: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +132,7 @@ class Verified:
 
     ``checks_body`` tells that the operation has a JSON Schema: read the body and give it to
     :meth:`everyhop.sdk.Guard.check_body` before the application sees it.  ``note`` is where a later refusal of this
-    call is recorded (:meth:`refusal`).
+    call is recorded (:meth:`refusal`), ``facts`` what :func:`everyhop.sdk.authorize` decides by.
     """
 
     caller: Caller
@@ -144,6 +148,7 @@ class Verified:
     method: str = ""
     path: str = ""
     note: Callable[[Decided], None] | None = field(default=None, repr=False, compare=False)
+    facts: Facts | None = field(default=None, repr=False, compare=False)
 
     def refusal(
         self,
@@ -183,6 +188,11 @@ class Verified:
             detail=detail,
             via_sidecar=self.caller.via_sidecar,
         )
+
+    @property
+    def owes_authorization(self) -> bool:
+        """Tell whether the policy leaves resources to the application, and it has checked none so far."""
+        return self.facts is not None and self.facts.owes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from everyhop.sdk.model import Refusal
 from everyhop.sdk.trace import new_trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from everyhop.sdk.model import Caller, User, Verified
 
@@ -69,10 +69,15 @@ def user() -> User | None:
     return None if verified is None else verified.user
 
 
-def require(*operations: str) -> Verified:
+def require(
+    *operations: str,
+    resource: Mapping[str, Any] | None = None,
+    type: str | None = None,  # noqa: A002  # the policy's own word
+) -> Verified:
     """Return the call being served when it is one of ``operations``; raise Refusal (403) otherwise.
 
-    The second lock on a function that must only run for one operation, whatever route leads to it.
+    The second lock on a function that must only run for one operation, whatever route leads to it.  With ``resource``
+    it is :func:`everyhop.sdk.authorize` as well.
     """
     verified = _CURRENT.get()
     if verified is None:
@@ -84,6 +89,10 @@ def require(*operations: str) -> Verified:
             "other-operation",
             f"the call is for {verified.operation}, not for {' or '.join(operations) or 'anything'}",
         )
+    if resource is not None:
+        from everyhop.sdk.authorization import authorize
+
+        return authorize(resource=resource, type=type)
     return verified
 
 

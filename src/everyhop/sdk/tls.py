@@ -147,7 +147,9 @@ def client_context(source: X509Source, server: SpiffeId | str, *, rotating: bool
 def _allowing(callers: Callers) -> Callable[[SpiffeId], bool]:
     if hasattr(callers, "context"):
         source = cast("ContextSource", callers)
-        return lambda found: any(str(found) in one.callers for one in source.context.operations)
+        return lambda found: any(
+            str(found) in one.callers or str(found) in one.deciding for one in source.context.operations
+        )
     if callable(callers):
         predicate = callers
         return lambda found: predicate(found) is True

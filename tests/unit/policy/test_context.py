@@ -246,3 +246,34 @@ def test_an_issuer():
     again = decode_snapshot(encode_snapshot(snapshot))
     assert again == snapshot
     assert again.user_issuers[1].span == other.span
+
+
+@pytest.mark.parametrize(
+    ("operation", "code", "message"),
+    [
+        ("{route: GET /c, resource: sidecar}", "value", "'sidecar' is not application"),
+        ("{route: GET /c, resource: [application]}", "type", "resource"),
+        ("{grpc: a.B/C, resource: application}", "conflict", "belongs to a route"),
+        ("{websocket: /c, resource: application}", "conflict", "belongs to a route"),
+    ],
+)
+def test_who_checks_resources_is_refused(operation, code, message):
+    with pytest.raises(PolicyError) as caught:
+        parse(f"services: {{a: {{operations: {{x: {operation}}}}}}}")
+    (problem,) = caught.value.problems
+    assert problem.code == code
+    assert message in problem.message
+
+
+def test_a_probe_leaves_no_resource_to_the_application():
+    with pytest.raises(PolicyError, match="a probe has no 'resource'"):
+        parse("services: {a: {probes: [{route: GET /h, resource: application}]}}")
+
+
+def test_an_operation_may_leave_the_resource_to_the_application():
+    left = parse("services: {a: {operations: {x: {route: GET /c, resource: application}}}}")
+    plain = parse("services: {a: {operations: {x: {route: GET /c}}}}")
+    assert left.services["a"].operations[0].leaves_resource
+    assert not plain.services["a"].operations[0].leaves_resource
+    assert left.hash != plain.hash
+    assert decode_snapshot(encode_snapshot(left)) == left
