@@ -42,6 +42,7 @@ POINT: Final = "x-everyhop-point"
 DECISION: Final = b"x-everyhop-decision"
 RBAC: Final = "envoy.filters.http.rbac"
 OPERATION: Final = "shadow_effective_policy_id"
+VERDICT: Final = "enforced_effective_policy_id"
 
 MAX_WAITING: Final = 512
 DEADLINE_SECONDS: Final = 1.8  # Envoy gives up after two: it is better to know why
@@ -77,11 +78,14 @@ class _Question:
     @property
     def operation(self) -> str:
         """Return the operation that Envoy's policy filter has found."""
-        metadata = self.attributes.metadata_context.filter_metadata
-        name = metadata[RBAC].fields[OPERATION].string_value if RBAC in metadata else ""
+        name = self._told(OPERATION)
         if not name:
             raise InputError("the question names no operation")
         return name
+
+    def _told(self, field: str) -> str:
+        metadata = self.attributes.metadata_context.filter_metadata
+        return metadata[RBAC].fields[field].string_value if RBAC in metadata else ""
 
     def shown(self, caller: str) -> Shown:
         """Return what the call shows; raises TokenError for a credential that has more than one reading."""
@@ -99,6 +103,7 @@ class _Question:
                 method=_text(http.method),
                 path=_text(http.path),
                 fields=self.fields,
+                is_left=names.leaves_to_agent(self._told(VERDICT)),
             )
         except MalformedCredentialError as error:
             raise TokenError(TokenCode.TOKEN_MALFORMED, str(error)) from error

@@ -124,7 +124,8 @@ class Credentials:
         """Judge a call that the policy lets in: access token, user, single use, in this order."""
         needs = self._view_at(service).requirement(shown.caller, service, shown.operation)
         view = self._view_at(service)
-        asks = view.asks(shown.caller, service, shown.operation)
+        # A sidecar that still goes by another policy may have left to us what this one has Envoy decide.
+        asks = shown.is_left or view.asks(shown.caller, service, shown.operation)
         access = self._access(service, shown, needs)
         user = self._user(shown, needs, asks=asks)
         why = None
@@ -227,7 +228,7 @@ class Credentials:
             raise TokenError(TokenCode.INSUFFICIENT_SCOPE, "the credential is not for this operation")
         _demand_person(user, needs)
         why, believes_user = None, needs.user is not UserMode.NONE
-        if view.asks(OUTSIDE, service, shown.operation):
+        if shown.is_left or view.asks(OUTSIDE, service, shown.operation):
             why, believes_user = self._decide(view, service, shown, user)
         remove = (AUTHORIZATION,)
         if not believes_user:

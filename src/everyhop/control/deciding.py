@@ -27,7 +27,7 @@ class Shown:
     """What a call shows: the verified peer (SPIFFE ID and certificate thumbprint), the request and credentials as sent.
 
     ``source`` is the address of the peer, ``path`` the raw request target, ``fields`` the header fields that conditions
-    may read, every line by itself.
+    may read, every line by itself.  ``is_left`` tells that the sidecar's filter left the decision to the agent.
     """
 
     caller: str
@@ -39,6 +39,7 @@ class Shown:
     method: str = ""
     path: str = ""
     fields: Mapping[str, tuple[bytes, ...]] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    is_left: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

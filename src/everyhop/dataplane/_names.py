@@ -63,6 +63,12 @@ def verdict(snapshot: str, reason: str, rule: str | None, needs: str = "") -> st
     return f"{snapshot[:SNAPSHOT_DIGITS]}|{reason}{'+' if needs else ''}{needs}|{rule or NOTHING}"
 
 
+def leaves_to_agent(verdict: str) -> bool:
+    """Tell whether a verdict lets a call so far only, because facts decide that the agent knows."""
+    _, _, tail = verdict.partition("|")
+    return "c" in tail.partition("|")[0].partition("+")[2]
+
+
 def why(decision: Decision, facts: str) -> str:
     """Return what the record says of a decision that facts decided: ``REASON|RULE|WOULD|REASON|RULE|FACTS``.
 
