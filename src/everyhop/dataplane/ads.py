@@ -76,6 +76,8 @@ class _Stream:
     pushed: Configuration | None = None
     refused: set[str] = field(default_factory=set)
     """Types of which Envoy has rejected something of this configuration."""
+    before: int = 0
+    """The last nonce of the configuration before: what Envoy says of that one counts no more."""
     has_new_clusters: bool = False
     """A changed cluster waits for its endpoints, changed or not, and also when they are asked for only later."""
     delivered: str = ""
@@ -173,10 +175,11 @@ class ConfigDiscovery:
     def _confirm(self, stream: _Stream, request: DeltaDiscoveryRequest) -> None:
         if not request.response_nonce:
             return
-        stream.unconfirmed.pop(request.response_nonce, None)
+        sent = stream.unconfirmed.pop(request.response_nonce, None)
         if request.HasField("error_detail"):
-            stream.delivered = ""
-            stream.refused.add(request.type_url)
+            if sent is not None and int(request.response_nonce) > stream.before:
+                stream.delivered = ""
+                stream.refused.add(sent)
             log.error(
                 "sidecar %s rejects its %s: %s",
                 stream.instance,
@@ -209,6 +212,7 @@ class ConfigDiscovery:
         if configuration is not stream.pushed:
             stream.pushed = configuration
             stream.refused.clear()
+            stream.before = stream.nonce
         if _enables_checks(configuration):
             # What the new filters leave to the checks must not pass before the checks are there.
             await self._send(stream, ROUTES, configuration, removed=[], without={names.EGRESS})
