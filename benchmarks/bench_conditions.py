@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Claim: a condition that Envoy evaluates costs a sidecar pair at most 10 % of its throughput; at the agent it costs most.
+"""Claim: a condition that Envoy evaluates costs a sidecar pair at most a fifth of its throughput; at the agent, most of it.
 
 One caller's sidecar, three callees with the same operation, each behind a sidecar of its own, and one application:
 
@@ -9,7 +9,7 @@ One caller's sidecar, three callees with the same operation, each behind a sidec
   product's own judgement, in Python, in the process of this script).
 
 Rounds alternate and the median of the rounds counts.  The agent must have been asked for its side only.  Exit 0:
-``envoy`` has at least 0.90 of the throughput of ``none``; 1: less.
+``envoy`` has at least 0.80 of the throughput of ``none`` and more than that of ``agent``; 1: less.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from tests.support.envoy_pair import SECRET, Mesh  # noqa: E402
 
 from everyhop.dataplane.envoy import envoy_version, locate_envoy  # noqa: E402
 
-THROUGHPUT_BAR = 0.90
+THROUGHPUT_BAR = 0.80
 CONDITION = "request.headers['x-region'] == 'eu' && in_cidr(request.source_ip, '127.0.0.0/8')"
 POLICY = f"""\
 version: 1
@@ -96,7 +96,8 @@ def main(argv=None):
     finally:
         processes.close()
         shutil.rmtree(directory, ignore_errors=True)
-    return 0 if ratios["envoy"] >= THROUGHPUT_BAR and points == {"agent"} else 1
+    is_met = ratios["envoy"] >= THROUGHPUT_BAR and ratios["envoy"] > ratios["agent"]
+    return 0 if is_met and points == {"agent"} else 1
 
 
 if __name__ == "__main__":
