@@ -6,8 +6,15 @@ It also holds what Envoy would fall back to, so that a test notices when a match
 
 from __future__ import annotations
 
+import ipaddress
+import json
 import re
 from functools import lru_cache
+
+from cel_expr_python import cel
+from google.protobuf import any_pb2, json_format
+
+from everyhop.wire.cel import CheckedExpr
 
 
 class FellThrough(Exception):  # noqa: N818  # the name of what happened
@@ -43,12 +50,67 @@ def _tree(tree, inputs):
 
 
 def _list(entries, inputs):
-    for entry in entries["matchers"]:
-        predicate = entry["predicate"]["single_predicate"]
-        expression = predicate["value_match"]["safe_regex"]["regex"]
-        if compiled(expression, re.ASCII).fullmatch(inputs[predicate["input"]["name"]]):
-            return entry["on_match"]
-    return None
+    return next((e["on_match"] for e in entries["matchers"] if _holds(e["predicate"], inputs)), None)
+
+
+def _holds(predicate, inputs):
+    ((kind, inner),) = predicate.items()
+    if kind == "not_matcher":
+        return not _holds(inner, inputs)
+    if kind in {"and_matcher", "or_matcher"}:
+        assert len(inner["predicate"]) >= 2, "Envoy wants two"
+        return (all if kind == "and_matcher" else any)(_holds(p, inputs) for p in inner["predicate"])
+    if "value_match" in inner:
+        expression = inner["value_match"]["safe_regex"]["regex"]
+        return bool(compiled(expression, re.ASCII).fullmatch(inputs[inner["input"]["name"]]))
+    custom = inner["custom_match"]["typed_config"]
+    if custom["@type"].endswith(".Ip"):
+        address = ipaddress.ip_address(inputs[inner["input"]["name"]])
+        ranges = [f"{r['address_prefix']}/{r['prefix_len']}" for r in custom["cidr_ranges"]]
+        return any(address in ipaddress.ip_network(text) for text in ranges)
+    return is_true(custom["expr_match"]["cel_expr_checked"]["expr"], inputs["request"])
+
+
+def is_true(expression, request):
+    """Tell whether CEL finds an expression really true: ``request`` has time, url_path and headers (joined lines)."""
+    program = _program(json.dumps(_flat(expression)))
+    value = program.eval(data={f"request.{name}": known for name, known in request.items()})
+    return value.type() == cel.Type.BOOL and value.value() is True
+
+
+@lru_cache(maxsize=10_000)
+def _program(expression):
+    checked = json_format.ParseDict({"expr": json.loads(expression)}, CheckedExpr())
+    packed = any_pb2.Any(
+        type_url="type.googleapis.com/cel.expr.CheckedExpr", value=checked.SerializeToString()
+    )
+    return _environment().deserialize(packed.SerializeToString())
+
+
+@lru_cache(maxsize=1)
+def _environment():
+    text = cel.Type.STRING
+    variables = {
+        "request.time": cel.Type.TIMESTAMP,
+        "request.url_path": text,
+        "request.headers": cel.Type.Map(text, text),
+    }
+    environment = cel.NewEnv(variables=variables)
+    environment.compile("request.time < request.time")  # one that never compiled cannot convert a datetime
+    return environment
+
+
+def _flat(value):
+    """Turn selections of attributes into dotted names: our CEL wants every variable declared with its type."""
+    if isinstance(value, list):
+        return [_flat(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    if "select_expr" in value:
+        select = value["select_expr"]
+        name = f"{select['operand']['ident_expr']['name']}.{select['field']}"
+        return {"id": value["id"], "ident_expr": {"name": name}}
+    return {key: _flat(inner) for key, inner in value.items()}
 
 
 def regexes(value):

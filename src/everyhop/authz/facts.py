@@ -2,11 +2,13 @@
 """The values that conditions read, for one call: each name of the policy's vocabulary, or that it is not known.
 
 What has more than one reading (a header that came twice, a query parameter that came twice, bytes that are no UTF-8)
-is not known, as a whole: a condition that looks whether it is there cannot be deceived by sending it twice.
+is not known, as a whole: a condition that looks whether it is there cannot be deceived by sending it twice.  A header
+is one value only in printable ASCII: what other bytes mean is nowhere said (RFC 9110 section 5.5).
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from everyhop.policy.vocabulary import Attribute
 
 MAX_QUERY_PARAMETERS: Final = 64
+_ONE_VALUE: Final = re.compile(r"[\t\x20-\x2b\x2d-\x7e]*")  # no comma
 _EMPTY: Final = Directory()
 
 
@@ -187,7 +190,7 @@ def _headers_reader(condition: Condition, snapshot: Snapshot) -> Callable[[Call]
             lines = call.context.headers.get(name, ())
             if not lines:
                 continue
-            if len(lines) > 1 or "," in lines[0]:
+            if len(lines) > 1 or not _ONE_VALUE.fullmatch(lines[0]):
                 return None  # a list has no single value
             found[name] = lines[0]
         return found

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from everyhop.authz.engine import Door
@@ -17,6 +17,7 @@ from everyhop.policy.routes import guarded_characters, specificity
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from everyhop.authz.cases import Cases
     from everyhop.policy.model import Service, Snapshot
 
 
@@ -25,7 +26,7 @@ class Verdict:
     """The answer for one caller at one door; ``rule`` is the id of the deciding rule, if there is one.
 
     ``user`` says whether a call that is allowed is made for a user.  ``asks`` tells that facts of the call decide: it
-    is allowed so far, and whoever knows the facts has the last word.
+    is allowed so far, and whoever knows the facts has the last word.  ``cases`` holds the rules that then count.
     """
 
     effect: Effect
@@ -33,6 +34,7 @@ class Verdict:
     rule: str | None
     user: UserMode = UserMode.NONE
     asks: bool = False
+    cases: Cases | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,10 +197,13 @@ def _verdicts(snapshot: Snapshot, door: Door) -> dict[str, Verdict]:
 
 
 def _verdict(snapshot: Snapshot, door: Door, caller: str) -> Verdict:
-    outcome = door.cases_of(snapshot, caller).settled(with_facts=False)
+    cases = door.cases_of(snapshot, caller)
+    outcome = cases.settled(with_facts=False)
     user = door.access.user_mode(caller)
     if outcome is None:
-        return Verdict(effect=Effect.ALLOW, reason=Reason.ALLOWED, rule=None, user=user, asks=True)
+        return Verdict(
+            effect=Effect.ALLOW, reason=Reason.ALLOWED, rule=None, user=user, asks=True, cases=cases
+        )
     found = outcome.enforced
     return Verdict(
         effect=found.effect,

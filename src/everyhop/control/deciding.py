@@ -29,8 +29,8 @@ class Shown:
     """What a call shows: the verified peer (SPIFFE ID and certificate thumbprint), the request and credentials as sent.
 
     ``asks`` tells that the sidecar has let it so far only because facts decide; the policy that it goes by may be another
-    than the agent's, so then they decide whatever the agent's says.  ``source`` is the address of the peer, ``path`` the raw request target, ``fields`` the header fields that conditions
-    may read, every line by itself.
+    than the agent's, so then they decide whatever the agent's says.  ``source`` is the address of the peer, ``path`` the
+    raw request target, ``fields`` the header fields that conditions may read, every line by itself.
     """
 
     caller: str

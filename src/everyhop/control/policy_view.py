@@ -7,14 +7,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from everyhop.agent import Audience
-from everyhop.authz import Engine, Grants, reachable_targets
+from everyhop.authz import Engine, Grants, reachable_targets, service_table
 from everyhop.authz.requirements import requirement_of
 from everyhop.core.errors import NotFound
+from everyhop.dataplane.placing import Placing
 from everyhop.policy.access import AccessIndex
 from everyhop.policy.model import OUTSIDE, TokenMode
 
 if TYPE_CHECKING:
     from everyhop.authz import Requirement
+    from everyhop.authz.table import OperationEntry
     from everyhop.policy.model import Snapshot
 
 
@@ -25,6 +27,7 @@ class PolicyView:
         self.snapshot = snapshot
         self._reach: dict[str, frozenset[str]] = {}
         self._audiences: dict[str, frozenset[Audience]] = {}
+        self._tables: dict[str, dict[str, OperationEntry]] = {}
         self._requirements: dict[tuple[str, str, str], Requirement] = {}
 
     @cached_property
@@ -43,13 +46,26 @@ class PolicyView:
         return Engine(self.snapshot)
 
     def asks(self, caller: str, target: str, operation: str) -> bool:
-        """Tell whether facts of a call decide; ``caller`` is a SPIFFE ID or ``outside``."""
+        """Tell whether facts of a call decide that no sidecar decides on; ``caller`` is a SPIFFE ID or ``outside``."""
         if not self.index.of(target, operation).further:
             return False
-        door, name = self.engine.door(target, operation), self.engine.name_of(caller)
-        if door is None or name is None:
+        entry = self._table(target).get(operation)
+        if entry is None:
             return True
-        return door.cases_of(self.snapshot, name).settled(with_facts=False) is None
+        verdict = entry.outside if caller == OUTSIDE else entry.verdicts.get(caller)
+        return verdict is None or verdict.asks
+
+    def _table(self, service: str) -> dict[str, OperationEntry]:
+        """Return what the sidecars of a declared service enforce, by operation."""
+        found = self._tables.get(service)
+        if found is None:
+            table = self._placing.table(service_table(self.snapshot, service, index=self.index))
+            found = self._tables[service] = {entry.operation.name: entry for entry in table.entries}
+        return found
+
+    @cached_property
+    def _placing(self) -> Placing:
+        return Placing(self.snapshot)
 
     def audiences(self, service: str) -> frozenset[Audience]:
         """Return the tokens that the calls of a service need; none for one that is not declared."""
@@ -75,12 +91,13 @@ class PolicyView:
     def checks_credentials(self, service: str) -> bool:
         """Tell whether some call of a service may carry a token, a user or another fact that counts."""
         declared = self.snapshot.services.get(service)
-        return declared is not None and any(
-            operation.token is not TokenMode.NONE
-            or self.index.of(service, operation.name).with_user
-            or self.index.of(service, operation.name).further
-            for operation in (*declared.operations, *declared.probes)
-        )
+        if declared is None:
+            return False
+        doors = [(o, self.index.of(service, o.name)) for o in (*declared.operations, *declared.probes)]
+        if any(operation.token is not TokenMode.NONE or access.with_user for operation, access in doors):
+            return True
+        is_asked = any(access.further for _, access in doors)
+        return is_asked and any(entry.needs_context for entry in self._table(service).values())
 
     def requirement(self, caller: str, target: str, operation: str) -> Requirement:
         """Return what a permitted call carries; ``caller`` is a SPIFFE ID or ``outside``.

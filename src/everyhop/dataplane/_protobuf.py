@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _TYPE: Final = "type.googleapis.com/"
 _TYPED_STRUCT: Final = _TYPE + "xds.type.v3.TypedStruct"
 _NANO: Final = 1_000_000_000
+_UNSIGNED: Final = 2**64 - 1
 
 
 def encode_any(value: dict[str, Any]) -> bytes:
@@ -90,6 +91,10 @@ def _field(field: Field, value: Any) -> bytes:
             return _bytes(number, encode_any(value))
         case "uint" | "bool":
             return _integer(number, int(value))
+        case "int":
+            return _integer(number, int(value) & _UNSIGNED)
+        case "double":
+            return _key(number, 1) + struct.pack("<d", value)
         case "enum" if isinstance(field.of, dict):
             return _integer(number, field.of[value])
         case "uint_value" | "bool_value":

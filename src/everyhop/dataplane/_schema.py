@@ -21,6 +21,7 @@ Message = dict[str, Field]
 
 STRING, UINT, BOOL, ENUM, MESSAGE, ANY, MAP = "string", "uint", "bool", "enum", "message", "any", "map"
 DURATION, UINT_VALUE, BOOL_VALUE = "duration", "uint_value", "bool_value"
+INT, DOUBLE = "int", "double"
 
 _ADDRESS: Final = "envoy.config.core.v3.Address"
 _EXTENSION: Final = "xds.core.v3.TypedExtensionConfig"
@@ -31,6 +32,8 @@ _ENDPOINT: Final = "envoy.config.endpoint.v3."
 _ROUTE: Final = "envoy.config.route.v3."
 _CORE: Final = "envoy.config.core.v3."
 _ACCESS: Final = "envoy.config.accesslog.v3."
+_PREDICATE: Final = _MATCHER + ".MatcherList.Predicate"
+_EXPR: Final = "cel.expr.Expr"
 _TYPED: Final = {"name": Field(1, STRING), "typed_config": Field(3, ANY)}
 
 MESSAGES: Final[dict[str, Message]] = {
@@ -186,15 +189,20 @@ MESSAGES: Final[dict[str, Message]] = {
     _MATCHER + ".OnMatch": {"matcher": Field(1, MESSAGE, _MATCHER), "action": Field(2, MESSAGE, _EXTENSION)},
     _MATCHER + ".MatcherList": {"matchers": Field(1, MESSAGE, _MATCHER + ".MatcherList.FieldMatcher")},
     _MATCHER + ".MatcherList.FieldMatcher": {
-        "predicate": Field(1, MESSAGE, _MATCHER + ".MatcherList.Predicate"),
+        "predicate": Field(1, MESSAGE, _PREDICATE),
         "on_match": Field(2, MESSAGE, _MATCHER + ".OnMatch"),
     },
-    _MATCHER + ".MatcherList.Predicate": {
-        "single_predicate": Field(1, MESSAGE, _MATCHER + ".MatcherList.Predicate.SinglePredicate")
+    _PREDICATE: {
+        "single_predicate": Field(1, MESSAGE, _PREDICATE + ".SinglePredicate"),
+        "or_matcher": Field(2, MESSAGE, _PREDICATE + ".PredicateList"),
+        "and_matcher": Field(3, MESSAGE, _PREDICATE + ".PredicateList"),
+        "not_matcher": Field(4, MESSAGE, _PREDICATE),
     },
-    _MATCHER + ".MatcherList.Predicate.SinglePredicate": {
+    _PREDICATE + ".PredicateList": {"predicate": Field(1, MESSAGE, _PREDICATE)},
+    _PREDICATE + ".SinglePredicate": {
         "input": Field(1, MESSAGE, _EXTENSION),
         "value_match": Field(2, MESSAGE, "xds.type.matcher.v3.StringMatcher"),
+        "custom_match": Field(3, MESSAGE, _EXTENSION),
     },
     "xds.type.matcher.v3.StringMatcher": {
         "safe_regex": Field(5, MESSAGE, "xds.type.matcher.v3.RegexMatcher")
@@ -217,4 +225,37 @@ MESSAGES: Final[dict[str, Message]] = {
     "envoy.extensions.matching.common_inputs.network.v3.FilterStateInput": {"key": Field(1, STRING)},
     "envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput": {},
     "envoy.type.matcher.v3.HttpRequestHeaderMatchInput": {"header_name": Field(1, STRING)},
+    # --- conditions
+    "xds.type.matcher.v3.HttpAttributesCelMatchInput": {},
+    "xds.type.matcher.v3.CelMatcher": {"expr_match": Field(1, MESSAGE, "xds.type.v3.CelExpression")},
+    "xds.type.v3.CelExpression": {"cel_expr_checked": Field(4, MESSAGE, "cel.expr.CheckedExpr")},
+    "cel.expr.CheckedExpr": {"expr": Field(4, MESSAGE, _EXPR)},
+    _EXPR: {
+        "id": Field(2, INT),
+        "const_expr": Field(3, MESSAGE, "cel.expr.Constant"),
+        "ident_expr": Field(4, MESSAGE, _EXPR + ".Ident"),
+        "select_expr": Field(5, MESSAGE, _EXPR + ".Select"),
+        "call_expr": Field(6, MESSAGE, _EXPR + ".Call"),
+        "list_expr": Field(7, MESSAGE, _EXPR + ".CreateList"),
+    },
+    _EXPR + ".Ident": {"name": Field(1, STRING)},
+    _EXPR + ".Select": {"operand": Field(1, MESSAGE, _EXPR), "field": Field(2, STRING)},
+    _EXPR + ".Call": {
+        "target": Field(1, MESSAGE, _EXPR),
+        "function": Field(2, STRING),
+        "args": Field(3, MESSAGE, _EXPR),
+    },
+    _EXPR + ".CreateList": {"elements": Field(1, MESSAGE, _EXPR)},
+    "cel.expr.Constant": {
+        "bool_value": Field(2, BOOL),
+        "int64_value": Field(3, INT),
+        "double_value": Field(5, DOUBLE),
+        "string_value": Field(6, STRING),
+    },
+    "envoy.extensions.matching.common_inputs.network.v3.SourceIPInput": {},
+    "envoy.extensions.matching.input_matchers.ip.v3.Ip": {
+        "cidr_ranges": Field(1, MESSAGE, _CORE + "CidrRange"),
+        "stat_prefix": Field(2, STRING),
+    },
+    _CORE + "CidrRange": {"address_prefix": Field(1, STRING), "prefix_len": Field(2, UINT_VALUE)},
 }

@@ -71,9 +71,13 @@ class _Stream:
     instance: str
     subscriptions: dict[str, _Subscription] = field(default_factory=dict)
     nonce: int = 0
-    unconfirmed: set[str] = field(default_factory=set)
+    unconfirmed: dict[str, str] = field(default_factory=dict)
+    """Nonce and type of what Envoy has not answered."""
     pushed: Configuration | None = None
-    rejected: bool = False
+    refused: set[str] = field(default_factory=set)
+    """Types of which Envoy has rejected something of this configuration."""
+    before: int = 0
+    """The last nonce of the configuration before: what Envoy says of that one counts no more."""
     has_new_clusters: bool = False
     """A changed cluster waits for its endpoints, changed or not, and also when they are asked for only later."""
     delivered: str = ""
@@ -171,17 +175,18 @@ class ConfigDiscovery:
     def _confirm(self, stream: _Stream, request: DeltaDiscoveryRequest) -> None:
         if not request.response_nonce:
             return
-        stream.unconfirmed.discard(request.response_nonce)
-        if not stream.unconfirmed:
-            self.look_again(stream.instance)
+        sent = stream.unconfirmed.pop(request.response_nonce, None)
         if request.HasField("error_detail"):
-            stream.delivered, stream.rejected = "", True
+            if sent is not None and int(request.response_nonce) > stream.before:
+                stream.delivered = ""
+                stream.refused.add(sent)
             log.error(
                 "sidecar %s rejects its %s: %s",
                 stream.instance,
                 request.type_url.rpartition(".")[2],
                 request.error_detail.message[:_MAX_SHOWN],
             )
+        self.look_again(stream.instance)
         self._note_enforced(stream)
 
     def _note_enforced(self, stream: _Stream) -> None:
@@ -205,12 +210,19 @@ class ConfigDiscovery:
 
     async def _push(self, stream: _Stream, configuration: Configuration) -> None:
         if configuration is not stream.pushed:
-            stream.pushed, stream.rejected = configuration, False
+            stream.pushed = configuration
+            stream.refused.clear()
+            stream.before = stream.nonce
         if _enables_checks(configuration):
             # What the new filters leave to the checks must not pass before the checks are there.
             await self._send(stream, ROUTES, configuration, removed=[], without={names.EGRESS})
+            if not await self._is_taken(stream, ROUTES, configuration):
+                return
         for kind in _ORDER:
             if kind == LISTENER:
+                # Nor must the checks go before the filters that leave something to them.
+                if not await self._is_taken(stream, FILTER, configuration):
+                    return
                 # What arrives is checked by the new policy at once; only what leaves may have to wait.
                 await self._send(stream, ROUTES, configuration, removed=[], without={names.EGRESS})
                 if not await self._is_warm(stream, configuration):
@@ -225,7 +237,7 @@ class ConfigDiscovery:
             gone = self._gone(stream, kind, configuration)
             if gone:
                 await self._send(stream, kind, configuration, removed=gone)
-        stream.delivered = "" if stream.rejected else configuration.label
+        stream.delivered = "" if stream.refused else configuration.label
         self._note_enforced(stream)
 
     def _gone(self, stream: _Stream, kind: str, configuration: Configuration) -> list[str]:
@@ -243,6 +255,20 @@ class ConfigDiscovery:
         for name in due:
             del stream.retired[name]
         return [name for name in gone if name not in carrying or name in due]
+
+    async def _is_taken(self, stream: _Stream, kind: str, configuration: Configuration) -> bool:
+        """Wait for Envoy's answer to what was sent of one type; tell whether it took it and it is still wanted.
+
+        Filters and route tables are only safe together: Envoy takes each by itself, and may reject one of them.
+        """
+        progress = self._progress.setdefault(stream.instance, Changes())
+        while True:
+            version = progress.version
+            if self._published.get(stream.instance) is not configuration:
+                return False
+            if kind not in stream.unconfirmed.values():
+                return kind not in stream.refused
+            await progress.beyond(version)
 
     async def _is_warm(self, stream: _Stream, configuration: Configuration) -> bool:
         """Wait until every cluster that carries tokens can be used; tell whether to go on with this configuration.
@@ -301,6 +327,6 @@ class ConfigDiscovery:
             return False
         stream.nonce += 1
         response.nonce = str(stream.nonce)
-        stream.unconfirmed.add(response.nonce)
+        stream.unconfirmed[response.nonce] = kind
         await stream.call.send(response)
         return True

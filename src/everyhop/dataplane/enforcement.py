@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The policy of one service as Envoy's RBAC filter: hash look-ups first, expressions only for templates.
 
-The order is that of :class:`everyhop.authz.engine.Engine`.  Every matcher below names what happens when it does
+The order is that of :class:`everyhop.authz.engine.Engine`.  Conditions that Envoy can evaluate stand where the rules do
+(:mod:`everyhop.dataplane.placing`).  Every matcher below names what happens when it does
 not match, so Envoy never falls back to an outer one.
 """
 
@@ -15,12 +16,17 @@ from everyhop.dataplane import _names as names
 from everyhop.dataplane._resources import Json, discovery_response, extension, typed
 from everyhop.dataplane.checks import needs_of
 from everyhop.dataplane.paths import clean_key_expression, literal_key, template_expression, template_prefix
+from everyhop.dataplane.placing import PlacedVerdict
+from everyhop.dataplane.predicates import negated
 from everyhop.policy.access import TCP
+from everyhop.policy.model import UserMode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from everyhop.authz.table import OperationEntry, ServiceTable, Verdict
+    from everyhop.dataplane.placing import Steps
+    from everyhop.dataplane.predicates import Predicate
     from everyhop.policy.model import Operation, Snapshot
 
 KEY_OBJECT: Final = "everyhop.key"
@@ -33,6 +39,7 @@ _CALLER: Final = extension("caller", "envoy.extensions.matching.common_inputs.ss
 _METHOD: Final = extension(
     "method", "envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=":method"
 )
+_MANY: Final = 4  # callers; one expression for their names is then cheaper than their conditions again
 HTTP_FILTER: Final = "envoy.extensions.filters.http.rbac.v3.RBAC"
 
 
@@ -138,12 +145,13 @@ def edge_authorization(snapshot: Snapshot, table: ServiceTable) -> Json:
 
 def tcp_authorization(snapshot: Snapshot, verdicts: Mapping[str, Verdict]) -> Json:
     """Return the RBAC filter of a tcp service, which is reached by HTTP CONNECT: it decides by caller alone."""
-    callers = {caller: _verdict_action(snapshot, verdict) for caller, verdict in verdicts.items()}
     unknown = _action(names.verdict(snapshot.hash, Reason.UNKNOWN_CALLER, None), allow=False)
     wrong = _action(names.verdict(snapshot.hash, Reason.WRONG_PROTOCOL, None), allow=False)
     return typed(
         HTTP_FILTER,
-        matcher=_by_value(_METHOD, {"CONNECT": _by_value(_CALLER, callers, unknown)}, wrong)["matcher"],
+        matcher=_by_value(_METHOD, {"CONNECT": _by_caller(snapshot, verdicts, None, unknown)}, wrong)[
+            "matcher"
+        ],
         shadow_matcher=_named(
             snapshot,
             lambda mark: _by_value(_METHOD, {"CONNECT": _name(mark + TCP)}, _name(mark + names.NOTHING))[
@@ -195,15 +203,36 @@ def _name(name: str) -> Json:
 
 def _callers(snapshot: Snapshot, entry: OperationEntry, no_rule: Json) -> Json:
     """Return the decision at one operation; callers without a rule are not listed."""
-    ruled = {
-        caller: _verdict_action(snapshot, verdict, entry.operation)
-        for caller, verdict in entry.verdicts.items()
-        if verdict.reason is not Reason.NO_RULE
-    }
-    return _by_value(_CALLER, ruled, no_rule) if ruled else no_rule
+    ruled = {c: verdict for c, verdict in entry.verdicts.items() if verdict.reason is not Reason.NO_RULE}
+    return _by_caller(snapshot, ruled, entry.operation, no_rule)
+
+
+def _by_caller(
+    snapshot: Snapshot, verdicts: Mapping[str, Verdict], operation: Operation | None, otherwise: Json
+) -> Json:
+    """Return the decision by caller; callers with the same conditions share them once they are many."""
+    actions: dict[str, Json] = {}
+    alike: dict[tuple[object, ...], list[str]] = {}
+    for caller, verdict in verdicts.items():
+        if isinstance(verdict, PlacedVerdict):
+            alike.setdefault(verdict.steps.key, []).append(caller)
+        else:
+            actions[caller] = _verdict_action(snapshot, verdict, operation)
+    shared: list[Json] = []
+    for callers in alike.values():
+        action = _verdict_action(snapshot, verdicts[callers[0]], operation)
+        if len(callers) < _MANY:
+            actions |= dict.fromkeys(callers, action)
+        else:
+            shared.append(_when(_CALLER, f"(?:{'|'.join(map(re.escape, callers))})", action))
+    if shared:
+        otherwise = {"matcher": {"matcher_list": {"matchers": shared}, "on_no_match": otherwise}}
+    return _by_value(_CALLER, actions, otherwise) if actions else otherwise
 
 
 def _verdict_action(snapshot: Snapshot, verdict: Verdict, operation: Operation | None = None) -> Json:
+    if isinstance(verdict, PlacedVerdict):
+        return _steps(snapshot, verdict.steps, operation)
     # Bytes of a tcp service are never asked about, so what facts would have to decide is refused there.
     allow = verdict.effect is Effect.ALLOW and not (verdict.asks and operation is None)
     needs = ""
@@ -212,6 +241,48 @@ def _verdict_action(snapshot: Snapshot, verdict: Verdict, operation: Operation |
     if verdict.asks and operation is None:
         return _action(names.verdict(snapshot.hash, Reason.CONDITION_ERROR, None), allow=False)
     return _action(names.verdict(snapshot.hash, verdict.reason, verdict.rule, needs), allow=allow)
+
+
+def _steps(snapshot: Snapshot, steps: Steps, operation: Operation | None) -> Json:
+    """Return the decision of a case whose conditions Envoy evaluates; its order is that of ``authz.cases``.
+
+    A condition that is neither true nor false is an error: a deny rule then denies, an allow rule does not allow.
+    """
+    needs = "" if operation is None else needs_of(operation, UserMode.NONE)
+
+    def end(reason: Reason, rule: str | None) -> Json:
+        is_open = reason in {Reason.ALLOWED, Reason.PROBE}
+        name = names.verdict(snapshot.hash, reason, rule, needs if is_open else "")
+        return _action(name, allow=is_open)
+
+    tests: list[tuple[Predicate, Json]] = []
+    for step in steps.denying:
+        tests.append((step.is_true, end(Reason.DENIED_BY_RULE, step.rule.id)))
+        tests.append((negated(step.is_false), end(Reason.CONDITION_ERROR, step.rule.id)))
+    if steps.probe is not None:
+        otherwise = end(Reason.PROBE, steps.probe)
+    elif steps.allow is not None:
+        otherwise = end(Reason.ALLOWED, steps.allow.id)
+    elif steps.allowing:
+        tests += [(step.is_true, end(Reason.ALLOWED, step.rule.id)) for step in steps.allowing]
+        tests.append((steps.allowing[0].is_false, end(Reason.CONDITION_FALSE, None)))
+        otherwise = end(Reason.CONDITION_ERROR, None)
+    else:
+        otherwise = end(Reason.NO_RULE, None)
+    return _first_that_holds(tests, otherwise)
+
+
+def _first_that_holds(tests: Sequence[tuple[Predicate, Json]], otherwise: Json) -> Json:
+    matchers: list[Json] = []
+    for predicate, outcome in tests:
+        if predicate is True:
+            otherwise = outcome
+            break
+        if predicate is not False:
+            matchers.append({"predicate": predicate, "on_match": outcome})
+    if not matchers:
+        return otherwise
+    return {"matcher": {"matcher_list": {"matchers": matchers}, "on_no_match": otherwise}}
 
 
 def _action(name: str, *, allow: bool) -> Json:

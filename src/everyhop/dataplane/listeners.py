@@ -36,9 +36,9 @@ from everyhop.dataplane.transport import public_tls, server_tls
 from everyhop.policy.model import OUTSIDE, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-    from everyhop.authz.table import ServiceTable
+    from everyhop.authz.table import ServiceTable, Verdict
     from everyhop.dataplane.model import Endpoint, Limits, Sidecar
     from everyhop.policy.model import Service
     from everyhop.spiffe.ids import SpiffeId
@@ -222,13 +222,24 @@ def _proxy_secret(sidecar: Sidecar) -> Json:
 
 
 def _long_lived_edges(table: ServiceTable, *, from_outside: bool = False) -> str:
-    """Return a digest of who may open what stays open: tcp connections, WebSockets and gRPC streams."""
-    edges: list[tuple[str, str]] = []
+    """Return a digest of who may open, and when, what stays open: tcp connections, WebSockets and gRPC streams."""
+    edges: list[tuple[str, str, str]] = []
     if table.tcp_verdicts is not None:
-        edges = [("tcp", caller) for caller, v in table.tcp_verdicts.items() if v.effect is Effect.ALLOW]
+        edges = _edges("tcp", table.tcp_verdicts)
     for entry in table.entries:
         if entry.operation.protocol in _LONG_LIVED:
-            shown = str(entry.operation.route)
             verdicts = {OUTSIDE: entry.outside} if from_outside else entry.verdicts
-            edges += [(shown, caller) for caller, v in verdicts.items() if v.effect is Effect.ALLOW]
+            edges += _edges(str(entry.operation.route), verdicts)
     return hashlib.sha256(repr(sorted(edges)).encode()).hexdigest()[:16]
+
+
+def _edges(door: str, verdicts: Mapping[str, Verdict]) -> list[tuple[str, str, str]]:
+    """Return the callers that may pass a door, each with the conditions under which it may."""
+    return [(door, caller, _conditions(v)) for caller, v in verdicts.items() if v.effect is Effect.ALLOW]
+
+
+def _conditions(verdict: Verdict) -> str:
+    if verdict.cases is None:
+        return ""
+    case = verdict.cases.enforced
+    return repr([(rule.effect.value, rule.when) for rule in (*case.deny_if, *case.allow_if)])

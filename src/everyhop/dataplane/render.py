@@ -32,6 +32,7 @@ from everyhop.dataplane.enforcement import (
 )
 from everyhop.dataplane.lanes import lanes_to
 from everyhop.dataplane.listeners import edge_listener, egress_listeners, ingress_listener
+from everyhop.dataplane.placing import Placing
 from everyhop.dataplane.routes import edge_routes, egress_routes, ingress_routes
 from everyhop.dataplane.token_memory import memory_filter, no_memory
 from everyhop.dataplane.transport import agent_service
@@ -73,7 +74,7 @@ def render_sidecar(
     ``carried`` is what calls can carry now (:func:`~everyhop.dataplane.lanes.carried_by`).  Raises NotFound for an undeclared service.
     """
     index = index or AccessIndex(snapshot)
-    table = service_table(snapshot, sidecar.service, index=index)
+    table = Placing(snapshot).table(service_table(snapshot, sidecar.service, index=index))
     targets = [snapshot.services[name] for name in reachable_targets(snapshot, sidecar.service, index=index)]
     files = {BOOTSTRAP: _bootstrap(sidecar), "eds/app.json": app_endpoints(sidecar)}
     for target in targets:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
-from tests.strategies import policies
+from tests.conditioned import conditioned_documents
+from tests.strategies import policies, to_files
 
 from everyhop.core.errors import Unavailable
 from everyhop.core.secret import Secret
@@ -53,6 +54,24 @@ def test_generated_policies(tmp_path, data):
     endpoints = dict.fromkeys(snapshot.services, (("127.0.0.1", 1), ("::1", 2)))
     bootstrap = tmp_path / "bootstrap.json"
     bootstrap.write_bytes(validation_bootstrap(render_sidecar(snapshot, sidecar(service, app), endpoints)))
+    validate_configuration(locate_envoy(), bootstrap)
+
+
+@settings(
+    max_examples=8,
+    phases=[Phase.generate],
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+@given(document=conditioned_documents(agent=False))
+def test_generated_policies_with_conditions(tmp_path, document):
+    """Envoy reads the expressions as JSON here, and as our own bytes when it runs."""
+    snapshot = parse_policy(to_files(document))
+    service = max(snapshot.services, key=lambda name: len(snapshot.services[name].operations))
+    bootstrap = tmp_path / "bootstrap.json"
+    edged = replace(sidecar(service, None), edge=("127.0.0.1", 21009))
+    bootstrap.write_bytes(validation_bootstrap(render_sidecar(snapshot, edged, {})))
     validate_configuration(locate_envoy(), bootstrap)
 
 

@@ -145,6 +145,10 @@ def decide(engine, caller, call, target, **facts):
         ("batch", "GET /tail", "orders", {"headers": {"x-debug": ("1",)}}, Reason.DENIED_BY_RULE),
         ("batch", "GET /tail", "orders", {"headers": {"x-debug": ("1", "2")}}, Reason.CONDITION_ERROR),
         ("batch", "GET /tail", "orders", {"headers": {"x-debug": ("1,2",)}}, Reason.CONDITION_ERROR),
+        ("batch", "GET /tail", "orders", {"headers": {"x-debug": ("\u00e9",)}}, Reason.CONDITION_ERROR),
+        ("batch", "GET /tail", "orders", {"headers": {"x-debug": ("a\x00",)}}, Reason.CONDITION_ERROR),
+        ("batch", "GET /tail", "orders", {"headers": {"x-debug": ("a\n",)}}, Reason.CONDITION_ERROR),
+        ("batch", "GET /tail", "orders", {"headers": {"x-debug": ("a \t~",)}}, Reason.DENIED_BY_RULE),
         ("shop", "GET /tail", "orders", {"now": NOON}, Reason.CONDITION_FALSE),
         ("orders", "GET /tail", "orders", {"now": NOON}, Reason.CONDITION_ERROR),  # it has no team
         # path parameters against the user

@@ -2,14 +2,17 @@
 """What a call shows besides its certificate: refused first, then believed; at ingress, egress and edge."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from tests.support.token_bench import OTHER_X5T, POLICY, STOREFRONT, THIEF, X5T, TokenBench
 from tests.support.workloads import spiffe_id
 
 from everyhop.control.credentials import Credentials, Shown, user_headers
+from everyhop.control.deciding import FactsDenied
 from everyhop.control.policy_view import PolicyView
 from everyhop.core.errors import NotFound, TokenError, Unavailable
+from everyhop.dataplane._names import asks_for_facts
 from everyhop.issuing import ExchangeRequest, TokenType
 from everyhop.policy import parse_policy
 from everyhop.tokens.codes import TokenCode
@@ -220,6 +223,61 @@ async def test_a_sidecar_that_is_still_at_the_policy_before_is_judged_by_it(benc
     bench.credentials.apply_policy(stricter)
     judging = bench.credentials.ingress("orders", shown("create", token=token))
     assert await refused(judging) == TokenCode.AUDIENCE_MISMATCH
+
+
+ZONES = """\
+version: 1
+trust_domain: shop.example
+services: {storefront: {}, orders: {operations: {list: GET /orders}}}
+allow: [{from: storefront, to: orders, operations: [list]@WHEN@}]
+"""
+AGENTS = ", when: \"now.getHours('Europe/Paris') > 23\""
+ENVOYS = ", when: now.getHours() > 23"
+
+
+def view_of(when):
+    return PolicyView(parse_policy({"p.yaml": ZONES.replace("@WHEN@", when).encode()}))
+
+
+def test_the_agent_is_needed_only_where_envoy_does_not_decide():
+    for when, asks in (("", False), (ENVOYS, False), (AGENTS, True)):
+        view = view_of(when)
+        assert view.asks(str(STOREFRONT), "orders", "list") is asks
+        assert view.checks_credentials("orders") is asks
+    assert view_of(AGENTS).asks(str(THIEF), "orders", "list")  # not declared: nothing is taken for granted
+    assert not view_of(AGENTS).checks_credentials("nobody")
+
+
+@pytest.mark.parametrize("when", [ENVOYS, AGENTS])
+async def test_what_a_sidecar_leaves_to_the_agent_is_decided_whatever_the_policy_of_today_says(bench, when):
+    """Its filter may be one policy behind: the call passed that one only so far."""
+    bench.credentials.apply_policy(view_of(when))
+    call = shown("list", method="GET", path="/orders")
+    with pytest.raises(FactsDenied) as refused_call:
+        await bench.credentials.ingress("orders", replace(call, asks=True))
+    assert refused_call.value.why.decision.reason == "condition-false"
+    if when is ENVOYS:
+        assert (await bench.credentials.ingress("orders", call)).why is None
+
+
+async def test_a_call_that_was_left_is_refused_where_the_policy_of_today_has_no_rule(bench):
+    text = ZONES.replace("@WHEN@", "").replace("allow:", "deny:")
+    bench.credentials.apply_policy(PolicyView(parse_policy({"p.yaml": text.encode()})))
+    with pytest.raises(FactsDenied):
+        await bench.credentials.ingress("orders", shown("list", method="GET", path="/orders", asks=True))
+
+
+def test_the_letter_that_leaves_a_call_to_the_agent():
+    assert asks_for_facts("0123456789abcdef|allowed+sxUc|-")
+    assert asks_for_facts("0123456789abcdef|allowed+c|allow[0]")
+    assert asks_for_facts("")  # what is no verdict says nothing, and then the facts decide
+    assert asks_for_facts("x")
+    for verdict in (
+        "0123456789abcdef|allowed|c",
+        "0123456789abcdef|allowed+s|c+c",
+        "0|condition-false|-",
+    ):
+        assert not asks_for_facts(verdict)
 
 
 # -- egress

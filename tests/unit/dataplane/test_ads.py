@@ -336,6 +336,77 @@ async def test_a_rejected_policy_is_not_enforced_and_is_logged(agent, caplog):
         await stream.end()
 
 
+CHECKED, OPEN = b"type.googleapis.com/envoy.config.route.v3.FilterConfig", b"open"
+
+
+def with_checks(label, route):
+    return configuration(label, filters={"f": label.encode()}, routes={"ingress": route})
+
+
+async def checking(agent, stream):
+    """Bring an Envoy up with routes that have calls checked."""
+    agent.configs.publish("i1", with_checks("h1", CHECKED))
+    envoy = Envoy(stream)
+    await envoy.subscribe(FILTER, "f")
+    await envoy.take(FILTER)
+    await envoy.subscribe(ROUTES, "ingress")
+    await envoy.take(ROUTES)
+    await until(lambda: agent.configs.enforced("i1") == "h1")
+    return envoy
+
+
+@pytest.mark.parametrize("error", ["no such function", None])
+async def test_checks_end_only_after_the_filter_that_needs_none_is_taken(agent, error):
+    async with agent.open() as stream:
+        envoy = await checking(agent, stream)
+        agent.configs.publish("i1", with_checks("h2", OPEN))
+        response = await envoy.receive()
+        assert response.type_url == FILTER
+        await envoy.nothing()
+        await envoy.answer(response, error=error)
+        if error is None:
+            assert await envoy.take(ROUTES) == ({"ingress": OPEN}, [])
+            await until(lambda: agent.configs.enforced("i1") == "h2")
+        else:
+            await envoy.nothing()
+            assert agent.configs.enforced("i1") == "h1"
+        await stream.end()
+
+
+@pytest.mark.parametrize("error", ["no such route", None])
+async def test_a_filter_that_counts_on_checks_comes_only_after_they_are_taken(agent, error):
+    async with agent.open() as stream:
+        envoy = await checking(agent, stream)
+        agent.configs.publish("i1", with_checks("h2", CHECKED + b"2"))
+        response = await envoy.receive()
+        assert response.type_url == ROUTES
+        await envoy.nothing()
+        await envoy.answer(response, error=error)
+        if error is None:
+            assert await envoy.take(FILTER) == ({"f": b"h2"}, [])
+            await until(lambda: agent.configs.enforced("i1") == "h2")
+        else:
+            await envoy.nothing()
+            assert agent.configs.enforced("i1") == "h1"
+        await stream.end()
+
+
+@pytest.mark.parametrize("error", ["late", None])
+async def test_a_newer_policy_does_not_wait_for_an_answer_to_the_one_before(agent, error):
+    async with agent.open() as stream:
+        envoy = await checking(agent, stream)
+        agent.configs.publish("i1", with_checks("h2", OPEN))
+        pending = await envoy.receive()
+        agent.configs.publish("i1", with_checks("h3", OPEN))
+        newer = await envoy.receive()
+        assert [r.resource.value for r in newer.resources] == [b"h3"]
+        await envoy.answer(pending, error=error)
+        await envoy.answer(newer)
+        await envoy.take(ROUTES)
+        await until(lambda: agent.configs.enforced("i1") == "h3")
+        await stream.end()
+
+
 OLD, NEW = "to-orders@aaaaaaaaaaaa", "to-orders@bbbbbbbbbbbb"
 NEEDED = {("i1", "svid@bbbbbbbbbbbb"), ("i1", "token@bbbbbbbbbbbb/orders")}
 

@@ -4,12 +4,23 @@
 import json
 
 import pytest
-from google.protobuf import any_pb2, duration_pb2, struct_pb2, wrappers_pb2
+from google.protobuf import any_pb2, duration_pb2, json_format, struct_pb2, wrappers_pb2
 from hypothesis import given, strategies as st
+from tests.conditioned import ATTRIBUTES, IN_ENVOY
+from tests.strategies import to_files
 
+from everyhop.conditions import compile_condition
 from everyhop.dataplane import _schema
 from everyhop.dataplane._protobuf import _duration, _field, _struct, _varint, encode_any, encode_message
 from everyhop.dataplane._schema import MESSAGES, Field
+from everyhop.dataplane.predicates import expression
+from everyhop.policy import parse_policy
+from everyhop.policy.vocabulary import vocabulary_of
+from everyhop.wire.cel import CheckedExpr, Expr
+
+ATTRIBUTES_OF = parse_policy(
+    to_files({"version": 1, "trust_domain": "a.example", "services": {"a": {}}, "attributes": ATTRIBUTES})
+).attributes
 
 _json = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
@@ -79,10 +90,32 @@ def test_a_kind_without_an_encoding_is_refused():
         _field(Field(1, "float"), 1.0)
 
 
+@pytest.mark.parametrize(
+    "text", [*IN_ENVOY, "request.path == '\u00e9'", "now.getHours() == -5", "1.5 > -0.25"]
+)
+def test_expressions(text):
+    """CEL's own messages are the oracle: the same bytes mean the same expression there."""
+    tree = compile_condition(text, vocabulary_of(ATTRIBUTES_OF)).tree
+    value = expression(tree)
+    found = Expr.FromString(encode_message("cel.expr.Expr", value))
+    assert found == json_format.ParseDict(value, Expr())
+
+
+def test_an_expression_in_its_matcher():
+    matcher = {"expr_match": {"cel_expr_checked": {"expr": {"id": "1", "const_expr": {"int64_value": "-1"}}}}}
+    content = encode_message("xds.type.matcher.v3.CelMatcher", matcher)
+    # CelMatcher.expr_match = 1, CelExpression.cel_expr_checked = 4
+    assert content[:1] == b"\x0a"
+    assert content[2:3] == b"\x22"
+    assert CheckedExpr.FromString(content[4:]).expr.const_expr.int64_value == -1
+
+
 def test_the_tables_are_closed():
     kinds = {
         "string",
         "uint",
+        "int",
+        "double",
         "bool",
         "enum",
         "message",

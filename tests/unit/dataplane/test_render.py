@@ -313,3 +313,32 @@ def test_limits_arrive(snapshot, make_sidecar):
     (layer,) = files["bootstrap.json"]["layered_runtime"]["layers"]
     limit = {"listener": {"ingress": {"connection_limit": 77}}}
     assert layer["static_layer"]["envoy"] == {"resource_limits": limit}
+
+
+def test_what_stays_open_is_ended_when_its_condition_changes(make_sidecar):
+    text = """\
+{version: 1, trust_domain: shop.example, services: {a: {}, b: {operations: {live: {websocket: /live}, list: GET /}}},
+ allow: [{from: a, to: b, operations: [live] @LIVE@}, {from: a, to: b, operations: [list] @LIST@}]}
+"""
+
+    def chain(live="", listed=""):
+        written = text.replace("@LIVE@", live).replace("@LIST@", listed)
+        policy = parse_policy({"p.yaml": written.encode()})
+        return listener_of(rendered(policy, make_sidecar("b")), "ingress")["filter_chains"][0]["name"]
+
+    early, paris = ", when: now.getHours() < 8", ", when: \"now.getHours('Europe/Paris') < 8\""
+    assert len({chain(), chain(early), chain(paris)}) == 3
+    assert chain() == chain(listed=early)
+
+
+def test_what_envoy_decides_needs_no_checks(make_sidecar):
+    text = """\
+{version: 1, trust_domain: shop.example, services: {a: {}, b: {operations: {list: GET /}}},
+ allow: [{from: a, to: b, operations: [list], when: "now.getHours(@ZONE@) < 8"}]}
+"""
+    for zone, checked in (("", False), ("'+02:00'", False), ("'Europe/Paris'", True)):
+        policy = parse_policy({"p.yaml": text.replace("@ZONE@", zone).encode()})
+        files = rendered(policy, make_sidecar("b"))
+        host = files["rds/ingress.json"]["resources"][0]["virtual_hosts"][0]
+        assert ("typed_per_filter_config" in host) is checked
+        assert ("+c|" in json.dumps(files["ecds/authz.json"])) is checked

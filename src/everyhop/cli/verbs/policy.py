@@ -31,6 +31,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         add_output(verb)
         add_state(verb)
         verb.set_defaults(run=run)
+        if run is _show:
+            verb.add_argument(
+                "--placement", action="store_true", help="where each clause is decided, and why not in Envoy"
+            )
     schema = verbs.add_parser("schema", help="print the JSON Schema, for editors")
     schema.set_defaults(run=_schema)
 
@@ -92,6 +96,15 @@ def _show(args: argparse.Namespace) -> int:
             snapshot = _parse(args)
     else:
         snapshot = _parse(args)
+    if args.placement:
+        from everyhop.dataplane import placement
+
+        placed = placement.describe(snapshot)
+        if wants_json(args):
+            print_json(placed)
+        else:
+            print(placement.render(placed))
+        return OK
     if wants_json(args):
         print_json(describe(snapshot))
     else:
