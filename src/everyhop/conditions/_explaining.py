@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.conditions import ast
 from everyhop.conditions._cel import load
-from everyhop.conditions._uses import variables_of
+from everyhop.conditions._uses import keys_of, variables_of
 from everyhop.conditions.model import Clause, Outcome, Truth
 from everyhop.conditions.rendering import name_of, quote, render
-from everyhop.wire.cel import CheckedExpr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -61,6 +60,8 @@ class Explainer:
 
     @cached_property
     def _parts(self) -> tuple[_Part, ...]:
+        from everyhop.wire.cel import CheckedExpr
+
         message = CheckedExpr.FromString(self._checked)
         by_id = {expr.id: expr for expr in _connected(message.expr)}
         parts = []
@@ -72,7 +73,7 @@ class Explainer:
                     text=_negate(node) if negated else render(node),
                     negated=negated,
                     node=node,
-                    program=load(alone, self._vocabulary),
+                    program=load(alone, self._vocabulary, keys_of(node)),
                     variables=variables_of(node),
                 )
             )

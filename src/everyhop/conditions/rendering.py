@@ -42,7 +42,7 @@ def quote(text: str) -> str:
     )
 
 
-def name_of(node: ast.MapKey) -> str:
+def name_of(node: ast.MapKey | ast.HasKey) -> str:
     """Return ``map['key']``."""
     return f"{node.variable}[{quote(node.key)}]"
 
@@ -63,7 +63,7 @@ def _render(node: ast.Node) -> tuple[str, int]:
         case ast.Loop(macro=macro, local=local, over=over, body=body, where=where):
             parts = (body,) if where is None else (where, body)
             return f"{_within(over, _MEMBER)}.{macro}({local}, {_list(parts)})", _MEMBER
-        case ast.Call():
+        case _:
             return _call(node)
 
 
@@ -100,4 +100,5 @@ def _literal(value: bool | float | str) -> tuple[str, int]:  # noqa: FBT001  # a
         return ("true" if value else "false"), _MEMBER
     if isinstance(value, str):
         return quote(value), _MEMBER
-    return repr(value), _MEMBER if value >= 0 else _UNARY
+    text = repr(value).replace("inf", "1e999")  # refused in the end, but its mistakes are looked for first
+    return text, _UNARY if text.startswith("-") else _MEMBER
