@@ -56,7 +56,7 @@ def explain_facts(engine: Engine, decision: Decision, door: str, call: Call) -> 
         permission = f"{call.target.name}.{call.door}"
         summary = f"no role of the user {'' if user is None else user.id!r} grants {permission}"
         notes = (f"the user has {', '.join(held) if held else 'no roles'}", _who_may(engine, call))
-        suggestion = _missing_grant(engine, held, permission)
+        suggestion = missing_grant(engine, held, permission)
     elif decision.reason is Reason.CONDITION_ERROR:
         summary = f"the condition under which {_who(call)} may {door} cannot be evaluated"
     else:
@@ -102,7 +102,7 @@ def _who_may(engine: Engine, call: Call) -> str:
     return f"roles that may: {', '.join(names)}" if names else "no role grants this operation"
 
 
-def _missing_grant(engine: Engine, held: tuple[str, ...], permission: str) -> Suggestion | None:
+def missing_grant(engine: Engine, held: tuple[str, ...], permission: str) -> Suggestion | None:
     """Return the grant to add to one of the user's roles: to the one that grants least, to open least."""
     roles = engine.snapshot.roles
     own = [role for role in roles.values() if role.name in held or role.groups & set(held)]
