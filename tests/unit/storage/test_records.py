@@ -160,3 +160,25 @@ def test_appends_are_fast_enough(storage):
     rate = 6000 / (time.perf_counter() - start)
     # The bar is 10,000/s; a tenth of it here, because the machine that runs the tests does other things too.
     assert rate > 1000
+
+
+def test_a_scan_gives_everything_in_pages_and_what_a_line_holds(storage):
+    storage.records.append(
+        [record(n, detail={"would": "deny"} if n % 700 == 0 else {}) for n in range(1, 2101)]
+    )
+    storage.records.append([record(1, producer="other", kind=Kind.KEY, time=NOW - timedelta(days=9))])
+    wanted = RecordFilter(kind=Kind.DECISION)
+    pages = list(storage.records.scan(wanted))
+    assert [len(page) for page in pages] == [1000, 1000, 100]
+    assert [r.seq for page in pages for r in page] == list(range(1, 2101))
+    found = [r.seq for page in storage.records.scan(wanted, holding=b'"would":"') for r in page]
+    assert found == [700, 1400, 2100]
+    late = RecordFilter(kind=Kind.DECISION, since=NOW + timedelta(seconds=2100))
+    assert [r.seq for page in storage.records.scan(late) for r in page] == [2100]
+    assert storage.records.first_time(Kind.DECISION) == NOW + timedelta(seconds=1)
+    assert storage.records.first_time(Kind.TOKEN) is None
+
+
+def test_text_of_a_caller_does_not_look_like_a_member(storage):
+    storage.records.append([record(1, path='/x"would":"deny', method='"would":"')])
+    assert list(storage.records.scan(RecordFilter(), holding=b'"would":"')) == []
