@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from everyhop.authz._explain_facts import cite
 from everyhop.authz._suggest import suggest_rule
 from everyhop.authz.engine import Engine
+from everyhop.authz.suggesting import is_let_in
 from everyhop.authz.traffic import enforced, explain_seen, name_of_caller
 from everyhop.core.decision import Reason
 from everyhop.policy.access import TCP
@@ -67,11 +68,7 @@ def goes_on(seen: Seen, engine: Engine) -> bool:
 
     Whether a user has a role is not for the policy to say, so calls for users may lack that.
     """
-    explanation = explain_seen(Engine(enforced(engine.snapshot)), seen)
-    if explanation is None:
-        return False
-    is_open = explanation.decision.is_allowed
-    return is_open or (seen.user and explanation.decision.reason is Reason.USER_NOT_PERMITTED)
+    return is_let_in(seen, Engine(enforced(engine.snapshot)))
 
 
 def _finding(engine: Engine, seen: Seen) -> Finding:

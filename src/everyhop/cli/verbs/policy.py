@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from everyhop.cli import policy_tests
+from everyhop.cli import policy_suggest, policy_tests
 from everyhop.cli.arguments import add_output, add_state, admin
 from everyhop.cli.exit_codes import FAILED, INVALID, OK
 from everyhop.cli.output import print_json, wants_json
@@ -33,6 +33,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         verb.set_defaults(run=run)
         if name == "test":
             policy_tests.add_options(verb)
+    policy_suggest.add(verbs)
     schema = verbs.add_parser("schema", help="print the JSON Schema, for editors")
     schema.set_defaults(run=_schema)
 
