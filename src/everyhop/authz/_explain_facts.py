@@ -110,7 +110,13 @@ def missing_grant(engine: Engine, held: tuple[str, ...], permission: str) -> Sug
         return None
     role = min(own, key=lambda r: (len(grants_of(roles, r.name)), r.name))
     path = ("roles", role.name) if _is_list(role) else ("roles", role.name, "grants")
-    others = sorted(r.name for r in roles.values() if r is not role and _includes(roles, r, role.name))
+    service, _, operation = permission.partition(".")
+    having = {(service, operation), (service, None)}
+    others = sorted(
+        r.name
+        for r in roles.values()
+        if r is not role and _includes(roles, r, role.name) and not having & grants_of(roles, r.name)
+    )
     return Suggestion(edits=(Edit(path=path, yaml=permission, span=role.span),), also_opens=tuple(others))
 
 

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from everyhop.policy.model import Route, Rule, Service, Snapshot
 
 
+_BY_FACTS = frozenset(
+    {Reason.CONDITION_FALSE, Reason.CONDITION_ERROR, Reason.USER_REQUIRED, Reason.USER_NOT_PERMITTED}
+)
+
+
 def explain_http(
     engine: Engine, decision: Decision, *, method: str, path: str, context: Context | None = None
 ) -> Explanation:
@@ -92,7 +97,7 @@ def _explain_reason(asked: _Asked, decision: Decision) -> Explanation:
         case Reason.SHADOWED:
             who = _who(snapshot, decision.caller)
             summary = f"{who} is let through to {decision.target}: the policy is only watched there"
-            return Explanation(decision=decision, summary=summary)
+            return _shadowed(asked, Explanation(decision=decision, summary=summary))
         case Reason.UNKNOWN_OPERATION:
             return _unknown_operation(snapshot, decision, asked.method or "", asked.bare_path)
         case Reason.AMBIGUOUS_PATH:
@@ -111,6 +116,17 @@ def _explain_reason(asked: _Asked, decision: Decision) -> Explanation:
             return Explanation(decision=decision, summary=summary, nearest=_cite_service(service))
         case _:
             assert_never(decision.reason)
+
+
+def _shadowed(asked: _Asked, explanation: Explanation) -> Explanation:
+    """Add what the clauses saw, where facts decided what the policy in shadow says."""
+    decision = explanation.decision
+    other = decision.would
+    if other is None or other.reason not in _BY_FACTS:
+        return explanation
+    denied = replace(decision, effect=other.effect, reason=other.reason, rule=other.rule)
+    found = explain_facts(asked.engine, denied, _door(decision, asked.call), _call(asked, decision))
+    return replace(explanation, rule=found.rule, nearest=found.nearest, clauses=found.clauses)
 
 
 def _call(asked: _Asked, decision: Decision) -> Call:

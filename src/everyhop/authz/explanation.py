@@ -175,7 +175,7 @@ def _render_suggestion(suggestion: Suggestion) -> list[str]:
         names = ", ".join(suggestion.also_opens)
         is_grant = any(edit.path[0] == "roles" for edit in suggestion.edits)
         lines.append(
-            f"    this also grants it to {names}, which include that role"
+            f"    this also grants it by way of {names}"
             if is_grant
             else f"    this also opens it to {names}, who may call all operations"
         )

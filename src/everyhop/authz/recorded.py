@@ -72,9 +72,18 @@ def explain_recorded(engine: Engine, seen: Recorded) -> tuple[Explanation | None
         return (None if derived.decision.reason in BY_FACTS else derived), True
     made = derived.decision
     is_same = (made.effect.value, made.reason.value, made.rule) == (seen.effect, seen.reason, seen.rule)
-    if is_same and made.reason not in BY_FACTS and not seen.facts:
+    if is_same and not seen.facts and _is_settled(engine, seen):
         return derived, True
     return _as_recorded(engine, seen), False
+
+
+def _is_settled(engine: Engine, seen: Recorded) -> bool:
+    """Tell whether no fact could have changed the answer, that of the policy in shadow included."""
+    door = None if seen.operation is None else engine.door(seen.target, seen.operation)
+    caller = engine.name_of(seen.caller)
+    if door is None or caller is None:
+        return True
+    return door.cases_of(engine.snapshot, caller).settled(with_facts=False) is not None
 
 
 def _as_recorded(engine: Engine, seen: Recorded) -> Explanation:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
-from everyhop.authz import Engine
+from everyhop.authz import Context, Engine
 from everyhop.authz.recorded import Recorded, explain_recorded
 from everyhop.policy import parse_policy
 
@@ -135,3 +137,26 @@ def test_no_record_breaks_it(reason):
                 found, _ = explain(caller=caller, reason=reason, effect=effect, operation=operation)
                 assert found.render()
     assert explain(target="ledger", method=None, path=None, operation="tcp", reason="no-rule")[1]
+
+
+def test_what_facts_would_have_decided_in_shadow_is_not_evaluated_again():
+    text = POLICY.replace(b"deny:", b"shadow: [{from: batch, to: any}]\ndeny:")
+    engine = Engine(parse_policy({"p.yaml": text}))
+    seen = Recorded(
+        caller=BATCH, target="orders", effect="allow", reason="shadowed", operation="list", method="GET",
+        path="/orders", would="deny", would_reason="condition-false", facts="false now.getHours('UTC') > 6",
+    )  # fmt: skip
+    found, is_derived = explain_recorded(engine, seen)
+    assert not is_derived
+    assert found.decision.would.reason == "condition-false"
+    assert "seen then: false now.getHours('UTC') > 6" in found.notes
+
+
+def test_a_shadowed_call_is_explained_with_what_its_clauses_saw():
+    text = POLICY.replace(b"deny:", b"shadow: [{from: batch, to: any}]\ndeny:")
+    engine = Engine(parse_policy({"p.yaml": text}))
+    context = Context(now=datetime(2026, 5, 1, 3, tzinfo=UTC))
+    found = engine.explain(caller=BATCH, target="orders", method="GET", path="/orders", context=context)
+    assert found.decision.reason == "shadowed"
+    assert found.nearest.id == "allow[3]"
+    assert found.facts.startswith("false now.getHours('UTC') > 6")
