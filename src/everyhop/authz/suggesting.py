@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.authz._suggest import suggest_rule
-from everyhop.authz.traffic import explain_seen, name_of_caller
+from everyhop.authz.traffic import explain_seen, name_of_caller, unwatched
 from everyhop.core.clock import rfc3339
 from everyhop.core.decision import Reason
 from everyhop.policy.access import concerns, doors_of_rule
@@ -225,7 +225,11 @@ def _total(uses: Iterable[Use]) -> Use:
 
 
 def candidates(engine: Engine, groups: Sequence[Seen]) -> tuple[list[Candidate], list[str]]:
-    """Return refused calls that a change of the policy would let in, most often seen first, and callers left out."""
+    """Return refused calls that a change of the policy would let in, most often seen first, and callers left out.
+
+    That an edge is only watched lets calls in for a while only, so it is looked past.
+    """
+    engine = unwatched(engine)
     hostile = _hostile(engine, groups)
     probing = {(s.caller, s.target) for s in groups if s.operation is None and s.call is None}
     found = []
@@ -295,7 +299,7 @@ def _deny(engine: Engine, caller: str, target: str, door: str) -> Rule | None:
 
 def is_let_in(seen: Seen, engine: Engine) -> bool:
     """Tell whether such calls would be let in, as far as a text can say: which roles users have is not for it to say."""
-    explanation = explain_seen(engine, seen)
+    explanation = explain_seen(unwatched(engine), seen)
     if explanation is None:
         return False
     reason = explanation.decision.reason

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from everyhop.authz.engine import Engine
 from everyhop.authz.explain import explain_door
 from everyhop.core.clock import rfc3339
 from everyhop.policy.access import TCP
@@ -14,7 +15,6 @@ from everyhop.policy.facts import Context, User
 from everyhop.policy.model import OUTSIDE, Mode
 
 if TYPE_CHECKING:
-    from everyhop.authz.engine import Engine
     from everyhop.authz.explanation import Explanation
     from everyhop.policy.model import Snapshot
 
@@ -96,6 +96,14 @@ def explain_seen(engine: Engine, seen: Seen) -> Explanation | None:
     if not space:
         return None
     return engine.explain(caller=caller, target=seen.target, method=method, path=path, context=context)
+
+
+def unwatched(engine: Engine) -> Engine:
+    """Return an engine for which no edge is only watched; rules in shadow stay out of force."""
+    snapshot = engine.snapshot
+    if snapshot.mode is Mode.ENFORCE and not snapshot.shadow_edges:
+        return engine
+    return Engine(replace(snapshot, mode=Mode.ENFORCE, shadow_edges=()))
 
 
 def enforced(snapshot: Snapshot) -> Snapshot:
