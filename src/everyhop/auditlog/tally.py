@@ -24,6 +24,7 @@ MAX_CALLS: Final = 20
 """Calls of no declared operation that are told apart, for each caller and target."""
 
 _MAX_CALL_TEXT: Final = 300
+_WOULD: Final = ("would", "would_reason", "would_rule")
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +104,9 @@ class Tally:
 
     def _take(self, record: Record) -> None:
         detail = record.detail
-        would, reason, rule = (str(detail.get(n) or "") for n in ("would", "would_reason", "would_rule"))
+        would = reason = rule = ""
+        if "would" in detail:  # seldom
+            would, reason, rule = (str(detail.get(name) or "") for name in _WOULD)
         if self.only_shadow and not would:
             return
         if record.point is Point.EGRESS and record.decision == "allow":
