@@ -10,7 +10,7 @@ from everyhop.authz._explain_facts import cite
 from everyhop.authz.cases import allow_failure
 from everyhop.conditions import Truth
 from everyhop.policy.access import concerns, doors_of_rule
-from everyhop.policy.model import OUTSIDE, Mode, RuleEffect, UserMode
+from everyhop.policy.model import OUTSIDE, RuleEffect
 
 if TYPE_CHECKING:
     from everyhop.authz.engine import Engine
@@ -103,13 +103,3 @@ def truth_of(engine: Engine, rule: Rule, call: Call) -> Truth:
     if rule.condition is None:
         return Truth.TRUE
     return rule.condition.evaluate(engine.facts.values(rule.condition, call)).truth
-
-
-def needs_user(rule: Rule) -> bool:
-    """Tell whether a rule is about users."""
-    return rule.user is not UserMode.NONE
-
-
-def is_enforced(rule: Rule) -> bool:
-    """Tell whether a rule is in force."""
-    return rule.mode is Mode.ENFORCE

@@ -231,7 +231,7 @@ def candidates(engine: Engine, groups: Sequence[Seen]) -> tuple[list[Candidate],
     """
     engine = unwatched(engine)
     hostile = _hostile(engine, groups)
-    probing = {(s.caller, s.target) for s in groups if s.operation is None and s.call is None}
+    probing = searches(groups)
     found = []
     for seen in groups:
         caller = name_of_caller(engine, seen)
@@ -244,6 +244,11 @@ def candidates(engine: Engine, groups: Sequence[Seen]) -> tuple[list[Candidate],
         if (candidate := _candidate(engine, seen, caller)) is not None:
             found.append(candidate)
     return sorted(found, key=lambda c: (-c.seen.count, c.caller, c.seen.what)), sorted(hostile)
+
+
+def searches(groups: Iterable[Seen]) -> set[tuple[str | None, str | None]]:
+    """Return the callers and targets between which more calls of no operation were seen than are told apart."""
+    return {(seen.caller, seen.target) for seen in groups if seen.operation is None and seen.call is None}
 
 
 def _hostile(engine: Engine, groups: Sequence[Seen]) -> set[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from everyhop.authz._explain_facts import cite
 from everyhop.authz._suggest import suggest_rule
 from everyhop.authz.engine import Engine
-from everyhop.authz.suggesting import is_let_in
+from everyhop.authz.suggesting import is_let_in, searches
 from everyhop.authz.traffic import enforced, explain_seen, name_of_caller
 from everyhop.core.decision import Reason
 from everyhop.policy.access import TCP
@@ -57,9 +57,14 @@ class Finding:
 
 
 def watched_findings(snapshot: Snapshot, groups: Iterable[Seen]) -> list[Finding]:
-    """Return what would change, under the policy in force as a whole; those that would break first, by their number."""
+    """Return what would change, under the policy in force as a whole; those that would break first, by their number.
+
+    A caller who tried more paths than are told apart seems to search: nothing is suggested for what it found.
+    """
     engine = Engine(enforced(snapshot))
-    found = [_finding(engine, seen) for seen in groups if seen.would is not None]
+    groups = list(groups)
+    searching = searches(groups)
+    found = [_finding(engine, seen, searching) for seen in groups if seen.would is not None]
     return sorted(found, key=lambda f: (not f.breaks, -f.seen.count, f.caller, f.seen.what))
 
 
@@ -71,12 +76,14 @@ def goes_on(seen: Seen, engine: Engine) -> bool:
     return is_let_in(seen, Engine(enforced(engine.snapshot)))
 
 
-def _finding(engine: Engine, seen: Seen) -> Finding:
+def _finding(engine: Engine, seen: Seen, searching: set[tuple[str | None, str | None]]) -> Finding:
     caller = name_of_caller(engine, seen)
     rule = None if seen.would_rule is None else engine.rule(seen.would_rule)
     suggestion: Suggestion | None = None
     note: str | None = None
-    if seen.would == "deny":
+    if seen.operation is None and (seen.caller, seen.target) in searching:
+        note = "so many paths were tried that this looks like a search"
+    elif seen.would == "deny":
         suggestion, note = _keep(engine, seen, caller)
     return Finding(
         seen=seen,

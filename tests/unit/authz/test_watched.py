@@ -71,7 +71,7 @@ def finding(*arguments, **more):
         ),
         (("batch", "tag"), {"reason": "condition-false"}, "do not fulfil it"),
         (("spiffe://other.example/x", "list"), {}, "does not know this call"),
-        (("batch", None), {}, "does not know this call"),
+        (("batch", None), {}, "looks like a search"),
         (("batch", "gone"), {}, "does not know this call"),
         (("shop", "purge"), {}, "of today allows it in force"),
     ],
@@ -126,3 +126,12 @@ def test_everything_in_force():
         .reason
         == "no-rule"
     )
+
+
+def test_nothing_is_suggested_for_a_search():
+    tried = [seen("batch", None, call=f"GET /admin{n}", reason="unknown-operation") for n in range(20)]
+    assert all(f.suggestion for f in watched_findings(SNAPSHOT, tried))
+    found = watched_findings(
+        SNAPSHOT, [*tried, seen("batch", None, reason="unknown-operation"), seen("batch", "list")]
+    )
+    assert [f.seen.operation for f in found if f.suggestion] == ["list"]
