@@ -25,6 +25,7 @@ from everyhop.conditions import (
     compile_condition,
 )
 from everyhop.conditions.analysis import MAX_VALUES, boundaries, values_of
+from everyhop.conditions.limits import MAX_LOOPS
 from everyhop.conditions.rendering import render
 
 if TYPE_CHECKING:
@@ -252,7 +253,7 @@ twins = st.recursive(
         st.builds(choose, inner, inner, inner),
     ),
     max_leaves=6,
-)
+).filter(lambda twin: twin.text.count("(r, ") <= MAX_LOOPS)
 
 maps = st.dictionaries(st.sampled_from(["id", "page", "x"]), texts, max_size=3)
 moments = st.datetimes(

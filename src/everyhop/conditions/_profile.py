@@ -169,6 +169,12 @@ def _loop_mistakes(loop: ast.Loop, vocabulary: Vocabulary) -> Iterator[Mistake]:
     for part in ast.walk(loop):
         if isinstance(part, ast.Call) and part.function in _ARITHMETIC:
             yield part.offset, "nothing can be added or computed inside a loop"
+        if (
+            isinstance(part, ast.Call)
+            and part.function in HELPERS
+            and any(isinstance(argument, ast.Variable) and argument.type in _LISTS for argument in part.args)
+        ):  # each turn would copy the whole list into Python: 256 times 1 MiB
+            yield part.offset, f"{part.function}() cannot take a list variable inside a loop; use 'in'"
 
 
 def _misread_has(nodes: list[ast.Node], text: str) -> Iterator[Mistake]:

@@ -98,6 +98,10 @@ def test_forms_that_are_not_in_the_language(text, problem):
             "'b' in user.roles.map(r, r != 'a', r + 'c')",
             "1:38: nothing can be added or computed inside a loop",
         ),
+        (
+            "['a'].exists(r, has_role(user.roles, r))",
+            "1:25: has_role() cannot take a list variable inside a loop; use 'in'",
+        ),
         ("user.roles.exists(user, user == 'a')", "1:18: the loop's variable 'user' hides another name"),
         ("user.roles.exists(has_any, true)", "1:18: the loop's variable 'has_any' hides another name"),
         (
