@@ -15,6 +15,7 @@ from starlette.responses import Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from everyhop.api.problems import on_everyhop_error, on_http_exception, on_unexpected
+from everyhop.core.clock import parse_rfc3339
 from everyhop.core.errors import AttestationError, EveryhopError, InputError
 from everyhop.wire.peers import peer_of
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import asyncio
     import socket
     from collections.abc import Callable, Generator, Sequence
+    from datetime import datetime
 
     from starlette.requests import Request
     from starlette.routing import BaseRoute
@@ -49,6 +51,16 @@ async def read_message(request: Request, kind: type[T], *, max_bytes: int = MAX_
 def reply(message: object, status: int = 200) -> Response:
     """Build a JSON answer."""
     return Response(msgspec.json.encode(message), status_code=status, media_type="application/json")
+
+
+def moment_of(text: str | None) -> datetime | None:
+    """Return the RFC 3339 time of a query parameter, aware, or None where there is none; raises InputError."""
+    if text is None:
+        return None
+    try:
+        return parse_rfc3339(text)
+    except ValueError as error:
+        raise InputError(f"not a time: {text[:40]!r}", hint="e.g. 2026-01-31T09:00:00Z") from error
 
 
 def make_app(routes: Sequence[BaseRoute]) -> Starlette:

@@ -3,20 +3,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from everyhop.api.http import make_app, read_message, reply
+from everyhop.api.http import make_app, moment_of as _when, read_message, reply
+from everyhop.api.insight import insight_routes, told
 from everyhop.api.token_admin import token_routes
 from everyhop.auditlog import Kind, Order, Point, RecordFilter
 from everyhop.auditlog.query import MAX_PAGE
 from everyhop.authority import AuthorityKind
-from everyhop.authz import Engine
-from everyhop.control.authzen_record import explain_record, is_evaluation
 from everyhop.control.messages import (
     UNCHANGED,
     AgentReport,
@@ -31,10 +29,7 @@ from everyhop.control.messages import (
     SignX509Response,
     Update,
 )
-from everyhop.core.clock import parse_rfc3339
-from everyhop.core.decision import Effect
 from everyhop.core.errors import InputError, NotFound
-from everyhop.tokens.codes import meaning_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -154,15 +149,6 @@ class Rotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout: float = 20.0
 
 
-def _when(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        return parse_rfc3339(text)
-    except ValueError as error:
-        raise InputError(f"not a time: {text[:40]!r}", hint="e.g. 2026-01-31T09:00:00Z") from error
-
-
 def _kind(text: str | None) -> Kind | None:
     if text is None:
         return None
@@ -200,6 +186,7 @@ class AdminDoor:
                 Route("/v1/policy", self._policy_status, methods=["GET"]),
                 Route("/v1/policy", self._policy, methods=["POST"]),
                 *token_routes(self._control),
+                *insight_routes(self._control),
             ]
         )
 
@@ -244,30 +231,11 @@ class AdminDoor:
 
     async def _record(self, request: Request) -> Response:
         record, *also = await self._control.decision(request.path_params["id"])
-        answer: dict[str, object] = {"record": record, "explanation": None, "also": also}
-        snapshot = await self._snapshot_under(record)
-        if snapshot is not None and is_evaluation(record):
-            answer["text"], asked = explain_record(Engine(snapshot), record)
-            answer["explanation"] = None if asked is None else asked.to_dict()
-        elif snapshot is not None and record.target and record.caller:
-            if record.method and record.path:
-                explanation = Engine(snapshot).explain(
-                    caller=record.caller, target=record.target, method=record.method, path=record.path
-                )
-            else:
-                explanation = Engine(snapshot).explain_tcp(caller=record.caller, target=record.target)
-            answer["explanation"] = explanation.to_dict()
-            answer["text"] = explanation.render()
-            if (credential := _credential(record)) is not None:
-                answer["credential"] = credential
-                answer["text"] = f"{_told(record, credential)}\n\nwithout that:\n{explanation.render()}"
-            elif _is_own_refusal(record) and explanation.decision.effect is Effect.ALLOW:
-                answer["text"] = f"{_told_by_application(record)}\n\nwithout that:\n{explanation.render()}"
-        return reply(answer)
+        return reply(told(record, await self._snapshot_under(record)) | {"also": also})
 
     async def _snapshot_under(self, record: Record) -> Snapshot | None:
         """Return the snapshot that a decision was made under; None where an application names one that is none."""
-        if record.kind is not Kind.DECISION or not record.snapshot:
+        if record.kind is not Kind.DECISION or not (record.snapshot and record.target and record.caller):
             return None
         try:
             return await self._control.snapshot_of(record.snapshot)
@@ -292,27 +260,3 @@ class AdminDoor:
         else:
             snapshot = await self._control.check_policy(files)
         return reply({"snapshot": snapshot.hash, "applied": message.apply})
-
-
-def _credential(record: Record) -> dict[str, str] | None:
-    """Return what was wrong with a call that the policy lets in; None for every other decision."""
-    found = None if record.reason is None else meaning_of(record.reason)
-    return None if found is None else {"code": str(record.reason), "meaning": found[0], "fix": found[1]}
-
-
-def _is_own_refusal(record: Record) -> bool:
-    return record.point is Point.SDK and record.decision == "deny"
-
-
-def _told_by_application(record: Record) -> str:
-    said = record.detail.get("detail") or "it does not say why"
-    return (
-        f"deny: the policy opens this call, but the application of {record.target} refused it "
-        f"[{record.detail.get('code') or record.reason}]\n  it says: {said}"
-    )
-
-
-def _told(record: Record, credential: dict[str, str]) -> str:
-    where = f"{record.operation} of {record.target}"
-    text = f"deny: the policy opens {where} to this caller, but its credential was refused [{credential['code']}]"
-    return f"{text}\n  {credential['meaning']}\n  to mend it: {credential['fix']}"

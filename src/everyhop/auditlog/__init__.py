@@ -6,11 +6,13 @@ from everyhop.auditlog.codec import decode_record, decode_records, encode_record
 from everyhop.auditlog.model import Event, Kind, Point, Record, clip
 from everyhop.auditlog.ports import RecordStore, RecordWriter
 from everyhop.auditlog.query import MAX_PAGE, Order, Page, RecordFilter
+from everyhop.auditlog.tally import Group, Report, Tally
 
 __all__ = [
     "MAX_PAGE",
     "AppendResult",
     "Event",
+    "Group",
     "Kind",
     "Order",
     "Page",
@@ -19,6 +21,8 @@ __all__ = [
     "RecordFilter",
     "RecordStore",
     "RecordWriter",
+    "Report",
+    "Tally",
     "append_event",
     "append_records",
     "clip",

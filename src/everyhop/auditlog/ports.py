@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Protocol
 
 from everyhop.auditlog.append import AppendResult
-from everyhop.auditlog.model import Event, Record
+from everyhop.auditlog.model import Event, Kind, Record
 from everyhop.auditlog.query import Order, Page, RecordFilter
 
 
@@ -50,6 +50,12 @@ class RecordStore(Protocol):
         limit: int = 100,
     ) -> Page:
         """Return one page of the records that match, going on behind ``cursor``; at most 1,000 of them."""
+
+    def scan(self, wanted: RecordFilter, *, holding: bytes | None = None) -> Iterator[Sequence[Record]]:
+        """Yield all records that match, oldest first, in pages; ``holding`` is a text that their line must hold."""
+
+    def first_time(self, kind: Kind) -> datetime | None:
+        """Return the time of the oldest record of a kind that is kept."""
 
     def last_seq(self, producer: str) -> int:
         """Return the highest number stored of ``producer``, 0 when there is none."""

@@ -56,7 +56,7 @@ def explain_facts(engine: Engine, decision: Decision, door: str, call: Call) -> 
         permission = f"{call.target.name}.{call.door}"
         summary = f"no role of the user {'' if user is None else user.id!r} grants {permission}"
         notes = (f"the user has {', '.join(held) if held else 'no roles'}", _who_may(engine, call))
-        suggestion = _missing_grant(engine, held, permission)
+        suggestion = missing_grant(engine, held, permission)
     elif decision.reason is Reason.CONDITION_ERROR:
         summary = f"the condition under which {_who(call)} may {door} cannot be evaluated"
     else:
@@ -103,7 +103,7 @@ def _who_may(engine: Engine, call: Call) -> str:
     return f"roles that may: {', '.join(names)}" if names else "no role grants this operation"
 
 
-def _missing_grant(engine: Engine, held: tuple[str, ...], permission: str) -> Suggestion | None:
+def missing_grant(engine: Engine, held: tuple[str, ...], permission: str) -> Suggestion | None:
     """Return the grant to add to one of the user's roles: to the one that grants least, to open least."""
     roles = engine.snapshot.roles
     own = [role for role in roles.values() if role.name in held or role.groups & set(held)]
@@ -111,7 +111,13 @@ def _missing_grant(engine: Engine, held: tuple[str, ...], permission: str) -> Su
         return None
     role = min(own, key=lambda r: (len(grants_of(roles, r.name)), r.name))
     path = ("roles", role.name) if _is_list(role) else ("roles", role.name, "grants")
-    others = sorted(r.name for r in roles.values() if r is not role and _includes(roles, r, role.name))
+    service, _, operation = permission.partition(".")
+    having = {(service, operation), (service, None)}
+    others = sorted(
+        r.name
+        for r in roles.values()
+        if r is not role and _includes(roles, r, role.name) and not having & grants_of(roles, r.name)
+    )
     return Suggestion(edits=(Edit(path=path, yaml=permission, span=role.span),), also_opens=tuple(others))
 
 

@@ -20,9 +20,14 @@ if TYPE_CHECKING:
 _MAX_NAME = 64
 
 
-def suggest_rule(snapshot: Snapshot, caller: str, target: str, operation: str) -> Suggestion:
-    """Return the allow rule for one caller, one target and one door that no rule concerns yet."""
-    return Suggestion(edits=(_allow_edit(snapshot, caller, target, operation),))
+def suggest_rule(
+    snapshot: Snapshot, caller: str, target: str, operation: str, *, has_user: bool = False
+) -> Suggestion:
+    """Return the allow rule for one caller, one target and one door that no rule concerns yet.
+
+    A call that was made for a user (``has_user``) needs a rule that asks for one, or calls without would be let in too.
+    """
+    return Suggestion(edits=(_allow_edit(snapshot, caller, target, operation, has_user=has_user),))
 
 
 def suggest_door(
@@ -57,16 +62,19 @@ def suggest_door(
     return Suggestion(edits=tuple(edits), also_opens=_others(snapshot, allowed, caller.name))
 
 
-def _allow_edit(snapshot: Snapshot, caller: str, target: str, operation: str) -> Edit:
+def _allow_edit(
+    snapshot: Snapshot, caller: str, target: str, operation: str, *, has_user: bool = False
+) -> Edit:
     """Return the rule to add, at the end of the whole list, so that no other rule's id moves."""
     doors = "" if operation == TCP else f", operations: [{operation}]"
+    user = ", user: required" if has_user and operation != TCP else ""
     last: Span | None = None
     for rule in snapshot.rules:
         if rule.effect is RuleEffect.ALLOW:
             last = rule.span
     return Edit(
         path=("allow",),
-        yaml=f"{{from: {caller}, to: {target}{doors}}}",
+        yaml=f"{{from: {caller}, to: {target}{doors}{user}}}",
         span=last or snapshot.services[target].span,
     )
 

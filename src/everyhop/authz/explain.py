@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, assert_never
 
-from everyhop.authz._explain_facts import cite, explain_facts
+from everyhop.authz._explain_facts import cite, explain_facts, missing_grant
 from everyhop.authz._suggest import suggest_door, suggest_rule
-from everyhop.authz.explanation import Cited, Difference, Explanation
+from everyhop.authz.explanation import Cited, Difference, Explanation, Suggestion
 from everyhop.authz.paths import CleanPath, classify_path
 from everyhop.authz.requirements import requirement_of
 from everyhop.core.decision import Reason
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from everyhop.core.decision import Decision
     from everyhop.policy.facts import Context
     from everyhop.policy.model import Route, Rule, Service, Snapshot
+
+
+_BY_FACTS = frozenset(
+    {Reason.CONDITION_FALSE, Reason.CONDITION_ERROR, Reason.USER_REQUIRED, Reason.USER_NOT_PERMITTED}
+)
 
 
 def explain_http(
@@ -84,7 +89,7 @@ def _explain_reason(asked: _Asked, decision: Decision) -> Explanation:
         case Reason.ALLOWED | Reason.DENIED_BY_RULE | Reason.PROBE | Reason.APPLICATION_DECIDES:
             return _by_rule(asked, decision)
         case Reason.NO_RULE:
-            return _no_rule(snapshot, decision, call)
+            return _no_rule(asked, decision)
         case (
             Reason.CONDITION_FALSE | Reason.CONDITION_ERROR | Reason.USER_REQUIRED | Reason.USER_NOT_PERMITTED
         ):
@@ -92,7 +97,7 @@ def _explain_reason(asked: _Asked, decision: Decision) -> Explanation:
         case Reason.SHADOWED:
             who = _who(snapshot, decision.caller)
             summary = f"{who} is let through to {decision.target}: the policy is only watched there"
-            return Explanation(decision=decision, summary=summary)
+            return _shadowed(asked, Explanation(decision=decision, summary=summary))
         case Reason.UNKNOWN_OPERATION:
             return _unknown_operation(snapshot, decision, asked.method or "", asked.bare_path)
         case Reason.AMBIGUOUS_PATH:
@@ -111,6 +116,17 @@ def _explain_reason(asked: _Asked, decision: Decision) -> Explanation:
             return Explanation(decision=decision, summary=summary, nearest=_cite_service(service))
         case _:
             assert_never(decision.reason)
+
+
+def _shadowed(asked: _Asked, explanation: Explanation) -> Explanation:
+    """Add what the clauses saw, where facts decided what the policy in shadow says."""
+    decision = explanation.decision
+    other = decision.would
+    if other is None or other.reason not in _BY_FACTS:
+        return explanation
+    denied = replace(decision, effect=other.effect, reason=other.reason, rule=other.rule)
+    found = explain_facts(asked.engine, denied, _door(decision, asked.call), _call(asked, decision))
+    return replace(explanation, rule=found.rule, nearest=found.nearest, clauses=found.clauses)
 
 
 def _call(asked: _Asked, decision: Decision) -> Call:
@@ -181,7 +197,8 @@ def _carries(snapshot: Snapshot, decision: Decision) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _no_rule(snapshot: Snapshot, decision: Decision, call: str) -> Explanation:
+def _no_rule(asked: _Asked, decision: Decision) -> Explanation:
+    snapshot, call = asked.snapshot, asked.call
     who, target, operation = _who(snapshot, decision.caller), decision.target, str(decision.operation)
     best: tuple[tuple[int, int], Rule, tuple[Difference, ...]] | None = None
     for rule in snapshot.rules:
@@ -191,13 +208,35 @@ def _no_rule(snapshot: Snapshot, decision: Decision, call: str) -> Explanation:
             rank = (len(differences), -sum(d.what == "operation" for d in differences))
             if len(differences) < 3 and (best is None or rank < best[0]):  # noqa: PLR2004  # three: nothing in common
                 best = rank, rule, differences
+    suggestion = _open(asked, decision, who)
+    notes = () if suggestion is not None else ("the user has no role that could be granted it",)
     return Explanation(
         decision=decision,
         summary=f"no rule lets {who} {_door(decision, call)}",
         nearest=cite(best[1]) if best else None,
         differences=best[2] if best else (),
-        suggestion=suggest_rule(snapshot, who, target, operation),
+        notes=notes,
+        suggestion=suggestion,
     )
+
+
+def _open(asked: _Asked, decision: Decision, who: str) -> Suggestion | None:
+    """Return the rule that is missing; for a call with a user also the grant that their roles lack.
+
+    None for a user without any role of the policy: no change of a text gives them one.
+    """
+    operation = str(decision.operation)
+    user = None if asked.context is None else asked.context.user
+    found = suggest_rule(
+        asked.snapshot, who, decision.target, operation, has_user=user is not None and operation != TCP
+    )
+    permissions, held = asked.engine.permissions, asked.engine.facts.roles(user)
+    if user is None or not permissions.are_asked or permissions.permits(held, decision.target, operation):
+        return found
+    grant = missing_grant(asked.engine, held, f"{decision.target}.{operation}")
+    if grant is None:
+        return None
+    return Suggestion(edits=found.edits + grant.edits, also_opens=grant.also_opens)
 
 
 def _differences(rule: Rule, caller: str, target: str, operation: str) -> tuple[Difference, ...]:

@@ -69,7 +69,10 @@ class Edit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suggestion:
-    """The smallest change that would allow the call; ``also_opens`` names the other callers it would let in."""
+    """The smallest change that would allow the call.
+
+    ``also_opens`` names the others whom it would let in: callers, or where it adds to a role, the roles that include it.
+    """
 
     edits: tuple[Edit, ...]
     also_opens: tuple[str, ...] = ()
@@ -165,11 +168,15 @@ def _render_clause(clause: Clause) -> list[str]:
 def _render_suggestion(suggestion: Suggestion) -> list[str]:
     lines = ["  to allow it:"]
     for edit in suggestion.edits:
-        is_list = len(edit.path) == 1
+        is_list = edit.path[0] in {"allow", "roles"}
         lines.append(f"    add to {'.'.join(edit.path)} (see {edit.span.file}:{edit.span.line})")
         lines.append(f"      {'- ' if is_list else ''}{edit.yaml}")
     if suggestion.also_opens:
+        names = ", ".join(suggestion.also_opens)
+        is_grant = any(edit.path[0] == "roles" for edit in suggestion.edits)
         lines.append(
-            f"    this also opens it to {', '.join(suggestion.also_opens)}, who may call all operations"
+            f"    this also grants it by way of {names}"
+            if is_grant
+            else f"    this also opens it to {names}, who may call all operations"
         )
     return lines

@@ -24,6 +24,7 @@ DENIED: Final = 3
 UNAVAILABLE: Final = 4
 CONFLICT: Final = 5
 NOT_FOUND: Final = 6
+LOW_COVERAGE: Final = 7
 
 _TABLE: Final[tuple[tuple[type[EveryhopError], int], ...]] = (
     (PolicyError, INVALID),

@@ -21,6 +21,7 @@ from everyhop.control.launching import edge_of, egress_secret, environment_of, p
 from everyhop.control.messages import AgentReport, InstanceReport, LaunchReply
 from everyhop.control.policy_view import PolicyView
 from everyhop.control.rollout import Rollout, waves_of
+from everyhop.control.watching import ShadowWatch
 from everyhop.core.errors import EveryhopError, NotFound, Unavailable
 from everyhop.dataplane.envoy import envoy_argv
 from everyhop.dataplane.spool import SpoolReader
@@ -31,6 +32,7 @@ from everyhop.wire.processes import read_stat
 if TYPE_CHECKING:
     from everyhop.agent import IdentityCache, LaunchRegistry, ServiceTokens, WorkloadService
     from everyhop.agent.changes import Changes
+    from everyhop.auditlog import Record
     from everyhop.control.app_decisions import ApplicationDecisions
     from everyhop.control.client import ControlClient
     from everyhop.control.credentials import Credentials
@@ -92,6 +94,7 @@ class Node:
     def __init__(self, ports: NodePorts) -> None:
         self._p = ports
         self._view: PolicyView | None = None
+        self._watch = ShadowWatch()
         self._rollout = Rollout([frozenset()], 0.0)
         self._bundle_sequence = 0
         self._spools: dict[str, SpoolReader] = {}
@@ -148,6 +151,7 @@ class Node:
             view = PolicyView(await asyncio.to_thread(decode_snapshot, bytes(update.snapshot)))
             self._plan_rollout(view)
             self._view = view
+            self._watch.take(view)
             self._p.credentials.apply_policy(view, self._rollout.held)
             self._p.workloads.apply_snapshot(view.snapshot)
         if update.tokens:
@@ -375,7 +379,7 @@ class Node:
             moved = 0
             try:
                 for spool in [*self._spools.values(), *self._p.decisions.spools]:
-                    moved += await spool.forward(self._p.client.send_records)
+                    moved += await spool.forward(self._send_records)
                 self._drop_finished()
                 wait = SPOOL_IDLE_SECONDS
             except Unavailable:
@@ -388,6 +392,9 @@ class Node:
             )
             if not moved:
                 await asyncio.sleep(wait)
+
+    async def _send_records(self, records: list[Record]) -> None:
+        await self._p.client.send_records(self._watch.annotate(records))
 
     def _drop_finished(self) -> None:
         """Drop the spools of ended launches of which the server has everything."""

@@ -22,6 +22,9 @@ class SnapshotStore(Protocol):
     def load(self, content_hash: str) -> bytes:
         """Return an encoded snapshot; raises NotFound."""
 
+    def in_force_since(self, content_hash: str) -> datetime | None:
+        """Return when a snapshot last came into force, or None."""
+
     def latest(self) -> bytes | None:
         """Return the one put in force last, or None."""
 

@@ -10,10 +10,11 @@ import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from everyhop.auditlog import Kind, RecordFilter, Report, Tally
 from everyhop.authority import AuthorityKind, AuthorityStatus
 from everyhop.control.feed import Truth
 from everyhop.control.messages import AuthorityView, SignX509Result
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from concurrent.futures import Executor
 
-    from everyhop.auditlog import AppendResult, Order, Page, Record, RecordFilter, RecordStore
+    from everyhop.auditlog import AppendResult, Order, Page, Record, RecordStore
     from everyhop.authority import Authority, IssuedJwt
     from everyhop.control.feed import Feed
     from everyhop.control.messages import AgentReport, SignX509Item
@@ -52,6 +53,7 @@ _log = logging.getLogger(__name__)
 
 ACKNOWLEDGE_TIMEOUT: Final = 20.0
 SCHEDULE_INTERVAL: Final = 5.0
+_WOULD: Final = b'"would":"'  # in the line of every record that a policy in shadow would decide otherwise
 PRUNE_INTERVAL: Final = timedelta(hours=1)
 
 
@@ -320,6 +322,31 @@ class ControlPlane:
             )
         target = found[0].target
         return sorted(found, key=lambda record: (record.target != target, record.decision != "deny"))
+
+    async def tally(self, since: datetime, *, only_shadow: bool) -> Report:
+        """Return the decisions since a time, added up; with ``only_shadow`` those that a policy in shadow would change."""
+
+        def add_up() -> Report:
+            tally = Tally(only_shadow=only_shadow)
+            wanted = RecordFilter(kind=Kind.DECISION, since=since)
+            for page in self._p.records.scan(wanted, holding=_WOULD if only_shadow else None):
+                tally.take(page)
+            # Of each producer the last record stays when older ones go, so the oldest one says nothing about the others.
+            oldest, kept = (
+                self._p.records.first_time(Kind.DECISION),
+                self._p.clock.now() - self._p.records_keep,
+            )
+            return Report(
+                since=since,
+                groups=tally.groups(),
+                counted=tally.counted,
+                left_out=tally.left_out,
+                records_from=None if oldest is None else max(oldest, kept),
+                policy_from=self._p.snapshots.in_force_since(self.snapshot.hash),
+                snapshot=self.snapshot.hash,
+            )
+
+        return await self._work(add_up)
 
     # -- status
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from everyhop.core.problems import Problem
+from everyhop.policy._role_lint import lint_roles
 from everyhop.policy.access import TCP, AccessIndex, doors_of_rule, is_plain
 from everyhop.policy.model import OUTSIDE, RuleEffect, SegmentKind
 
@@ -26,6 +27,7 @@ def lint(snapshot: Snapshot) -> list[Problem]:
         *_self_calls(snapshot),
         *_workloads(snapshot),
         *_literals(snapshot),
+        *lint_roles(snapshot, index),
     ]
     return sorted(found, key=lambda p: (p.span.file, p.span.line, p.span.column, p.code))
 

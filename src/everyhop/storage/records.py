@@ -7,7 +7,7 @@ append, and what is read back is what was written, to the byte.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -15,12 +15,12 @@ import sqlalchemy as sa
 
 from everyhop.auditlog.append import AppendResult, append_event, append_records
 from everyhop.auditlog.codec import decode_record, encode_record
-from everyhop.auditlog.model import Event, Record
+from everyhop.auditlog.model import Event, Kind, Record
 from everyhop.auditlog.query import MAX_PAGE, Order, Page, RecordFilter
 from everyhop.core.clock import Entropy
 from everyhop.core.errors import InputError, NotFound
 from everyhop.storage.database import Database
-from everyhop.storage.schema import records, to_micros
+from everyhop.storage.schema import from_micros, records, to_micros
 
 # One prepared statement for a whole batch, given to the driver directly: half the cost of an insert is otherwise
 # spent on turning dictionaries into it.
@@ -135,6 +135,35 @@ class SqlRecordStore:
             last=kept[-1].n if kept else None,
             more=len(rows) > limit,
         )
+
+    def scan(self, wanted: RecordFilter, *, holding: bytes | None = None) -> Iterator[Sequence[Record]]:
+        """Yield pages of records, oldest first; each page is a short transaction of its own, so nobody waits."""
+        conditions = _conditions(wanted)
+        if holding is not None:
+            conditions.append(sa.func.instr(records.c.line, holding) > 0)
+        position = 0
+        while True:
+            statement = (
+                sa.select(records.c.n, records.c.line)
+                .where(*conditions, records.c.n > position)
+                .order_by(records.c.n)
+                .limit(MAX_PAGE)
+            )
+            with self._database.reading() as connection:
+                rows = connection.execute(statement).all()
+            if not rows:
+                return
+            position = rows[-1].n
+            yield [decode_record(row.line) for row in rows]
+
+    def first_time(self, kind: Kind) -> datetime | None:
+        """Return the time of the oldest record of a kind."""
+        statement = (
+            sa.select(records.c.time).where(records.c.kind == kind.value).order_by(records.c.time).limit(1)
+        )
+        with self._database.reading() as connection:
+            found = connection.execute(statement).scalar()
+        return None if found is None else from_micros(found)
 
     def last_seq(self, producer: str) -> int:
         """Return the highest number stored of ``producer``, 0 when there is none."""

@@ -14,7 +14,7 @@ from everyhop.core.clock import Entropy
 from everyhop.core.errors import NotFound
 from everyhop.storage.database import Database
 from everyhop.storage.records import SqlRecordWriter
-from everyhop.storage.schema import snapshots, to_micros
+from everyhop.storage.schema import from_micros, snapshots, to_micros
 
 
 class SnapshotStore:
@@ -56,6 +56,13 @@ class SnapshotStore:
         if content is None:
             raise NotFound(f"there is no snapshot {content_hash[:64]}")
         return content
+
+    def in_force_since(self, content_hash: str) -> datetime | None:
+        """Return when a snapshot last came into force, or None where it is not known."""
+        with self._database.reading() as connection:
+            statement = sa.select(snapshots.c.saved_at).where(snapshots.c.hash == content_hash)
+            found = connection.execute(statement).scalar()
+        return None if found is None else from_micros(found)
 
     def latest(self) -> bytes | None:
         """Return the snapshot that was put in force last, or None."""

@@ -175,3 +175,25 @@ def test_a_flood_under_the_id_of_another_record_does_not_hide_it(storage):
     storage.records.append([record(n, producer="flood", id=f"d-1.f-{n}") for n in range(1, 50)])
     storage.records.append([record(1, id="d-1")])
     assert storage.records.of_decision("d-1")[0].producer == "agent"
+
+
+def test_a_scan_gives_everything_in_pages_and_what_a_line_holds(storage):
+    storage.records.append(
+        [record(n, detail={"would": "deny"} if n % 700 == 0 else {}) for n in range(1, 2101)]
+    )
+    storage.records.append([record(1, producer="other", kind=Kind.KEY, time=NOW - timedelta(days=9))])
+    wanted = RecordFilter(kind=Kind.DECISION)
+    pages = list(storage.records.scan(wanted))
+    assert [len(page) for page in pages] == [1000, 1000, 100]
+    assert [r.seq for page in pages for r in page] == list(range(1, 2101))
+    found = [r.seq for page in storage.records.scan(wanted, holding=b'"would":"') for r in page]
+    assert found == [700, 1400, 2100]
+    late = RecordFilter(kind=Kind.DECISION, since=NOW + timedelta(seconds=2100))
+    assert [r.seq for page in storage.records.scan(late) for r in page] == [2100]
+    assert storage.records.first_time(Kind.DECISION) == NOW + timedelta(seconds=1)
+    assert storage.records.first_time(Kind.TOKEN) is None
+
+
+def test_text_of_a_caller_does_not_look_like_a_member(storage):
+    storage.records.append([record(1, path='/x"would":"deny', method='"would":"')])
+    assert list(storage.records.scan(RecordFilter(), holding=b'"would":"')) == []

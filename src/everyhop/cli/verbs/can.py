@@ -1,18 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``everyhop can``: may this caller do this there, and why."""
+"""``everyhop can``: may this caller do this there, under these facts, and why."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from everyhop.cli.arguments import add_output, add_policy, add_state, admin
+from everyhop.cli.arguments import add_output, add_policy, add_state
 from everyhop.cli.exit_codes import DENIED, OK
+from everyhop.cli.facts import add_facts, stated_by
 from everyhop.cli.output import print_json, wants_json
+
+if TYPE_CHECKING:
+    from everyhop.authz import Engine, Explanation
+    from everyhop.authz.considered import Considered
+    from everyhop.cli.policy_at_hand import PolicyAtHand
+    from everyhop.policy.facts import Context
 
 _EPILOG = """\
 examples:
   everyhop can storefront 'GET /orders/7' orders
+  everyhop can storefront 'POST /orders' orders --user alice --role clerk --mfa --explain
   everyhop can spiffe://shop.example/service/orders 'POST /v1/charges' payments --policy everyhop.yaml
   everyhop can orders tcp ledger
 
@@ -28,9 +36,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("caller", metavar="FROM", help="a service, or a SPIFFE ID")
+    parser.add_argument("caller", metavar="FROM", help="a service, a SPIFFE ID, or outside")
     parser.add_argument("call", metavar="CALL", help="'METHOD /path', or tcp")
     parser.add_argument("target", metavar="SERVICE")
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="every rule that is about the call, each clause with its value, and the fix as a patch",
+    )
+    add_facts(parser)
     add_policy(
         parser,
         what="decide by this policy instead of the one in force (default: ./everyhop.yaml when nothing is up)",
@@ -42,37 +56,123 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from everyhop.authz import Engine
-    from everyhop.core.errors import InputError, Unavailable
-    from everyhop.policy import decode_snapshot
-    from everyhop.runtime.policy_files import PolicyFiles, PureRules
+    from everyhop.cli.policy_at_hand import policy_at_hand
+    from everyhop.policy.stated import read_stated
+    from everyhop.runtime.system import SystemClock
 
-    if args.policy is not None:
-        snapshot = PureRules().parse(PolicyFiles(args.policy).read())
-    else:
-        try:
-            snapshot = decode_snapshot(admin(args).get_bytes("/v1/snapshot"))
-        except Unavailable:
-            if not Path("everyhop.yaml").exists():
-                raise
-            snapshot = PureRules().parse(PolicyFiles(Path("everyhop.yaml")).read())
-    if args.caller.startswith("spiffe:"):
-        caller = args.caller
-    elif args.caller in snapshot.services:
-        caller = str(snapshot.services[args.caller].spiffe_id)
-    else:
-        caller = f"spiffe://{snapshot.trust_domain}/service/{args.caller}"
-    engine = Engine(snapshot)
-    if args.call == "tcp":
-        explanation = engine.explain_tcp(caller=caller, target=args.target)
-    else:
-        method, space, path = args.call.partition(" ")
-        if not space:
-            raise InputError(
-                f"not a call: {args.call!r}", hint="write 'METHOD /path', e.g. 'GET /orders', or tcp"
-            )
-        explanation = engine.explain(caller=caller, target=args.target, method=method, path=path)
+    policy = policy_at_hand(args)
+    engine = Engine(policy.snapshot)
+    stated = stated_by(args)
+    context = read_stated(policy.snapshot, stated, now=SystemClock().now())
+    asked = _Asked(args, engine, None if stated.is_empty else context)
+    explanation = asked.explain()
+    if stated.is_empty and explanation.decision.reason in asked.facts_reasons:
+        asked = _Asked(args, engine, context)  # the time at least is known
+        explanation = asked.explain()
+    patch = _patch(policy, asked, explanation)
+    rules = asked.considered() if args.explain else ()
     if wants_json(args):
-        print_json(explanation.to_dict())
+        answer: dict[str, Any] = {**explanation.to_dict(), "patch": patch}
+        if args.explain:
+            answer["rules"] = [rule.to_dict() for rule in rules]
+        print_json(answer)
     else:
         print(explanation.render())
+        if args.explain:
+            _print_rules(rules)
+            _print_patch(explanation, patch, has_files=policy.files is not None)
     return OK if explanation.decision.is_allowed else DENIED
+
+
+class _Asked:
+    """The question, to be put to more than one engine."""
+
+    def __init__(self, args: argparse.Namespace, engine: Engine, context: Context | None) -> None:
+        from everyhop.core.decision import Reason
+        from everyhop.core.errors import InputError
+        from everyhop.policy.model import OUTSIDE
+
+        self.facts_reasons = {
+            Reason.CONDITION_ERROR,
+            Reason.CONDITION_FALSE,
+            Reason.USER_REQUIRED,
+        }
+        self.engine, self.context, self.target = engine, context, args.target
+        snapshot = engine.snapshot
+        if args.caller.startswith("spiffe:") or args.caller == OUTSIDE:
+            self.caller = args.caller
+        elif args.caller in snapshot.services:
+            self.caller = str(snapshot.services[args.caller].spiffe_id)
+        else:
+            self.caller = f"spiffe://{snapshot.trust_domain}/service/{args.caller}"
+        self.method: str | None = None
+        self.path: str | None = None
+        if args.call != "tcp":
+            method, space, path = args.call.partition(" ")
+            if not space:
+                raise InputError(
+                    f"not a call: {args.call!r}", hint="write 'METHOD /path', e.g. 'GET /orders', or tcp"
+                )
+            self.method, self.path = method, path
+
+    def explain(self, engine: Engine | None = None) -> Explanation:
+        engine = engine or self.engine
+        if self.method is None or self.path is None:
+            return engine.explain_tcp(caller=self.caller, target=self.target, context=self.context)
+        return engine.explain(
+            caller=self.caller,
+            target=self.target,
+            method=self.method,
+            path=self.path,
+            context=self.context,
+        )
+
+    def considered(self) -> tuple[Considered, ...]:
+        from everyhop.authz.considered import considered
+        from everyhop.policy.access import TCP
+
+        if self.method is None or self.path is None:
+            door = self.engine.door(self.target, TCP)
+        else:
+            door = self.engine.find(self.target, self.method, self.path)
+        if door is None or self.engine.name_of(self.caller) is None:
+            return ()
+        return considered(
+            self.engine, self.engine.call(door, self.caller, self.context, self.method, self.path)
+        )
+
+
+def _patch(policy: PolicyAtHand, asked: _Asked, explanation: Explanation) -> str | None:
+    """Return the smallest change that would allow the call, which was tried; None where there is none."""
+    from everyhop.authz.trying import try_edits
+    from everyhop.policy.patch import unified_diff
+
+    if explanation.suggestion is None or policy.files is None:
+        return None
+    changed = try_edits(
+        policy.files,
+        explanation.suggestion.edits,
+        lambda engine: asked.explain(engine).decision.is_allowed,
+    )
+    return None if changed is None else unified_diff(policy.files, changed)
+
+
+def _print_rules(rules: tuple[Considered, ...]) -> None:
+    print("\nrules about this call:" if rules else "\nno rule is about this call")
+    for rule in rules:
+        for line in rule.render():
+            print(line)
+
+
+def _print_patch(explanation: Explanation, patch: str | None, *, has_files: bool) -> None:
+    if explanation.decision.is_allowed:
+        return
+    if patch is not None:
+        print("\npatch (tried: with it the call is allowed, and the policy's own tests pass):")
+        print(patch, end="")
+    elif explanation.suggestion is None:
+        print("\nno change of the policy is suggested: the facts, the caller or a deny rule stand in the way")
+    elif has_files:
+        print("\nno patch: with the change, the call is still denied or one of the policy's own tests fails")
+    else:
+        print("\nno patch: the policy in force is not the text here; name it with --policy")

@@ -7,12 +7,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from everyhop.cli import policy_suggest, policy_tests
 from everyhop.cli.arguments import add_output, add_state, admin
 from everyhop.cli.exit_codes import FAILED, INVALID, OK
-from everyhop.cli.output import paint, print_json, wants_json
+from everyhop.cli.output import print_json, wants_json
 
 if TYPE_CHECKING:
-    from everyhop.authz import TestResult
     from everyhop.policy.model import Snapshot
 
 
@@ -23,7 +23,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     for name, help_text, run in (
         ("check", "find every mistake, with file, line, column and a suggestion", _check),
         ("show", "what exists, which doors it has, who may use them", _show),
-        ("test", "run the policy's own tests", _test),
+        ("test", "run the policy's own tests; what they cover; new ones", policy_tests.run),
         ("apply", "put this policy in force (a bad one changes nothing)", _apply),
     ):
         verb = verbs.add_parser(name, help=help_text)
@@ -35,6 +35,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
             verb.add_argument(
                 "--placement", action="store_true", help="where each clause is decided, and why not in Envoy"
             )
+        if name == "test":
+            policy_tests.add_options(verb)
+    policy_suggest.add(verbs)
     schema = verbs.add_parser("schema", help="print the JSON Schema, for editors")
     schema.set_defaults(run=_schema)
 
@@ -110,37 +113,6 @@ def _show(args: argparse.Namespace) -> int:
     else:
         print(render(snapshot))
     return OK
-
-
-def _test(args: argparse.Namespace) -> int:
-    from everyhop.authz import run_tests
-
-    results = run_tests(_parse(args))
-    if wants_json(args):
-        print_json([_result(r) for r in results])
-    else:
-        for result in results:
-            problem = result.problem()
-            mark = paint("pass", "green") if problem is None else paint("FAIL", "red")
-            shown = f"{result.test.caller} {result.call} on {result.test.target}: {result.test.expect.value}"
-            print(f"{mark}  {result.test.span}  {shown if problem is None else problem.message}")
-        failed = sum(not r.is_passed for r in results)
-        print(f"{len(results) - failed} passed, {failed} failed")
-    return OK if all(r.is_passed for r in results) else FAILED
-
-
-def _result(result: TestResult) -> dict[str, object]:
-    problem = result.problem()
-    return {
-        "at": str(result.test.span),
-        "from": result.test.caller,
-        "call": result.call,
-        "to": result.test.target,
-        "expect": result.test.expect.value,
-        "decision": result.decision.effect.value,
-        "passed": result.is_passed,
-        "message": None if problem is None else problem.message,
-    }
 
 
 def _apply(args: argparse.Namespace) -> int:
