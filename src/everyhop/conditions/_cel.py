@@ -70,12 +70,17 @@ def environment(vocabulary: Vocabulary) -> cel.Env:
 class Program:
     """A compiled expression: CEL's own, and its checked form."""
 
-    def __init__(self, expression: Any) -> None:
-        """Take an expression of ``Env.compile`` or ``Env.deserialize``; loads what the comparison needs."""
+    def __init__(self, expression: Any, keys: Mapping[str, frozenset[str]] | None = None) -> None:
+        """Take an expression of CEL, and the literal keys that it reads, which its error texts may name."""
         from cel_expr_python import cel
 
         self._expression = expression
         self._bool = cel.Type.BOOL
+        self._keys = keys or {}
+
+    def naming(self, keys: Mapping[str, frozenset[str]]) -> Program:
+        """Return the same program with the literal keys of its maps."""
+        return Program(self._expression, keys)
 
     def run(self, data: Mapping[str, Any]) -> Outcome:
         """Evaluate.  TRUE is only what CEL calls a BOOL and Python ``True``; never raises."""
@@ -87,7 +92,7 @@ class Program:
                     return _TRUE
                 if plain is False:
                     return _FALSE
-            return Outcome(Truth.ERROR, error_text(str(value.value())))
+            return Outcome(Truth.ERROR, error_text(str(value.value()), self._keys))
         except Exception as error:  # noqa: BLE001  # whatever the C++ side or a helper throws is a deny
             return Outcome(Truth.ERROR, error_text(str(error)))
 
@@ -114,10 +119,15 @@ def constant_error(text: str, vocabulary: Vocabulary) -> str | None:
     return error_text(str(value.value())) if value.type() == cel.Type.ERROR else None
 
 
-def load(checked: CheckedExpr, vocabulary: Vocabulary) -> Program:
-    """Return the program of a checked expression, such as a part of one that was compiled."""
+def load(checked: CheckedExpr, vocabulary: Vocabulary, keys: Mapping[str, frozenset[str]]) -> Program:
+    """Return the program of a checked expression, such as a part of one that was compiled, with its literal keys."""
     packed = any_pb2.Any(type_url=_TYPE_URL, value=checked.SerializeToString())
-    return Program(environment(vocabulary).deserialize(packed.SerializeToString()))
+    return Program(environment(vocabulary).deserialize(packed.SerializeToString()), keys)
+
+
+def constant_value(text: str, vocabulary: Vocabulary) -> object:
+    """Return the Python value of an expression without variables; only for one that ``constant_error`` has passed."""
+    return environment(vocabulary).compile(text).eval(data={}).value()
 
 
 _ERROR: Final = re.compile(r"^(?:[A-Z_]+: )?ERROR: <input>:(\d+):(\d+): (.*)$", re.MULTILINE)
@@ -132,16 +142,27 @@ def parse_errors(text: str) -> list[tuple[int, int, str]]:
     if found:
         return [(line, column, _STATUS_TAIL.sub("", message)) for line, column, message in found]
     plain = _STATUS_TAIL.sub("", _STATUS_HEAD.sub("", text))
-    if "recursion limit" in plain:
+    if (
+        "recursion" in plain
+    ):  # a limit of CEL's: 32 brackets, or 32 operators of one chain that is not && or ||
         plain = "the condition is nested too deeply"
     return [(1, 1, plain)]
 
 
-def error_text(text: str) -> str:
-    """Return one short printable line for an evaluation's error, without values of the request."""
+def error_text(text: str, keys: Mapping[str, frozenset[str]] | None = None) -> str:
+    """Return one short printable line for an evaluation's error, without values of the request.
+
+    Of the keys that CEL names only those are repeated which stand in the condition, as ``keys`` of their maps.
+    """
     if missing := _UNKNOWN_VALUE.search(text):
         return f"{missing[1]} is not known"
     if "Key not found" in text:
-        return "a key is not in its map"
+        asked = [
+            f"{name} has no key {key!r}"
+            for name in keys or {}
+            for key in (keys or {})[name]
+            if f'"{key}"' in text
+        ]
+        return min(asked, default="a key is not in its map")
     plain = _STATUS_TAIL.sub("", _STATUS_HEAD.sub("", text.partition("\n")[0]))
     return "".join(c if c.isprintable() else "?" for c in plain[:MAX_ERROR]) or "unknown error"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.conditions import ast
 from everyhop.conditions._cel import load
-from everyhop.conditions._uses import variables_of
+from everyhop.conditions._uses import keys_of, variables_of
 from everyhop.conditions.model import Clause, Outcome, Truth
 from everyhop.conditions.rendering import name_of, quote, render
 from everyhop.wire.cel import CheckedExpr
@@ -72,7 +72,7 @@ class Explainer:
                     text=_negate(node) if negated else render(node),
                     negated=negated,
                     node=node,
-                    program=load(alone, self._vocabulary),
+                    program=load(alone, self._vocabulary, keys_of(node)),
                     variables=variables_of(node),
                 )
             )

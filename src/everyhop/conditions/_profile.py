@@ -8,6 +8,7 @@ engines, because nothing is in it that ``ast`` has no node for.
 
 from __future__ import annotations
 
+import math
 import re
 import zoneinfo
 from typing import TYPE_CHECKING, Final
@@ -52,6 +53,7 @@ _TEXT: Final = frozenset({"contains", "endsWith", "matches", "size", "startsWith
 FUNCTIONS: Final = frozenset({*_CONVERSIONS, *_TEXT, *GETTERS, *HELPERS})
 """Everything that is called by name."""
 
+_PARTS_OF_TEXT: Final = frozenset({"contains", "endsWith", "startsWith"})
 _SCALARS: Final = frozenset({"bool", "int", "double", "string", "timestamp", "duration"})
 _LISTS: Final = frozenset(f"list({scalar})" for scalar in _SCALARS)
 _MAP: Final = "map(string, string)"
@@ -84,6 +86,8 @@ def _node_mistakes(node: ast.Node, vocabulary: Vocabulary) -> Iterator[Mistake]:
         case ast.MapKey(variable=name) | ast.HasKey(variable=name):
             if vocabulary.variables.get(name) is not ValueType.STRING_MAP:
                 yield node.offset, f"{name!r} is not a map"
+        case ast.Literal(value=float(value)) if not math.isfinite(value):
+            yield node.offset, "this number is too large"
         case ast.ListOf(items=()):
             yield node.offset, "a list that is written out needs at least one element"
         case ast.ListOf(type=kind) if kind not in _LISTS:
@@ -138,6 +142,8 @@ def _function_mistakes(node: ast.Call, vocabulary: Vocabulary) -> Iterator[Mista
             yield last.offset, f"the pattern is longer than {MAX_PATTERN} characters"
         elif error := constant_error(f"''.matches({quote(str(last.value))})", vocabulary):
             yield last.offset, error
+    elif node.function in _PARTS_OF_TEXT and isinstance(last, ast.Literal) and not last.value:
+        yield last.offset, f"{node.function}('') is true for every text"
     else:
         yield from _constant_mistakes(node, vocabulary)
 

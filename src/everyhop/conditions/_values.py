@@ -8,7 +8,7 @@ breaks in C++, so nothing reaches it but exact, bounded Python values made here.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -38,29 +38,22 @@ class Slot:
     keys: frozenset[str] | None = None
     is_looped: bool = False
 
-    def convert(self, value: object) -> Any:
-        """Return what CEL is to see; raises BadValueError."""
-        match self.type:
-            case ValueType.BOOL:
-                if value is True or value is False:
-                    return value
-            case ValueType.INT:
-                if type(value) is int and -_INT_LIMIT <= value < _INT_LIMIT:
-                    return value
-            case ValueType.DOUBLE:
-                return self._double(value)
-            case ValueType.STRING:
-                return self._string(value)
-            case ValueType.STRINGS:
-                return self._strings(value)
-            case ValueType.TIMESTAMP:
-                return self._moment(value)
-            case ValueType.STRING_MAP:
-                return self._map(value)
-        raise self._bad(f"is not {_WORDS[self.type]}")
+    def converter(self) -> Callable[[object], Any]:
+        """Return what turns a value into what CEL is to see, or raises BadValueError."""
+        return getattr(self, _CONVERTERS[self.type])  # type: ignore[no-any-return]  # one of the methods below
 
     def _bad(self, what: str) -> BadValueError:
         return BadValueError(f"{self.name} {what}")
+
+    def _bool(self, value: object) -> bool:
+        if value is True or value is False:
+            return value
+        raise self._bad("is not true or false")
+
+    def _int(self, value: object) -> int:
+        if type(value) is int and -_INT_LIMIT <= value < _INT_LIMIT:
+            return value
+        raise self._bad("is not a whole number of 64 bits")
 
     def _double(self, value: object) -> float:
         if type(value) is float and math.isfinite(value):
@@ -71,7 +64,7 @@ class Slot:
 
     def _string(self, value: object) -> str:
         if not isinstance(value, str):
-            raise self._bad(f"is not {_WORDS[self.type]}")
+            raise self._bad("is not text")
         text = str.__str__(value)  # a member of a StrEnum becomes plain text, whatever its class says
         if len(text) > MAX_STRING:
             raise self._bad(f"is longer than {MAX_STRING} characters")
@@ -84,7 +77,7 @@ class Slot:
 
     def _strings(self, value: object) -> list[str]:
         if not isinstance(value, list | tuple | set | frozenset):
-            raise self._bad(f"is not {_WORDS[self.type]}")
+            raise self._bad("is not a list of text")
         bound = MAX_LOOPED if self.is_looped else MAX_ELEMENTS
         if len(value) > bound:
             raise self._bad(f"has more than {bound} elements")
@@ -94,7 +87,7 @@ class Slot:
 
     def _map(self, value: object) -> dict[str, str]:
         if not isinstance(value, Mapping):
-            raise self._bad(f"is not {_WORDS[self.type]}")
+            raise self._bad("is not a map from text to text")
         if self.keys is not None:
             return {key: self._string(value[key]) for key in self.keys if key in value}
         if len(value) > MAX_ELEMENTS:
@@ -115,10 +108,12 @@ class Slot:
         return value.astimezone(UTC)
 
 
-_WORDS: Final = {
-    ValueType.BOOL: "true or false",
-    ValueType.INT: "a whole number of 64 bits",
-    ValueType.STRING: "text",
-    ValueType.STRINGS: "a list of text",
-    ValueType.STRING_MAP: "a map from text to text",
+_CONVERTERS: Final = {
+    ValueType.BOOL: "_bool",
+    ValueType.INT: "_int",
+    ValueType.DOUBLE: "_double",
+    ValueType.STRING: "_string",
+    ValueType.STRINGS: "_strings",
+    ValueType.TIMESTAMP: "_moment",
+    ValueType.STRING_MAP: "_map",
 }

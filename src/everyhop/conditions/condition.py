@@ -39,9 +39,9 @@ class Condition:
     """
 
     __slots__ = (
+        "_converters",
         "_explainer",
         "_program",
-        "_slots",
         "checked",
         "dynamic_maps",
         "keys",
@@ -62,8 +62,8 @@ class Condition:
         self.variables = variables_of(tree)
         self.keys = keys_of(tree)
         self.dynamic_maps = dynamic_maps_of(tree, vocabulary)
-        self._program = program
-        self._slots = slots_of(tree, vocabulary)
+        self._program = program.naming(self.keys)
+        self._converters = tuple((slot.name, slot.converter()) for slot in slots_of(tree, vocabulary))
         self._explainer = Explainer(tree, checked, vocabulary)
 
     def __repr__(self) -> str:
@@ -91,21 +91,21 @@ class Condition:
         """
         data: dict[str, Any] = {}
         bad: dict[str, str] = {}
-        for slot in self._slots:
+        for name, convert in self._converters:
             try:
-                if (value := values.get(slot.name)) is not None:
-                    data[slot.name] = slot.convert(value)
+                if (value := values.get(name)) is not None:
+                    data[name] = convert(value)
             except BadValueError as error:
-                bad[slot.name] = str(error)
+                bad[name] = str(error)
             except Exception:  # noqa: BLE001  # as in evaluate
-                bad[slot.name] = f"{slot.name} cannot be read"
+                bad[name] = f"{name} cannot be read"
         return self._explainer.clauses(data, bad)
 
     def _data(self, values: Mapping[str, object]) -> dict[str, Any]:
         data = {}
-        for slot in self._slots:
-            if (value := values.get(slot.name)) is not None:
-                data[slot.name] = slot.convert(value)
+        for name, convert in self._converters:
+            if (value := values.get(name)) is not None:
+                data[name] = convert(value)
         return data
 
 
@@ -116,6 +116,10 @@ def compile_condition(text: str, vocabulary: Vocabulary) -> Condition:
     """
     if len(text) > MAX_TEXT:
         raise ConditionError([ConditionProblem(f"the condition is longer than {MAX_TEXT} characters", 1, 1)])
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConditionError([problem_at(error.start, "this is not valid Unicode", text)]) from None
     try:
         program, message, checked = compile_text(text, vocabulary)
     except RefusedError as error:

@@ -42,7 +42,7 @@ def quote(text: str) -> str:
     )
 
 
-def name_of(node: ast.MapKey) -> str:
+def name_of(node: ast.MapKey | ast.HasKey) -> str:
     """Return ``map['key']``."""
     return f"{node.variable}[{quote(node.key)}]"
 
@@ -63,7 +63,7 @@ def _render(node: ast.Node) -> tuple[str, int]:
         case ast.Loop(macro=macro, local=local, over=over, body=body, where=where):
             parts = (body,) if where is None else (where, body)
             return f"{_within(over, _MEMBER)}.{macro}({local}, {_list(parts)})", _MEMBER
-        case ast.Call():
+        case _:
             return _call(node)
 
 

@@ -55,6 +55,7 @@ def truth(text: str, **changes: object) -> Truth:
         ("user.mfa\n  && usr.id == 'a'", 2, 6, "there is no variable 'usr.id'", "did you mean 'user.id'?"),
         ("'é😀' == user.i", 1, 9, "there is no variable 'user.i'", "did you mean 'user.id'?"),
         ("user.id.startswith('a')", 1, 9, "there is no function 'startswith'", "did you mean 'startsWith'?"),
+        ("user . idd == 'a'", 1, 6, "there is no variable 'user.idd'", "did you mean 'user.id'?"),
         ("inCidr(user.id, 'a')", 1, 1, "there is no function 'inCidr'", "did you mean 'in_cidr'?"),
         ("now.getHours('UTC', 2) == 1", 1, 5, "getHours() does not take these arguments", None),
         ("user.level > '3'", 1, 12, "> cannot be applied to (int, string)", None),
