@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from everyhop.cli.arguments import add_output, add_state, admin
 from everyhop.cli.exit_codes import FAILED, INVALID, OK
 from everyhop.cli.output import paint, print_json, wants_json
+from everyhop.cli.verbs import policy_plan
 
 if TYPE_CHECKING:
     from everyhop.authz import TestResult
@@ -31,6 +32,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         add_output(verb)
         add_state(verb)
         verb.set_defaults(run=run)
+    policy_plan.add(verbs)
     schema = verbs.add_parser("schema", help="print the JSON Schema, for editors")
     schema.set_defaults(run=_schema)
 
