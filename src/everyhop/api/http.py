@@ -16,7 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from everyhop.api.problems import on_everyhop_error, on_http_exception, on_unexpected
 from everyhop.core.errors import AttestationError, EveryhopError, InputError
-from everyhop.wire.peers import peer_of
+from everyhop.wire.peers import peer_of, uid_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
+_UID: Final = "uid:"
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 
 
@@ -76,17 +77,28 @@ class SocketServer(uvicorn.Server):
         self.should_exit = True
 
 
-def http_server(app: Any, *, admit: Callable[[PeerInfo], None] | None = None) -> SocketServer:
+def http_server(
+    app: Any,
+    *,
+    admit: Callable[[PeerInfo], None] | None = None,
+    admit_uid: Callable[[int], None] | None = None,
+) -> SocketServer:
     """Prepare a server for ``app``; call ``serve(sockets=[…])`` to run it.
 
-    ``admit`` looks at the process behind each new connection and refuses it by raising AttestationError.
+    ``admit`` looks at the process behind each new connection and refuses it by raising AttestationError; ``admit_uid``
+    looks at its user only, and lets :func:`uid_of_request` tell who it is.
     """
+    protocol: Any = "h11"
+    if admit is not None:
+        protocol = _guarded(admit)
+    elif admit_uid is not None:
+        protocol = _known(admit_uid)
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         lifespan="off",
-        http="h11" if admit is None else _guarded(admit),
+        http=protocol,
         ws="none",
         loop="asyncio",
         proxy_headers=False,
@@ -114,6 +126,30 @@ def _guarded(admit: Callable[[PeerInfo], None]) -> type[H11Protocol]:
                 transport.abort()
 
     return Guarded
+
+
+def _known(admit: Callable[[int], None]) -> type[H11Protocol]:
+    class Known(H11Protocol):
+        """HTTP from users whom the kernel names."""
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as its base has it
+            super().connection_made(transport)
+            try:
+                uid = uid_of(transport.get_extra_info("socket"))
+                admit(uid)
+                self.client = (f"{_UID}{uid}", 0)
+            except AttestationError as error:
+                _log.warning("connection refused: %s", error.message)
+                transport.abort()
+
+    return Known
+
+
+def uid_of_request(request: Request) -> int | None:
+    """Return the uid of the process that connected (SO_PEERCRED), where the server looks at it, else None."""
+    host = "" if request.client is None else request.client.host
+    number = host.removeprefix(_UID)
+    return int(number) if host.startswith(_UID) and number.isdecimal() else None
 
 
 async def serve_until_stopped(server: SocketServer, listening: socket.socket) -> None:

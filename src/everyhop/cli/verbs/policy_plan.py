@@ -13,7 +13,7 @@ from everyhop.cli.exit_codes import NARROWER, OK, WIDER
 from everyhop.cli.output import paint, print_json, printable, wants_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from everyhop.authz.difference import Plan
     from everyhop.policy.model import Snapshot
@@ -27,7 +27,6 @@ examples:
 exit codes: 0 no call is answered otherwise · 10 changes, none opens anything · 11 access may widen
             (2 the text is wrong or fails its own tests)
 """
-_PAGE = 10_000
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -71,8 +70,7 @@ def _run(args: argparse.Namespace) -> int:
     if wants_json(args):
         print_json(describe(plan) | ({} if replayed is None else {"replay": replayed}))
     else:
-        for mark, line in render(plan):
-            print(paint(printable(line), _COLOURS[mark]) if mark in _COLOURS else printable(line))
+        print_lines({"mark": mark.value, "line": line} for mark, line in render(plan))
         if replayed is not None:
             print_replay(replayed)
     return code_of(plan)
@@ -94,24 +92,33 @@ def checked(rules: Any, files: Mapping[str, bytes]) -> Snapshot:  # PureRules, w
 
 
 def replay(args: argparse.Namespace, files: Mapping[str, bytes]) -> dict[str, Any]:
-    """Return what the server's records say of a candidate, asked for page by page."""
+    """Return what the server's records say of a candidate; raises Unavailable when the answer is cut short."""
     from everyhop.core.durations import parse_duration
+    from everyhop.core.errors import Unavailable
 
-    link = admin(args, timeout=120.0)
     since = None if args.since is None else datetime.now(UTC) - parse_duration(args.since)
-    message: dict[str, Any] = {
-        "files": {name: content.decode("utf-8", "surrogateescape") for name, content in files.items()},
+    message = {
+        "files": texts_of(files),
         "since": None if since is None else since.isoformat(),
         "last": args.replay,
-        "limit": _PAGE,
-        "cursor": None,
-        "tally": None,
     }
-    while True:
-        page = link.post("/v1/policy/replay", message)
-        if not page["more"]:
-            return dict(page["tally"])
-        message |= {"cursor": page["cursor"], "tally": page["state"]}
+    steps = admin(args, timeout=120.0).post_lines("/v1/policy/replay", message)
+    last = steps[-1] if steps else {}
+    if "result" not in last:
+        raise Unavailable(f"the replay did not come to its end: {last.get('error', 'the server ended it')}")
+    return dict(last["result"])
+
+
+def texts_of(files: Mapping[str, bytes]) -> dict[str, str]:
+    """Return policy files as they are sent."""
+    return {name: content.decode("utf-8", "surrogateescape") for name, content in files.items()}
+
+
+def print_lines(lines: Iterable[Mapping[str, str]]) -> None:
+    """Print the lines of a plan."""
+    for line in lines:
+        text = printable(line["line"])
+        print(paint(text, _COLOURS[line["mark"]]) if line["mark"] in _COLOURS else text)
 
 
 def print_replay(tally: Mapping[str, Any]) -> None:
