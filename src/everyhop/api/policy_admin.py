@@ -35,13 +35,14 @@ class PolicyText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Policy files by the name to show in errors.
 
     ``apply`` puts them in force until the source changes; ``accept`` is the hash of the policy that was looked at, where it
-    lets more in.
+    lets more in, and ``base`` that of the policy it was compared with.
     """
 
     files: dict[str, str]
     source: str = "policy"
     apply: bool = False
     accept: str | None = None
+    base: str | None = None
 
 
 class ReplayWish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,7 +101,7 @@ class _PolicyDoor:
             return reply({"snapshot": snapshot.hash, "applied": False})
         try:
             snapshot = await self._control.apply_policy(
-                files, source=message.source, actor=_actor(request), accept=message.accept
+                files, source=message.source, actor=_actor(request), accept=message.accept, base=message.base
             )
         except HeldError as held:
             pending = await self._control.pending_policy()

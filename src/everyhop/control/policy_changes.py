@@ -20,6 +20,8 @@ from everyhop.core.errors import AccessDenied, Conflict, NotFound
 from everyhop.policy import decode_snapshot, encode_snapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from everyhop.auditlog.model import Scalar
     from everyhop.authz.difference import Plan
     from everyhop.control.proposals import ProposalStore
@@ -77,6 +79,9 @@ class PolicyChanges:
         Raises HeldError for one that waits from now on, Conflict for one that widens and that nobody confirmed, or
         that was confirmed for another policy.
         """
+        if accept is not None and not is_hash_of(accept, new):
+            self._refuse(old, new, actor, "another-hash", {})
+            raise Conflict(f"{accept[:64]} was confirmed, but this policy is {new.hash}")
         if old.hash == new.hash:
             return Weighed(plan=None, detail={})
         is_file = actor.origin is Origin.FILE
@@ -88,13 +93,10 @@ class PolicyChanges:
             return weighed
         if is_file:
             self._hold(plan, new, source=source, actor=actor)
-        if accept is None or not is_hash_of(accept, new):
-            reason = "not-confirmed" if accept is None else "another-hash"
-            self._refuse(plan, actor, reason)
+        if accept is None:
+            self._refuse(old, new, actor, "not-confirmed", weighed.detail)
             raise Conflict(
-                f"{summary(plan)}; nobody confirmed it"
-                if accept is None
-                else f"{accept[:64]} was confirmed, but this policy is {new.hash}",
+                f"{summary(plan)}; nobody confirmed it",
                 hint=f"look at it with: everyhop policy plan; then: everyhop policy apply --accept {new.hash}",
             )
         if self._rules.two_person:
@@ -200,18 +202,21 @@ class PolicyChanges:
             hint=f"everyhop policy pending; everyhop policy approve {new.hash}",
         )
 
-    def _refuse(self, plan: Plan, actor: Actor, reason: str) -> None:
-        event = Event(
-            kind=Kind.POLICY,
-            action="apply",
-            time=self._clock.now(),
-            caller=actor.name,
-            decision="deny",
-            reason=reason,
-            snapshot=plan.after,
-            detail={"previous": plan.before, **counts(plan)},
+    def _refuse(
+        self, old: Snapshot, new: Snapshot, actor: Actor, reason: str, detail: Mapping[str, Scalar]
+    ) -> None:
+        self._store.note(
+            Event(
+                kind=Kind.POLICY,
+                action="apply",
+                time=self._clock.now(),
+                caller=actor.name,
+                decision="deny",
+                reason=reason,
+                snapshot=new.hash,
+                detail={"previous": old.hash, **detail},
+            )
         )
-        self._store.note(event)
 
     def _deny(self, proposal: Proposal, actor: Actor, reason: str) -> None:
         self._store.note(self._event("approve", proposal, actor, decision="deny", reason=reason))

@@ -157,10 +157,11 @@ class ControlPlane:
         source: str,
         actor: Actor = UNKNOWN_FILE,
         accept: str | None = None,
+        base: str | None = None,
     ) -> Snapshot:
         """Put ``files`` in force, record it and push it; raises and remembers the refusal otherwise.
 
-        ``accept`` is the hash that somebody has confirmed.  Raises HeldError for a policy that waits for approval
+        ``accept`` is the hash that somebody has confirmed, ``base`` that of the policy it was compared with.  Raises HeldError for a policy that waits for approval
         from now on, and Conflict for one that lets more in and is not confirmed (:mod:`.policy_changes`).
         """
         async with self._policy_lock:
@@ -179,6 +180,10 @@ class ControlPlane:
                 )
                 raise
             detail: dict[str, Scalar] = {}
+            if base is not None and (old is None or old.hash != base):
+                raise Conflict(
+                    f"it was compared with {base[:16]}, which is not in force any more", hint="plan it again"
+                )
             if old is not None:
                 try:
                     weighed = await self._work(

@@ -76,7 +76,13 @@ def _apply(args: argparse.Namespace) -> int:
     accept = _confirmed(args, planned)
     if planned["plan"]["wider"] and accept is None:
         return WIDER
-    message = {"files": files, "source": source.name, "apply": True, "accept": accept}
+    message = {
+        "files": files,
+        "source": source.name,
+        "apply": True,
+        "accept": accept,
+        "base": planned["plan"]["before"],
+    }
     answer = link.post("/v1/policy", message)
     if wants_json(args):
         print_json(answer | {"plan": planned["plan"]})
@@ -90,10 +96,10 @@ def _apply(args: argparse.Namespace) -> int:
 def _confirmed(args: argparse.Namespace, planned: dict[str, Any]) -> str | None:
     """Return the hash that is accepted, or None where nobody accepts what would open."""
     plan = planned["plan"]
-    if not plan["wider"]:
-        return None
     if args.accept is not None:
         return str(args.accept)
+    if not plan["wider"]:
+        return None
     if not wants_json(args):
         print_lines(planned["lines"])
     if args.yes:
