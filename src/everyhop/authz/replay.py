@@ -212,6 +212,7 @@ class Replay:
         )
         return (
             same_shadow
+            and doors[0].name == doors[1].name
             and self._equality.of_services(services[0], services[1])
-            and self._equality.of_doors(doors[0], doors[1])
+            and self._equality.of_doors(record.target, doors[0].name)
         )

@@ -17,7 +17,7 @@ from everyhop.policy.model import OUTSIDE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from everyhop.authz.engine import Door
+    from everyhop.policy.access import Access
     from everyhop.policy.model import Service, Snapshot
 
 MAX_NAMES: Final = 20
@@ -144,11 +144,10 @@ def _class(members: list[Known], group: Group) -> CallerClass:
     )
 
 
-def named_at(door: Door | None, edges: Iterable[frozenset[str] | None]) -> frozenset[str]:
+def named_at(access: Access | None, edges: Iterable[frozenset[str] | None]) -> frozenset[str]:
     """Return the names that the rules of a door, and the edges that are only watched there, give to callers."""
     found: set[str] = set()
-    if door is not None:
-        access = door.access
+    if access is not None:
         for matches in (access.allow, access.deny):
             found.update(matches.by_caller)
         for rule in (*access.further, *access.with_user):

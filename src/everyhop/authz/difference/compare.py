@@ -7,21 +7,21 @@ under the facts at which conditions may turn.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.authz.difference.callers import CallerClass, Population, named_at
 from everyhop.authz.difference.equality import Equality, may_open
 from everyhop.authz.difference.exploring import Explorer
+from everyhop.authz.difference.lazily import LazyEngine
 from everyhop.authz.difference.model import Change, Direction, Plan, RouteChange, TermChange, Unexplored
-from everyhop.authz.difference.paths import MAX_STEPS, Pair, pairs_of
+from everyhop.authz.difference.paths import MAX_STEPS, Pair, pair_at, pairs_of
 from everyhop.authz.difference.terms import operation_terms, trust_terms, user_term
-from everyhop.authz.engine import Engine
 from everyhop.core.errors import Conflict
 from everyhop.policy.access import doors as doors_of
 from everyhop.policy.model import Mode
 
 if TYPE_CHECKING:
-    from everyhop.authz.engine import Door
+    from everyhop.authz.engine import Engine
     from everyhop.policy.model import Service, Snapshot
 
 MAX_EVALUATIONS: Final = 150_000
@@ -38,7 +38,20 @@ def compare(old: Snapshot, new: Snapshot) -> Plan:
     """
     if old.trust_domain != new.trust_domain:
         raise Conflict(f"the policies are of two trust domains: {old.trust_domain} and {new.trust_domain}")
-    return _Comparison(Engine(old), Engine(new)).run()
+    if old.hash == new.hash:
+        none: tuple[Any, ...] = ()
+        return Plan(
+            before=old.hash,
+            after=new.hash,
+            changes=none,
+            routes=none,
+            terms=none,
+            unexplored=none,
+            compared=0,
+            explored=0,
+            evaluated=0,
+        )
+    return _Comparison(LazyEngine(old), LazyEngine(new)).run()
 
 
 class _Comparison:
@@ -51,6 +64,8 @@ class _Comparison:
         self._routes: list[RouteChange] = []
         self._terms: list[TermChange] = []
         self._unexplored: list[Unexplored] = []
+        self._unsteady = {known.spiffe_id for known in self._population.unsteady}
+        self._concerned: dict[tuple[int, int], bool] = {}
         self._compared = self._explored = self._evaluated = 0
 
     def run(self) -> Plan:
@@ -87,36 +102,46 @@ class _Comparison:
 
     def _equal_service(self, service: Service) -> None:
         """Look at those doors only that differ, and at callers of whom the policies know different things."""
+        is_watched = any(any(self._equality.watched_by(side, service.name)) for side in (0, 1))
+        probes = frozenset(probe.name for probe in service.probes)
         changed: dict[str, bool] = {}
         for name in doors_of(service):
             self._compared += 1
-            old, new = (side.door(service.name, name) for side in self._sides)
-            if old is None or new is None:
-                continue
-            if not self._equality.of_doors(old, new):
+            if not self._equality.of_doors(service.name, name):
                 changed[name] = True
-            elif self._population.unsteady and self._concerns_unsteady(old, new):
+            elif self._population.unsteady and (
+                is_watched or self._concerns_unsteady(service.name, name, is_probe=name in probes)
+            ):
                 changed[name] = False
-        if changed:
+        found = {name: pair_at(*self._sides, service.name, name) for name in changed}
+        if None in found.values():
             pairs, is_complete = pairs_of(*self._sides, service.name)
             if not is_complete:
                 self._not_explored(service.name, "*", "*", f"more than {MAX_STEPS} kinds of paths")
-            for pair in pairs:
-                after = pair.names[1]
-                if after is not None and after in changed:
-                    self._pair(pair, steady=changed[after])
+            found |= {pair.names[1]: pair for pair in pairs if pair.names[1] in found}
+        for name, steady in changed.items():
+            pair = found[name]
+            if pair is None:
+                self._not_explored(service.name, name, "*", "no path was found that comes to it")
+            else:
+                self._pair(pair, steady=steady)
+        if is_watched and self._population.unsteady:
+            for pair in pairs_of(*self._sides, service.name)[0]:
+                if pair.names == (None, None):
+                    self._pair(pair, steady=False)
 
-    def _concerns_unsteady(self, *doors: Door) -> bool:
-        named = self._population.ids(*(named_at(door, ()) for door in doors))
-        return any(known.spiffe_id in named for known in self._population.unsteady) or any(
-            may_open(door.access, is_probe=door.is_probe) or self._is_watched(door.target.name)
-            for door in doors
-        )
-
-    def _is_watched(self, target: str) -> bool:
-        return any(
-            watched or edges for watched, edges in (self._equality.watched_by(n, target) for n in (0, 1))
-        )
+    def _concerns_unsteady(self, target: str, name: str, *, is_probe: bool) -> bool:
+        """Tell whether a caller of whom the policies know different things could get different answers at a door."""
+        if is_probe:
+            return True
+        accesses = [side.index.of(target, name) for side in self._sides]
+        key = id(accesses[0]), id(accesses[1])
+        found = self._concerned.get(key)
+        if found is None:
+            named = self._population.ids(*(named_at(access, ()) for access in accesses))
+            found = not named.isdisjoint(self._unsteady) or any(may_open(access) for access in accesses)
+            self._concerned[key] = found
+        return found
 
     def _route(self, pair: Pair) -> None:
         before, after = pair.names
@@ -130,7 +155,8 @@ class _Comparison:
     def _pair(self, pair: Pair, *, steady: bool) -> None:
         self._explored += 1
         edges = [self._equality.watched_by(side, pair.target)[1] for side in (0, 1)]
-        named = self._population.ids(named_at(pair.old, edges[0]), named_at(pair.new, edges[1]))
+        accesses = [None if door is None else door.access for door in (pair.old, pair.new)]
+        named = self._population.ids(*map(named_at, accesses, edges))
         classes, cut = self._population.classes(named, self._reads(pair), steady=steady)
         if cut is not None:
             self._not_explored(pair.target, _label(pair), "callers", cut)

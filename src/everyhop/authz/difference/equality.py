@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from everyhop.policy.model import Mode, RuleEffect, UserMode
 
 if TYPE_CHECKING:
-    from everyhop.authz.engine import Door, Engine
+    from everyhop.authz.engine import Engine
     from everyhop.policy.access import Access, Matches
     from everyhop.policy.model import Edge, Service, Snapshot
 
@@ -32,6 +32,7 @@ class Equality:
             and (len(a.user_issuers) <= 1) == (len(b.user_issuers) <= 1)
         )
         self.same_shadow = a.mode is b.mode and set(_edges(a)) == set(_edges(b))
+        self._asked = bool(a.roles), bool(b.roles)
         self._accesses: dict[tuple[int, int], bool] = {}
         self._signatures: dict[int, object] = {}
 
@@ -45,19 +46,18 @@ class Equality:
             and _doors(old) == _doors(new)
         )
 
-    def of_doors(self, old: Door, new: Door) -> bool:
-        """Tell whether two doors of equal services decide alike, wherever nothing is only watched."""
-        if old.is_probe is not new.is_probe or not self._same_access(old.access, new.access):
+    def of_doors(self, target: str, name: str) -> bool:
+        """Tell whether a door that equal services have decides alike, wherever nothing is only watched."""
+        old, new = (side.index.of(target, name) for side in self._sides)
+        if not self._same_access(old, new):
             return False
-        if not (old.access.further or old.access.with_user):
+        if not (old.further or old.with_user):
             return True
-        if not self._same_facts or bool(self._sides[0].snapshot.roles) is not bool(
-            self._sides[1].snapshot.roles
-        ):
+        if not self._same_facts or self._asked[0] is not self._asked[1]:
             return False
         if self._same_roles:
             return True
-        before, after = (side.permissions.granting(old.target.name, old.name) for side in self._sides)
+        before, after = (side.permissions.granting(target, name) for side in self._sides)
         return before == after
 
     def watched_by(self, side: int, target: str) -> WatchedBy:
@@ -96,15 +96,11 @@ def signature(access: Access) -> object:
     )
 
 
-def may_open(access: Access, *, is_probe: bool) -> bool:
+def may_open(access: Access) -> bool:
     """Tell whether a caller that no rule names could pass."""
-    return (
-        is_probe
-        or access.allow.by_any is not None
-        or any(
-            rule.effect is RuleEffect.ALLOW and rule.callers is None and rule.mode is Mode.ENFORCE
-            for rule in access.further
-        )
+    return access.allow.by_any is not None or any(
+        rule.effect is RuleEffect.ALLOW and rule.callers is None and rule.mode is Mode.ENFORCE
+        for rule in access.further
     )
 
 

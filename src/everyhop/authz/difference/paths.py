@@ -82,6 +82,30 @@ def pairs_of(old: Engine, new: Engine, target: str) -> tuple[tuple[Pair, ...], b
     return tuple(pairs), is_complete
 
 
+def pair_at(old: Engine, new: Engine, target: str, name: str) -> Pair | None:
+    """Return the pair of one door that both sides have at the same route, or None where its path is not found at once."""
+    doors = old.door(target, name), new.door(target, name)
+    if doors[0] is None or doors[1] is None:
+        return None
+    operation = doors[1].operation
+    if operation is None:
+        return Pair(target=target, old=doors[0], new=doors[1], method=None, path=None)
+    literals = {
+        part.text
+        for route in routes_of(new.snapshot.services[target])
+        for part in route.segments
+        if part.kind is SegmentKind.LITERAL
+    }
+    fresh = next((text for text in _SAMPLES if text not in literals), None)
+    if fresh is None:
+        return None
+    parts = (p.text if p.kind is SegmentKind.LITERAL else fresh for p in operation.route.segments)
+    method, path = operation.route.method, "/" + "/".join(parts)
+    if (old.find(target, method, path), new.find(target, method, path)) != doors:
+        return None
+    return Pair(target=target, old=doors[0], new=doors[1], method=method, path=path)
+
+
 def _nowhere(old: Engine, new: Engine, target: str) -> Pair:
     """Return a request that no operation of either side takes: methods are many, so there always is one."""
     routes = *routes_of(old.snapshot.services.get(target)), *routes_of(new.snapshot.services.get(target))
@@ -115,7 +139,7 @@ class _Walk:
             for route in live
             if depth < len(route.segments) and route.segments[depth].kind is SegmentKind.LITERAL
         }
-        fresh = next(text for text in (*_SAMPLES, "x" * 70) if text not in literals)
+        fresh = next(text for text in (*_SAMPLES, *_further(literals)) if text not in literals)
         for segment in (*sorted(literals - {""}), fresh, *self._encoded):
             self._steps += 1
             if self._steps > MAX_STEPS:
@@ -127,6 +151,11 @@ class _Walk:
             if going:
                 yield from self._from(here, going)
         yield "/" + "/".join((*prefix, ""))
+
+
+def _further(literals: set[str]) -> Iterator[str]:
+    """Yield texts until one is no literal: there is always one more than there are literals."""
+    yield from (f"x-{n}" for n in range(3, len(literals) + 4))
 
 
 def _goes_on(route: Route, depth: int, segment: str) -> bool:

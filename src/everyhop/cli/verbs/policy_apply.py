@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from everyhop.cli.arguments import add_output, add_state, admin
 from everyhop.cli.exit_codes import OK, WIDER
 from everyhop.cli.output import print_json, printable, say, wants_json
 from everyhop.cli.verbs.policy_plan import print_lines, texts_of
+from everyhop.core.errors import Conflict
 
 if TYPE_CHECKING:
     from everyhop.control.local_link import LocalLink
@@ -74,8 +76,6 @@ def _apply(args: argparse.Namespace) -> int:
     link = admin(args, timeout=_TIMEOUT)
     planned = link.post("/v1/policy/plan", {"files": files, "source": source.name})
     accept = _confirmed(args, planned)
-    if planned["plan"]["wider"] and accept is None:
-        return WIDER
     message = {
         "files": files,
         "source": source.name,
@@ -83,6 +83,8 @@ def _apply(args: argparse.Namespace) -> int:
         "accept": accept,
         "base": planned["plan"]["before"],
     }
+    if planned["plan"]["wider"] and accept is None:
+        return _not_confirmed(args, link, message, planned["plan"])
     answer = link.post("/v1/policy", message)
     if wants_json(args):
         print_json(answer | {"plan": planned["plan"]})
@@ -91,6 +93,23 @@ def _apply(args: argparse.Namespace) -> int:
     else:
         print(f"waits for approval: everyhop policy approve {answer['pending']}")
     return OK
+
+
+def _not_confirmed(
+    args: argparse.Namespace, link: LocalLink, message: dict[str, Any], plan: dict[str, Any]
+) -> int:
+    """Say that nothing was applied; where nobody could be asked, the server refuses it, which is on record."""
+    if not _is_asked(args):
+        with suppress(Conflict):
+            link.post("/v1/policy", message)
+    if wants_json(args):
+        print_json({"applied": False, "plan": plan})
+    say(f"not applied: it lets more in. To accept exactly this: --accept {plan['after']}")
+    return WIDER
+
+
+def _is_asked(args: argparse.Namespace) -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty() and not wants_json(args)
 
 
 def _confirmed(args: argparse.Namespace, planned: dict[str, Any]) -> str | None:
@@ -104,13 +123,10 @@ def _confirmed(args: argparse.Namespace, planned: dict[str, Any]) -> str | None:
         print_lines(planned["lines"])
     if args.yes:
         return str(plan["after"])
-    if sys.stdin.isatty() and sys.stdout.isatty() and not wants_json(args):
-        print("Put it in force? It lets more in. [y/N] ", end="", flush=True)
-        return str(plan["after"]) if sys.stdin.readline().strip().lower() in {"y", "yes"} else None
-    if wants_json(args):
-        print_json({"applied": False, "plan": plan})
-    say(f"not applied: it lets more in. To accept exactly this: --accept {plan['after']}")
-    return None
+    if not _is_asked(args):
+        return None
+    print("Put it in force? It lets more in. [y/N] ", end="", flush=True)
+    return str(plan["after"]) if sys.stdin.readline().strip().lower() in {"y", "yes"} else None
 
 
 def _link(args: argparse.Namespace) -> LocalLink:
