@@ -24,6 +24,8 @@ def parse_facts(text: str, snapshot: Snapshot) -> Context:
     snapshot declares.  Any name may be a role: what it grants is for the policy to say.  Raises InputError with the
     first thing that is wrong.
     """
+    if not text.strip():
+        raise InputError("the facts are empty", hint="{} says that nothing is known")
     problems = Problems()
     node = read_yaml("facts", text.encode("utf-8", "surrogatepass"), problems)
     context = None
@@ -32,8 +34,8 @@ def parse_facts(text: str, snapshot: Snapshot) -> Context:
         context = TestReader({}, snapshot.attributes, directory, problems).facts(node)
     for problem in problems:
         raise InputError(f"{problem.span}: {problem.message}", hint=problem.suggestion)
-    if context is None:
-        raise InputError("the facts are empty")
+    if context is None:  # pragma: no cover  # a text without a node has a problem
+        raise InputError("the facts cannot be read")
     return context
 
 
