@@ -406,6 +406,10 @@ def fact_documents(draw: st.DrawFn) -> dict[str, Any]:
     if doors and draw(st.booleans()):
         grants = st.lists(st.sampled_from(doors), min_size=1, max_size=3, unique=True)
         document["roles"] = {role: draw(grants) for role in ROLES[: draw(st.integers(1, 3))]}
+        # Without this, roles would seldom stand where a rule asks for them.
+        service, operation = draw(st.sampled_from(doors)).split(".")
+        rule = {"from": "any", "to": service, "operations": [operation], "user": "required"}
+        document["allow"] = [*document.get("allow", []), rule]
         if draw(st.booleans()):
             known = st.sampled_from(sorted(document["roles"]))
             document["directory"] = {"users": {"dora": {"roles": [draw(known)]}}}
@@ -436,23 +440,23 @@ def changed_documents(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
     """A policy and what somebody made of it: rules, conditions, roles, doors and services that change."""
     old = draw(fact_documents())
     new = json.loads(json.dumps(old))
-    for _ in range(draw(st.integers(0, 3))):
+    for _ in range(draw(st.integers(1, 5))):
         _edit(draw, new)
     return old, new
 
 
 def _edit(draw: st.DrawFn, document: dict[str, Any]) -> None:
-    kind = draw(
-        st.sampled_from(("rule", "when", "user", "roles", "door", "mode", "person", "team", "shadow"))
-    )
+    kinds = ("rule", "when", "user", "door", "mode", "team", "shadow")
+    people = ("roles", "roles", "roles", "person") if "roles" in document else ()
+    kind = draw(st.sampled_from((*people, *kinds)))
     rules = [(key, n) for key in ("allow", "deny") for n in range(len(document.get(key, ())))]
     if kind == "shadow":
         document.pop("shadow", None)
-    elif kind == "person" and "roles" in document:
+    elif kind == "person":
         role = draw(st.sampled_from(sorted(document["roles"])))
         document["directory"] = {"users": {draw(st.sampled_from(("dora", "emil"))): {"roles": [role]}}}
-    elif kind == "roles" and "roles" in document:
-        doors = sorted({door for grants in document["roles"].values() for door in grants})
+    elif kind == "roles":
+        doors = [f"{n}.{o}" for n, e in sorted(document["services"].items()) for o in e.get("operations", {})]
         role = draw(st.sampled_from(sorted(document["roles"])))
         document["roles"][role] = draw(st.lists(st.sampled_from(doors), min_size=1, unique=True))
     elif kind == "team":
