@@ -354,3 +354,142 @@ def requests_for(draw: st.DrawFn, snapshot: Snapshot) -> Request:
     elif mode == "text":
         path = draw(st.text(st.characters(max_codepoint=0x2FF), max_size=12).map(lambda text: "/" + text))
     return Request(caller, target, method, path)
+
+
+# --- policies with conditions, roles, a directory and shadow -------------------------------------------------------
+
+ROLES = ("viewer", "clerk", "auditor")
+FACTS: dict[str, tuple[Any, ...]] = {
+    "clearance": (None, 0, 1, 2, 3),
+    "hour": (None, 6, 7),
+    "region": (None, "eu", "us"),
+    "device": (None, True, False),
+}
+"""What the conditions below read, and every value at which one of them turns; None is unknown."""
+
+CONDITIONS: tuple[tuple[str, frozenset[str]], ...] = (
+    ("user.clearance >= 2", frozenset({"clearance"})),
+    ("user.clearance >= 1", frozenset({"clearance"})),
+    ("user.clearance == 3 || device.managed", frozenset({"clearance", "device"})),
+    ("now.getHours('UTC') < 7", frozenset({"hour"})),
+    ("!(now.getHours('UTC') >= 7) && request.headers['x-region'] == 'eu'", frozenset({"hour", "region"})),
+    ("request.headers['x-region'] == 'eu'", frozenset({"region"})),
+    ("'x-region' in request.headers", frozenset({"region"})),
+    ("device.managed", frozenset({"device"})),
+    ("'clerk' in user.roles", frozenset()),
+    ("has_all(user.roles, ['viewer', 'clerk'])", frozenset()),
+    ("caller.team == 'red'", frozenset()),
+    ("caller.name != 'beta'", frozenset()),
+)
+_USER_CONDITIONS = tuple(text for text, _ in CONDITIONS)
+_OTHER_CONDITIONS = tuple(text for text, _ in CONDITIONS if "user." not in text)
+
+
+@st.composite
+def fact_documents(draw: st.DrawFn) -> dict[str, Any]:
+    """A valid policy whose answers hang on facts."""
+    document = draw(policy_documents())
+    document["attributes"] = {
+        "user": {"clearance": draw(st.sampled_from(("int", {"type": "int", "default": 2})))},
+        "device": {"managed": "bool"},
+        "service": {"team": "string"},
+        "request": {"headers": ["x-region"]},
+    }
+    for entry in document["services"].values():
+        if draw(st.booleans()):
+            entry["attributes"] = {"team": draw(st.sampled_from(("red", "blue")))}
+    doors = [
+        f"{name}.{operation}"
+        for name, entry in document["services"].items()
+        for operation in entry.get("operations", {})
+    ]
+    if doors and draw(st.booleans()):
+        grants = st.lists(st.sampled_from(doors), min_size=1, max_size=3, unique=True)
+        document["roles"] = {role: draw(grants) for role in ROLES[: draw(st.integers(1, 3))]}
+        # Without this, roles would seldom stand where a rule asks for them.
+        service, operation = draw(st.sampled_from(doors)).split(".")
+        rule = {"from": "any", "to": service, "operations": [operation], "user": "required"}
+        document["allow"] = [*document.get("allow", []), rule]
+        if draw(st.booleans()):
+            known = st.sampled_from(sorted(document["roles"]))
+            document["directory"] = {"users": {"dora": {"roles": [draw(known)]}}}
+    for key in ("allow", "deny"):
+        for rule in document.get(key, ()):
+            _with_facts(draw, rule, is_deny=key == "deny", document=document)
+    if draw(st.integers(0, 7)) == 7:
+        document["shadow"] = [{"from": "any", "to": draw(st.sampled_from(sorted(document["services"])))}]
+    return document
+
+
+def _with_facts(draw: st.DrawFn, rule: dict[str, Any], *, is_deny: bool, document: dict[str, Any]) -> None:
+    """Give a rule a user, a condition and a mode, or none of them."""
+    to = rule["to"] if isinstance(rule["to"], list) else [rule["to"]]
+    is_tcp = any("tcp" in document["services"].get(name, {}) for name in to)
+    mode = "none" if is_deny or is_tcp else draw(st.sampled_from(("none", "none", "optional", "required")))
+    if mode != "none":
+        rule["user"] = mode
+    if draw(st.booleans()):
+        texts = _USER_CONDITIONS if is_deny or mode != "none" else _OTHER_CONDITIONS
+        rule["when"] = draw(st.sampled_from(texts))
+    if draw(st.integers(0, 7)) == 7:
+        rule["mode"] = "shadow"
+
+
+@st.composite
+def changed_documents(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A policy and what somebody made of it: rules, conditions, roles, doors and services that change."""
+    old = draw(fact_documents())
+    new = json.loads(json.dumps(old))
+    for _ in range(draw(st.integers(1, 5))):
+        _edit(draw, new)
+    return old, new
+
+
+def _edit(draw: st.DrawFn, document: dict[str, Any]) -> None:
+    kinds = ("rule", "when", "user", "door", "mode", "team", "shadow")
+    people = ("roles", "roles", "roles", "person") if "roles" in document else ()
+    kind = draw(st.sampled_from((*people, *kinds)))
+    rules = [(key, n) for key in ("allow", "deny") for n in range(len(document.get(key, ())))]
+    if kind == "shadow":
+        document.pop("shadow", None)
+    elif kind == "person":
+        role = draw(st.sampled_from(sorted(document["roles"])))
+        document["directory"] = {"users": {draw(st.sampled_from(("dora", "emil"))): {"roles": [role]}}}
+    elif kind == "roles":
+        doors = [f"{n}.{o}" for n, e in sorted(document["services"].items()) for o in e.get("operations", {})]
+        role = draw(st.sampled_from(sorted(document["roles"])))
+        document["roles"][role] = draw(st.lists(st.sampled_from(doors), min_size=1, unique=True))
+    elif kind == "team":
+        entry = document["services"][draw(st.sampled_from(sorted(document["services"])))]
+        entry["attributes"] = {"team": draw(st.sampled_from(("red", "blue")))}
+    elif kind == "door":
+        _edit_door(draw, document)
+    elif rules:
+        key, number = draw(st.sampled_from(rules))
+        rule = document[key][number]
+        if kind == "rule":
+            del document[key][number]
+            if not document[key]:
+                del document[key]
+        elif kind == "when":
+            with_user = key == "deny" or "user" in rule
+            rule["when"] = draw(st.sampled_from(_USER_CONDITIONS if with_user else _OTHER_CONDITIONS))
+        elif (
+            kind == "user" and key == "allow" and "operations" in rule and "user." not in rule.get("when", "")
+        ):
+            rule["user"] = draw(st.sampled_from(("none", "optional", "required")))
+        elif kind == "mode":
+            rule["mode"] = draw(st.sampled_from(("shadow", "enforce")))
+
+
+def _edit_door(draw: st.DrawFn, document: dict[str, Any]) -> None:
+    """Give one operation another route."""
+    entries = [entry for entry in document["services"].values() if entry.get("operations")]
+    if not entries:
+        return
+    entry = draw(st.sampled_from(entries))
+    name = draw(st.sampled_from(sorted(entry["operations"])))
+    route = draw(operations())
+    others = [door for other, door in entry["operations"].items() if other != name] + entry.get("probes", [])
+    if _shape(route) not in {_shape(door) for door in others}:
+        entry["operations"][name] = route

@@ -13,6 +13,7 @@ from everyhop.apikeys import ApiKeys
 from everyhop.authority import Authority
 from everyhop.control.feed import Feed
 from everyhop.control.policy_holder import PolicyHolder
+from everyhop.control.proposals import Actor, ChangeRules, Origin
 from everyhop.control.service import ControlPlane, ControlPorts
 from everyhop.control.token_control import TokenWorks
 from everyhop.issuing import IssuingSettings, SigningKeys, TokenPorts, TokenService
@@ -73,6 +74,10 @@ class TextSource:
         """Return the text itself."""
         return self.text
 
+    def actor(self) -> Actor:
+        """Return somebody."""
+        return Actor(origin=Origin.FILE, uid=1000)
+
     def read(self) -> Mapping[str, bytes]:
         """Return it as one file."""
         return {self.name: self.text.encode()}
@@ -81,7 +86,7 @@ class TextSource:
 class ControlUnderTest:
     """A control plane with the parts that a test looks at."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, changes: ChangeRules | None = None) -> None:
         self.clock = MovableClock()
         self.storage: Storage = open_storage(directory / "everyhop.db", entropy=RealEntropy())
         self.pool = ThreadPoolExecutor(2)
@@ -109,6 +114,8 @@ class ControlUnderTest:
                 records_keep=timedelta(days=30),
                 tokens=self.works,
                 policy=self.policy,
+                proposals=self.storage.proposals,
+                changes=changes or ChangeRules(),
             )
         )
 

@@ -17,7 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from everyhop.api.problems import on_everyhop_error, on_http_exception, on_unexpected
 from everyhop.core.clock import parse_rfc3339
 from everyhop.core.errors import AttestationError, EveryhopError, InputError
-from everyhop.wire.peers import peer_of
+from everyhop.wire.peers import peer_of, uid_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
+_UID: Final = "uid:"
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 
 
@@ -89,20 +90,30 @@ class SocketServer(uvicorn.Server):
 
 
 def http_server(
-    app: Any, *, admit: Callable[[PeerInfo], Any] | None = None, keep_alive: int = 5
+    app: Any,
+    *,
+    admit: Callable[[PeerInfo], Any] | None = None,
+    admit_uid: Callable[[int], None] | None = None,
+    keep_alive: int = 5,
 ) -> SocketServer:
     """Prepare a server for ``app``; call ``serve(sockets=[…])`` to run it.
 
     ``admit`` looks at the process behind each new connection and refuses it by raising AttestationError; what it
-    returns, unless it is None, is the application of that connection in place of ``app``.  ``keep_alive`` is how many
-    seconds an idle connection stays open.
+    returns, unless it is None, is the application of that connection in place of ``app``.  ``admit_uid`` looks at its
+    user only, and lets :func:`uid_of_request` tell who it is.  ``keep_alive`` is how many seconds an idle connection
+    stays open.
     """
+    protocol: Any = "h11"
+    if admit is not None:
+        protocol = _guarded(admit)
+    elif admit_uid is not None:
+        protocol = _known(admit_uid)
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         lifespan="off",
-        http="h11" if admit is None else _guarded(admit),
+        http=protocol,
         ws="none",
         loop="asyncio",
         proxy_headers=False,
@@ -131,6 +142,30 @@ def _guarded(admit: Callable[[PeerInfo], Any]) -> type[H11Protocol]:
                 transport.abort()
 
     return Guarded
+
+
+def _known(admit: Callable[[int], None]) -> type[H11Protocol]:
+    class Known(H11Protocol):
+        """HTTP from users whom the kernel names."""
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as its base has it
+            super().connection_made(transport)
+            try:
+                uid = uid_of(transport.get_extra_info("socket"))
+                admit(uid)
+                self.client = (f"{_UID}{uid}", 0)
+            except AttestationError as error:
+                _log.warning("connection refused: %s", error.message)
+                transport.abort()
+
+    return Known
+
+
+def uid_of_request(request: Request) -> int | None:
+    """Return the uid of the process that connected (SO_PEERCRED), where the server looks at it, else None."""
+    host = "" if request.client is None else request.client.host
+    number = host.removeprefix(_UID)
+    return int(number) if host.startswith(_UID) and number.isdecimal() else None
 
 
 async def serve_until_stopped(server: SocketServer, listening: socket.socket) -> None:

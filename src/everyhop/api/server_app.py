@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from everyhop.api.http import make_app, moment_of as _when, read_message, reply
 from everyhop.api.insight import insight_routes, told
+from everyhop.api.policy_admin import policy_routes
 from everyhop.api.token_admin import token_routes
 from everyhop.auditlog import Kind, Order, Point, RecordFilter
 from everyhop.auditlog.query import MAX_PAGE
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
 HEARTBEAT_SECONDS: Final = 2.0
 MAX_DIGITS: Final = 19  # more would be work for nothing
-MAX_POLICY_BYTES: Final = 16 * 1024 * 1024
 
 
 def _update(known: Truth | None, truth: Truth) -> bytes:
@@ -134,14 +134,6 @@ class AgentDoor:
         return reply({})
 
 
-class PolicyText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Policy files by the name to show in errors; ``apply`` puts them in force until the source changes."""
-
-    files: dict[str, str]
-    source: str
-    apply: bool = False
-
-
 class Rotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which authority to rotate, and how long to wait for agents (seconds)."""
 
@@ -184,7 +176,7 @@ class AdminDoor:
                 Route("/v1/authorities", self._authorities),
                 Route("/v1/rotate", self._rotate, methods=["POST"]),
                 Route("/v1/policy", self._policy_status, methods=["GET"]),
-                Route("/v1/policy", self._policy, methods=["POST"]),
+                *policy_routes(self._control),
                 *token_routes(self._control),
                 *insight_routes(self._control),
             ]
@@ -251,12 +243,3 @@ class AdminDoor:
     async def _rotate(self, request: Request) -> Response:
         message = await read_message(request, Rotation, max_bytes=4096)
         return reply({"authorities": await self._control.rotate(message.kind, wait_seconds=message.timeout)})
-
-    async def _policy(self, request: Request) -> Response:
-        message = await read_message(request, PolicyText, max_bytes=MAX_POLICY_BYTES)
-        files = {name: text.encode() for name, text in message.files.items()}
-        if message.apply:
-            snapshot = await self._control.apply_policy(files, source=message.source)
-        else:
-            snapshot = await self._control.check_policy(files)
-        return reply({"snapshot": snapshot.hash, "applied": message.apply})

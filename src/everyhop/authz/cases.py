@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from everyhop.conditions import Truth
 from everyhop.core.decision import Effect, Reason, Would
+from everyhop.policy.access import concerns
 from everyhop.policy.model import OUTSIDE, Mode, RuleEffect, UserMode
 
 if TYPE_CHECKING:
@@ -54,13 +55,17 @@ class Judgement(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """The rules for one caller at one door: ``deny`` and ``allow`` always count, the others under conditions."""
+    """The rules for one caller at one door: ``deny`` and ``allow`` always count, the others under conditions.
+
+    ``allow_also`` always count too: they differ from ``allow`` in whether there must be a user.
+    """
 
     deny: Rule | None
     deny_if: tuple[Rule, ...]
     allow: Rule | None
     allow_if: tuple[Rule, ...]
     probe: str | None
+    allow_also: tuple[Rule, ...] = ()
 
     @property
     def settled(self) -> Judgement | None:
@@ -122,7 +127,7 @@ class Case:
 
     @property
     def _allowing(self) -> tuple[Rule, ...]:
-        return self.allow_if if self.allow is None else (self.allow, *self.allow_if)
+        return self.allow_if if self.allow is None else (self.allow, *self.allow_also, *self.allow_if)
 
 
 class Outcome(NamedTuple):
@@ -218,7 +223,18 @@ def case_of(access: Access, caller: str, *, probe: str | None, shadow: bool = Fa
         allow=allow,
         allow_if=tuple(rule for rule in conditional if rule.effect is RuleEffect.ALLOW),
         probe=probe if caller != OUTSIDE else None,
+        allow_also=_also(access, caller, allow),
     )
+
+
+def _also(access: Access, caller: str, allow: Rule | None) -> tuple[Rule, ...]:
+    """Return the rules that always count and say something else of the user than the first such rule."""
+    found: dict[UserMode, Rule] = {}
+    if allow is not None:
+        for rule in access.with_user:
+            if rule not in access.further and rule.user is not allow.user and concerns(rule, caller):
+                found.setdefault(rule.user, rule)
+    return tuple(found.values())
 
 
 def user_failure(rule: Rule, call: Call, facts: FactSheet, permissions: Permissions) -> Reason | None:

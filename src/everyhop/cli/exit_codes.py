@@ -25,6 +25,8 @@ UNAVAILABLE: Final = 4
 CONFLICT: Final = 5
 NOT_FOUND: Final = 6
 LOW_COVERAGE: Final = 7
+NARROWER: Final = 10  # ``policy plan``: something changes, and nothing is opened
+WIDER: Final = 11  # ``policy plan``: something may be opened; of ``policy apply``: and nobody confirmed it
 
 _TABLE: Final[tuple[tuple[type[EveryhopError], int], ...]] = (
     (PolicyError, INVALID),

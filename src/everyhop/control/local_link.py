@@ -64,6 +64,14 @@ class LocalLink:
         """Return the JSON answer to a POST of a JSON message."""
         return json.loads(self._call("POST", path, json.dumps(message).encode()))
 
+    def post_lines(self, path: str, message: object) -> list[Any]:  # JSON
+        """Return the JSON values of the lines that answer a POST; raises Unavailable where the last one is cut."""
+        content = self._call("POST", path, json.dumps(message).encode())
+        try:
+            return [json.loads(line) for line in content.splitlines()]
+        except ValueError as error:
+            raise Unavailable(f"{self._path} broke off its answer") from error
+
     def delete(self, path: str) -> Any:  # JSON
         """Return the JSON answer to a DELETE."""
         return json.loads(self._call("DELETE", path, None))

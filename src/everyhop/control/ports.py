@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from everyhop.auditlog.model import Scalar
+    from everyhop.control.proposals import Actor
     from everyhop.core.problems import Problem
     from everyhop.policy.model import Snapshot
 
@@ -16,7 +18,16 @@ if TYPE_CHECKING:
 class SnapshotStore(Protocol):
     """Every snapshot that was ever in force."""
 
-    def save(self, content: bytes, content_hash: str, source: str, at: datetime) -> bool:
+    def save(
+        self,
+        content: bytes,
+        content_hash: str,
+        source: str,
+        at: datetime,
+        *,
+        by: str | None = None,
+        detail: Mapping[str, Scalar] | None = None,
+    ) -> bool:
         """Put a snapshot in force and record it, durably; False when it is the latest already."""
 
     def load(self, content_hash: str) -> bytes:
@@ -38,6 +49,9 @@ class PolicySource(Protocol):
 
     def fingerprint(self) -> object:
         """Return a value that changes when a file is added, removed or written; cheap, no reading."""
+
+    def actor(self) -> Actor:
+        """Return who is taken for the author of the text: the owner of the file."""
 
     def read(self) -> Mapping[str, bytes]:
         """Return the content of each file by its shown name; raises InputError when it cannot be read."""

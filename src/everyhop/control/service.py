@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from everyhop.auditlog import Kind, RecordFilter, Report, Tally
 from everyhop.authority import AuthorityKind, AuthorityStatus
+from everyhop.authz.difference import compare
 from everyhop.control.feed import Truth
 from everyhop.control.messages import AuthorityView, SignX509Result
+from everyhop.control.policy_changes import HeldError, PolicyChanges
 from everyhop.control.policy_in_force import Rejected, check_candidate, rejection
+from everyhop.control.proposals import UNKNOWN_FILE, Actor, ChangeRules
 from everyhop.control.token_control import TokenControl
 from everyhop.core.clock import rfc3339
 from everyhop.core.errors import (
@@ -39,11 +42,14 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from everyhop.auditlog import AppendResult, Order, Page, Record, RecordStore
+    from everyhop.auditlog.model import Scalar
     from everyhop.authority import Authority, IssuedJwt
+    from everyhop.authz.difference import Plan
     from everyhop.control.feed import Feed
     from everyhop.control.messages import AgentReport, SignX509Item
     from everyhop.control.policy_holder import PolicyHolder
     from everyhop.control.ports import PolicyRules, PolicySource, SnapshotStore
+    from everyhop.control.proposals import ProposalStore
     from everyhop.control.token_control import TokenWorks
     from everyhop.core.clock import Clock
     from everyhop.policy.model import Snapshot
@@ -72,6 +78,8 @@ class ControlPorts:
     records_keep: timedelta
     tokens: TokenWorks
     policy: PolicyHolder
+    proposals: ProposalStore
+    changes: ChangeRules = field(default_factory=ChangeRules)
     urls: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -83,6 +91,8 @@ class ControlPlane:
         self._snapshot: Snapshot | None = None
         self._document = b""
         self._rejected: Rejected | None = None
+        self._pending: dict[str, object] | None = None
+        self._changes = PolicyChanges(ports.proposals, ports.clock, ports.changes)
         self._policy_lock = asyncio.Lock()
         self._rotation_lock = asyncio.Lock()
         self._publish_lock = asyncio.Lock()
@@ -128,22 +138,36 @@ class ControlPlane:
             self._snapshot, self._document = decode_snapshot(stored), stored
             self._p.policy.put(self._snapshot)
         try:
-            await self.apply_policy(await self._work(source.read), source=source.name)
+            await self.apply_policy(await self._work(source.read), source=source.name, actor=source.actor())
         except (PolicyError, Conflict, InputError) as error:
             if self._snapshot is None:
                 raise
             if self._rejected is None and isinstance(error, InputError):
                 await self.refuse_policy(error, source=source.name)
             await self._publish()
+        await self._note_pending()
 
     async def check_policy(self, files: Mapping[str, bytes]) -> Snapshot:
         """Return the snapshot that ``files`` would give; raises PolicyError or Conflict; changes nothing."""
         trust_domain = None if self._snapshot is None else str(self._snapshot.trust_domain)
         return await self._work(check_candidate, self._p.rules, files, trust_domain=trust_domain)
 
-    async def apply_policy(self, files: Mapping[str, bytes], *, source: str) -> Snapshot:
-        """Put ``files`` in force, record it and push it; raises and remembers the refusal otherwise."""
+    async def apply_policy(
+        self,
+        files: Mapping[str, bytes],
+        *,
+        source: str,
+        actor: Actor = UNKNOWN_FILE,
+        accept: str | None = None,
+        base: str | None = None,
+    ) -> Snapshot:
+        """Put ``files`` in force, record it and push it; raises and remembers the refusal otherwise.
+
+        ``accept`` is the hash that somebody has confirmed, ``base`` that of the policy it was compared with.  Raises HeldError for a policy that waits for approval
+        from now on, and Conflict for one that lets more in and is not confirmed (:mod:`.policy_changes`).
+        """
         async with self._policy_lock:
+            old = self._snapshot
             try:
                 snapshot = await self.check_policy(files)
             except (PolicyError, Conflict, InputError) as error:
@@ -152,14 +176,81 @@ class ControlPlane:
                     "policy refused; the old snapshot stays in force",
                     extra={"source": source, "problems": error.message},
                 )
+                count = len(self._rejected.problems)
+                await self._work(
+                    self._changes.rejected, old, source=source, actor=actor, code=error.code, problems=count
+                )
                 raise
-            document = encode_snapshot(snapshot)
-            if await self._work(self._p.snapshots.save, document, snapshot.hash, source, self._p.clock.now()):
-                _log.info("policy applied", extra={"snapshot": snapshot.hash, "source": source})
-            self._snapshot, self._document, self._rejected = snapshot, document, None
-            self._p.policy.put(snapshot)
-            await self._publish()
+            detail: dict[str, Scalar] = {}
+            if base is not None and (old is None or old.hash != base):
+                raise Conflict(
+                    f"it was compared with {base[:16]}, which is not in force any more", hint="plan it again"
+                )
+            if old is not None:
+                try:
+                    weighed = await self._work(
+                        self._changes.admit, old, snapshot, source=source, actor=actor, accept=accept
+                    )
+                except HeldError as held:
+                    self._rejected = None
+                    await self._note_pending()
+                    _log.warning("policy held back", extra={"source": source, "snapshot": snapshot.hash})
+                    raise held from None
+                detail = weighed.detail
+            await self._put_in_force(snapshot, source=source, actor=actor, detail=detail)
+            is_new = old is None or old.hash != snapshot.hash
+            await self._work(self._changes.supersede, actor, is_new=is_new)
+            await self._note_pending()
             return snapshot
+
+    async def plan_policy(self, files: Mapping[str, bytes]) -> Plan:
+        """Return what ``files`` would change; raises PolicyError or Conflict as :meth:`check_policy`."""
+        snapshot = await self.check_policy(files)
+        return await self._work(compare, self.snapshot, snapshot)
+
+    def change_rules(self) -> dict[str, bool]:
+        """Return what is asked of a policy that lets more in."""
+        rules = self._changes.rules
+        return {"confirm_wider": rules.confirm_wider, "two_person": rules.two_person}
+
+    async def pending_policy(self) -> dict[str, object] | None:
+        """Return the policy that waits for approval, with its plan, or None."""
+        return await self._work(self._changes.show, self.snapshot)
+
+    async def approve_policy(self, content_hash: str, *, actor: Actor) -> Snapshot:
+        """Put the policy that waits in force; raises what ``PolicyChanges.approve`` does."""
+        async with self._policy_lock:
+            proposal, snapshot, detail = await self._work(
+                self._changes.approve, content_hash, self.snapshot, actor
+            )
+            await self._put_in_force(snapshot, source=proposal.source, actor=actor, detail=detail)
+            await self._work(self._changes.settled)
+            await self._note_pending()
+            return snapshot
+
+    async def refuse_pending(self, content_hash: str, *, actor: Actor) -> None:
+        """Drop the policy that waits; raises NotFound or Conflict."""
+        async with self._policy_lock:
+            await self._work(self._changes.refuse, content_hash, actor)
+            await self._note_pending()
+
+    async def _note_pending(self) -> None:
+        pending = await self._work(self._changes.pending)
+        self._pending = None if pending is None else pending.to_dict()
+
+    async def _put_in_force(
+        self, snapshot: Snapshot, *, source: str, actor: Actor, detail: Mapping[str, Scalar]
+    ) -> None:
+        document = encode_snapshot(snapshot)
+        now = self._p.clock.now()
+        saved = await self._work(
+            self._p.snapshots.save, document, snapshot.hash, source, now, by=actor.name, detail=detail
+        )
+        if saved:
+            _log.info("policy applied", extra={"snapshot": snapshot.hash, "source": source, "by": actor.name})
+        self._snapshot, self._document, self._rejected = snapshot, document, None
+        self._p.policy.put(snapshot)
+        await self._publish()
 
     async def refuse_policy(self, error: InputError, *, source: str) -> None:
         """Remember that the source could not even be read."""
@@ -353,7 +444,11 @@ class ControlPlane:
     def policy_status(self) -> dict[str, object]:
         """Return what is in force, and the newer text that was refused, as plain values."""
         rejected = None if self._rejected is None else self._rejected.to_dict()
-        return {"snapshot": self.snapshot.hash, "rejected_policy": rejected}
+        return {
+            "snapshot": self.snapshot.hash,
+            "rejected_policy": rejected,
+            "pending_policy": self._pending,
+        }
 
     def status(self, reports: list[AgentReport] | None = None) -> dict[str, object]:
         """Return what ``everyhop status -o json`` prints (DESIGN section 7), as plain values."""

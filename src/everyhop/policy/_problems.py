@@ -10,7 +10,7 @@ from everyhop.core.names import nearest
 from everyhop.core.problems import Problem, Span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 MAX_PROBLEMS: Final = 200  # more help nobody, and bound the work that hostile text can cause
 _MAX_GUESSES: Final = 40  # a guess compares with every known name
@@ -48,6 +48,10 @@ class Problems:
     def is_full(self) -> bool:
         """Tell whether more would be dropped."""
         return len(self._found) >= MAX_PROBLEMS
+
+    def __iter__(self) -> Iterator[Problem]:
+        """Yield the mistakes in the order in which they were found."""
+        yield from self._found
 
     def raise_if_any(self) -> None:
         """Raise PolicyError with all mistakes in the order of the text, each once."""

@@ -111,6 +111,10 @@ class TestReader:
 
     # -- the facts
 
+    def facts(self, node: Node) -> Context:
+        """Read facts that stand by themselves, with the keys that they have in a test."""
+        return self._context(dict(read_fields(node, g.FACT_KEYS, "facts", self._problems)), "facts")
+
     def _context(self, fields: _Fields, position: str) -> Context:
         facts = {key: fields[key][1] for key in g.FACT_KEYS if key in fields}
         return Context(

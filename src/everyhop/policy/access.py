@@ -99,7 +99,7 @@ class AccessIndex:
 
 
 def _access(snapshot: Snapshot, allowing: tuple[int, ...], denying: tuple[int, ...]) -> Access:
-    plain: dict[RuleEffect, list[Rule]] = {effect: [] for effect in RuleEffect}
+    plain: dict[RuleEffect, list[Rule]] = {RuleEffect.ALLOW: [], RuleEffect.DENY: []}
     further: list[Rule] = []
     for index in (*allowing, *denying):
         rule = snapshot.rules[index]

@@ -168,10 +168,11 @@ def _test(test: PolicyTest) -> dict[str, Any]:
         entry["tcp"] = True
     else:
         entry["call"] = f"{test.method} {test.path}"
-    return {**entry, **_context(test.context)}
+    return {**entry, **facts_entry(test.context)}
 
 
-def _context(context: Context) -> dict[str, Any]:
+def facts_entry(context: Context) -> dict[str, Any]:
+    """Return the facts of a call as an entry of ``tests`` writes them."""
     entry: dict[str, Any] = {}
     if context.now is not None:
         entry["at"] = _value(context.now)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from everyhop.authz import run_tests
+from everyhop.control.proposals import UNKNOWN_FILE, Actor, Origin
 from everyhop.core.errors import InputError
 from everyhop.policy import parse_policy
 
@@ -62,6 +63,14 @@ class PolicyFiles:
         except (OSError, InputError) as error:
             return str(error)
         return tuple((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in stats)
+
+    def actor(self) -> Actor:
+        """Return the owner of the file that was written last; who wrote it, nobody can tell afterwards."""
+        try:
+            newest = max((path.stat() for path in self._files()), key=lambda s: s.st_mtime_ns)
+        except (OSError, InputError):
+            return UNKNOWN_FILE
+        return Actor(origin=Origin.FILE, uid=newest.st_uid)
 
     def read(self) -> Mapping[str, bytes]:
         """Return each file's bytes by the name to show in errors.

@@ -15,10 +15,12 @@ from everyhop.api.server_app import AdminDoor, AgentDoor
 from everyhop.authority import Authority, AuthoritySettings
 from everyhop.control.feed import Feed
 from everyhop.control.policy_holder import PolicyHolder
+from everyhop.control.proposals import ChangeRules
 from everyhop.control.service import ControlPlane, ControlPorts
 from everyhop.core.errors import Conflict, InputError, PolicyError
 from everyhop.policy import decode_snapshot, parse_policy
 from everyhop.providers.keystores import FileKeyStore
+from everyhop.runtime.approvals import Door, admit_anybody, approval_door
 from everyhop.runtime.face import describe
 from everyhop.runtime.face_door import oauth_door
 from everyhop.runtime.face_server import face_service
@@ -63,7 +65,7 @@ async def watch_policy(control: ControlPlane, source: PolicyFiles, applied: obje
             continue
         applied = seen
         try:
-            await control.apply_policy(source.read(), source=source.name)
+            await control.apply_policy(source.read(), source=source.name, actor=source.actor())
         except InputError as error:
             await control.refuse_policy(error, source=source.name)
         except (PolicyError, Conflict):
@@ -121,6 +123,8 @@ def _control_plane(
             records_keep=settings.records_keep,
             tokens=token_works(storage, layout, settings, authority=authority, policy=policy),
             policy=policy,
+            proposals=storage.proposals,
+            changes=ChangeRules(confirm_wider=settings.confirm_wider, two_person=settings.two_person),
             urls=describe(layout, settings),
         )
     )
@@ -197,20 +201,28 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
                 pool=pool,
             )
         )
-        await _serve(control, layout, source, fingerprint, stop)
+        approvals = approval_door(control, settings)
+        await _serve(control, layout, source, fingerprint, stop, approvals=approvals)
 
 
 async def _serve(
-    control: ControlPlane, layout: StateLayout, source: PolicyFiles, applied: object, stop: asyncio.Event
+    control: ControlPlane,
+    layout: StateLayout,
+    source: PolicyFiles,
+    applied: object,
+    stop: asyncio.Event,
+    *,
+    approvals: Door | None,
 ) -> None:
     with contextlib.ExitStack() as stack:
         doors = []
-        for app, path in (
-            (AgentDoor(control).app(), layout.server_socket),
-            (AdminDoor(control).app(), layout.admin_socket),
+        for door in (
+            Door(http_server(AgentDoor(control).app()), layout.server_socket),
+            Door(http_server(AdminDoor(control).app(), admit_uid=admit_anybody), layout.admin_socket),
+            *(() if approvals is None else (approvals,)),
         ):
-            listener = stack.enter_context(contextlib.closing(UnixListener.bind(path, mode=0o600)))
-            doors.append((http_server(app), listener))
+            bound = UnixListener.bind(door.path, mode=door.mode)
+            doors.append((door.server, stack.enter_context(contextlib.closing(bound))))
         _log.info("serving", extra={"snapshot": control.snapshot.hash})
         async with asyncio.TaskGroup() as group:
             background = [

@@ -28,6 +28,7 @@ _WORDS: Final[dict[object, str]] = {
     tuple[str, ...]: "list of texts",
     tuple[AskingProxy, ...]: "list of tables, in the file",
     int: "whole number",
+    bool: "true or false",
     str: "text",
 }
 _SHORTEST: Final = timedelta(seconds=10)
@@ -82,6 +83,14 @@ class Settings:
     """Proxies that are not ours and may ask for decisions, by user; none means that nobody may."""
     authorizer_workers: int = 1
     """Processes that answer them."""
+    confirm_wider: bool = False
+    """Whether a text that comes by file and lets more in waits until somebody confirms it."""
+    two_person: bool = False
+    """Whether a policy that lets more in needs the approval of another user than its proposer."""
+    approvers: tuple[str, ...] = ()
+    """Users (names or numbers) who may approve at ``approval_socket`` without owning the state directory."""
+    approval_socket: str = ""
+    """Absolute path of the socket for approvers; empty means none."""
     log_level: str = "info"
     """debug, info, warning or error."""
 
@@ -90,6 +99,10 @@ def _convert(name: str, kind: object, value: object, origin: str) -> object:
     try:
         if kind is timedelta and isinstance(value, str):
             return parse_duration(value)
+        if kind is bool and isinstance(value, bool):
+            return value
+        if kind is bool and value in {"true", "false"}:
+            return value == "true"
         if kind is int and type(value) is int:  # not a bool
             return value
         if kind is int and isinstance(value, str) and value.isdecimal():
@@ -134,6 +147,7 @@ def load_settings(file: Path | None, environ: Mapping[str, str] | None = None) -
     settings = Settings(**values)  # type: ignore[arg-type]  # each value was converted to its field's type
     _check_bounds(settings)
     _check_tokens(settings)
+    _check_changes(settings)
     return settings
 
 
@@ -155,6 +169,17 @@ def _check_bounds(settings: Settings) -> None:
         raise SettingsError("log_level is one of debug, info, warning, error")
     if settings.envoy and not Path(settings.envoy).is_file():
         raise SettingsError(f"no Envoy binary at {settings.envoy}")
+
+
+def _check_changes(settings: Settings) -> None:
+    if settings.approval_socket and not Path(settings.approval_socket).is_absolute():
+        raise SettingsError("approval_socket is an absolute path")
+    if bool(settings.approval_socket) is not bool(settings.approvers):
+        raise SettingsError("approval_socket and approvers belong together")
+    if settings.approvers and not settings.two_person and not settings.confirm_wider:
+        raise SettingsError(
+            "approvers have nothing to approve", hint="set two_person = true or confirm_wider = true"
+        )
 
 
 def _check_tokens(settings: Settings) -> None:

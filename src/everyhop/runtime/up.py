@@ -40,6 +40,7 @@ class Supervisor:
         self._settings = load_settings(settings or layout.settings_file)
         self._say = say
         self._rejected: dict[str, Any] | None = None
+        self._pending: dict[str, Any] | None = None
         base = [sys.executable, "-m", "everyhop"]
         state = ["--state", str(layout.root)]
         if settings is not None:
@@ -136,6 +137,12 @@ class Supervisor:
             status = LocalLink(self._layout.admin_socket, timeout=2.0).get("/v1/policy")
         except EveryhopError:
             return
+        pending = status["pending_policy"]
+        if pending != self._pending:
+            self._pending = pending
+            if pending is not None:
+                self._say(f"a policy waits for approval: {pending['summary']}")
+                self._say(f"everyhop policy pending; everyhop policy approve {pending['snapshot']}")
         rejected = status["rejected_policy"]
         if rejected == self._rejected:
             return

@@ -7,6 +7,7 @@ from everyhop.storage.database import Database, open_database
 from everyhop.storage.issuing import SqlIssuingStore
 from everyhop.storage.meta import SqlMeta
 from everyhop.storage.migrate import current_revision, migrate
+from everyhop.storage.proposals import SqlProposalStore
 from everyhop.storage.records import SqlRecordStore
 from everyhop.storage.schema import HEAD, metadata
 from everyhop.storage.service import Storage, open_storage
@@ -21,6 +22,7 @@ __all__ = [
     "SqlAuthorityStore",
     "SqlIssuingStore",
     "SqlMeta",
+    "SqlProposalStore",
     "SqlRecordStore",
     "SqlTokenJournal",
     "Storage",

@@ -15,6 +15,7 @@ from everyhop.storage.database import Database, open_database
 from everyhop.storage.issuing import SqlIssuingStore
 from everyhop.storage.meta import SqlMeta
 from everyhop.storage.migrate import migrate
+from everyhop.storage.proposals import SqlProposalStore
 from everyhop.storage.records import SqlRecordStore
 from everyhop.storage.snapshots import SnapshotStore
 from everyhop.storage.token_journal import SqlTokenJournal
@@ -34,6 +35,7 @@ class Storage:
     issuing: SqlIssuingStore
     token_journal: SqlTokenJournal
     api_keys: SqlApiKeyStore
+    proposals: SqlProposalStore
 
     def close(self) -> None:
         """Close every connection."""
@@ -62,6 +64,7 @@ def open_storage(path: Path, *, entropy: Entropy | None = None, producer: str = 
         issuing=SqlIssuingStore(database, entropy=source, producer=producer),
         token_journal=SqlTokenJournal(database, entropy=source, producer=producer),
         api_keys=SqlApiKeyStore(database, entropy=source, producer=producer),
+        proposals=SqlProposalStore(database, entropy=source, producer=producer),
     )
 
 

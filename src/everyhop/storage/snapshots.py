@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from everyhop.auditlog.append import append_event
-from everyhop.auditlog.model import Event, Kind
+from everyhop.auditlog.model import Event, Kind, Scalar
 from everyhop.core.clock import Entropy
 from everyhop.core.errors import NotFound
 from everyhop.storage.database import Database
@@ -25,10 +26,20 @@ class SnapshotStore:
         self._entropy = entropy
         self._producer = producer
 
-    def save(self, content: bytes, content_hash: str, source: str, at: datetime) -> bool:
+    def save(
+        self,
+        content: bytes,
+        content_hash: str,
+        source: str,
+        at: datetime,
+        *,
+        by: str | None = None,
+        detail: Mapping[str, Scalar] | None = None,
+    ) -> bool:
         """Put a snapshot in force and record that in the audit log, both in one transaction.
 
-        ``content`` is what ``encode_snapshot`` gave, ``source`` where it came from, ``at`` aware.  Returns False, and
+        ``content`` is what ``encode_snapshot`` gave, ``source`` where it came from, ``at`` aware, ``by``
+        who did it and ``detail`` what else the record says.  Returns False, and
         records nothing, when the latest has the hash already: the hash covers what a policy means, the content also
         where each line of it stands, so a comment that moved the lines is kept but is no change of policy.
         """
@@ -43,8 +54,13 @@ class SnapshotStore:
                 kind=Kind.POLICY,
                 action="apply",
                 time=at,
+                caller=by,
                 snapshot=content_hash,
-                detail={"source": source, "previous": None if previous is None else previous.hash},
+                detail={
+                    **(detail or {}),
+                    "source": source,
+                    "previous": None if previous is None else previous.hash,
+                },
             )
             append_event(SqlRecordWriter(connection), event, producer=self._producer, entropy=self._entropy)
         return True

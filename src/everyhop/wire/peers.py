@@ -57,6 +57,14 @@ def peer_of(connection: socket.socket, *, kernel_pidfd: bool = True) -> PeerInfo
     return PeerInfo(pid=pid, uid=uid, gid=gid, process=process)
 
 
+def uid_of(connection: socket.socket) -> int:
+    """Return the effective uid of the process that connected, as it was then (SO_PEERCRED); raises AttestationError.
+
+    In another user namespace than ours, a user that this one does not map is the kernel's overflow uid.
+    """
+    return _credentials(connection)[1]
+
+
 def _credentials(connection: socket.socket) -> tuple[int, int, int]:
     try:
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)

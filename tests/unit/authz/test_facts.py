@@ -360,3 +360,14 @@ tests:
     again = decode_snapshot(encode_snapshot(snapshot))
     assert again.canonical == snapshot.canonical
     assert [result.is_passed for result in run_tests(again)] == [True] * 7
+
+
+@pytest.mark.parametrize("order", [("required", "none"), ("none", "required"), ("optional", "required")])
+def test_the_order_of_rules_for_users_and_for_none_does_not_matter(order):
+    rules = "".join(f"  - {{from: a, to: b, operations: [x], user: {mode}}}\n" for mode in order)
+    text = f"version: 1\ntrust_domain: x.example\nservices: {{a: {{}}, b: {{operations: {{x: GET /x}}}}}}\nallow:\n{rules}"
+    engine = Engine(parse_policy({"p.yaml": text.encode()}))
+    ask = {"caller": "spiffe://x.example/service/a", "target": "b", "method": "GET", "path": "/x"}
+    assert engine.decide(**ask, context=Context()).is_allowed
+    with_user = engine.decide(**ask, context=Context(user=VIEWER))
+    assert engine.rule(with_user.rule).user.value != "none"

@@ -32,6 +32,12 @@ def _file(tmp_path: Path, text: str) -> Path:
         ('record_flush = "1m"', "between"),
         ('log_level = "loud"', "one of"),
         ('envoy = "/nonexistent/envoy"', "no Envoy binary"),
+        ("confirm_wider = 1", "true or false"),
+        ('two_person = "yes"', "true or false"),
+        ('approval_socket = "s"\napprovers = ["root"]\ntwo_person = true', "absolute"),
+        ('approval_socket = "/run/x/s"', "belong together"),
+        ('approvers = ["root"]\ntwo_person = true', "belong together"),
+        ('approvers = ["root"]\napproval_socket = "/run/x/s"', "nothing to approve"),
         ("= broken", "everyhop.toml"),
         ("max_connections = true", "must be"),
         ('api_listen = "8443"', "HOST:PORT"),
@@ -98,3 +104,12 @@ def test_lists_are_arrays_in_the_file_and_commas_in_a_variable(tmp_path: Path) -
 def test_an_issuer_may_have_a_path() -> None:
     for issuer in ("https://issuer.example", "https://issuer.example:8443/shop", "https://[::1]:8443"):
         assert load_settings(None, {"EVERYHOP_ISSUER": issuer}).issuer == issuer
+
+
+def test_rules_for_changes_come_from_file_and_variables(tmp_path: Path) -> None:
+    file = _file(tmp_path, 'two_person = true\napprovers = ["0"]\napproval_socket = "/run/x/s"')
+    settings = load_settings(file, {"EVERYHOP_CONFIRM_WIDER": "true"})
+    assert (settings.two_person, settings.confirm_wider, settings.approvers) == (True, True, ("0",))
+    assert not load_settings(None, {"EVERYHOP_CONFIRM_WIDER": "false"}).confirm_wider
+    with pytest.raises(SettingsError, match="true or false"):
+        load_settings(None, {"EVERYHOP_TWO_PERSON": "1"})

@@ -23,6 +23,7 @@ examples:
   everyhop can storefront 'POST /orders' orders --user alice --role clerk --mfa --explain
   everyhop can spiffe://shop.example/service/orders 'POST /v1/charges' payments --policy everyhop.yaml
   everyhop can orders tcp ledger
+  everyhop can storefront 'GET /orders/7' orders --facts '{"user": {"id": "alice", "roles": ["clerk"]}}'
 
 exit codes: 0 allowed · 3 denied
 """
@@ -45,6 +46,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="every rule that is about the call, each clause with its value, and the fix as a patch",
     )
     add_facts(parser)
+    parser.add_argument(
+        "--facts",
+        metavar="JSON",
+        help="all facts at once, with the keys of a policy test: user, at, headers, source_ip, device, resource",
+    )
     add_policy(
         parser,
         what="decide by this policy instead of the one in force (default: ./everyhop.yaml when nothing is up)",
@@ -57,18 +63,26 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def _run(args: argparse.Namespace) -> int:
     from everyhop.authz import Engine
     from everyhop.cli.policy_at_hand import policy_at_hand
+    from everyhop.core.errors import InputError
+    from everyhop.policy.facts_text import parse_facts
     from everyhop.policy.stated import read_stated
     from everyhop.runtime.system import SystemClock
 
     policy = policy_at_hand(args)
     engine = Engine(policy.snapshot)
     stated = stated_by(args)
-    context = read_stated(policy.snapshot, stated, now=SystemClock().now())
-    asked = _Asked(args, engine, None if stated.is_empty else context)
-    explanation = asked.explain()
-    if stated.is_empty and explanation.decision.reason in asked.facts_reasons:
-        asked = _Asked(args, engine, context)  # the time at least is known
+    if args.facts is not None and not stated.is_empty:
+        raise InputError("give facts by --facts, or by the other options")
+    if args.facts is not None:
+        asked = _Asked(args, engine, parse_facts(args.facts, policy.snapshot))
         explanation = asked.explain()
+    else:
+        context = read_stated(policy.snapshot, stated, now=SystemClock().now())
+        asked = _Asked(args, engine, None if stated.is_empty else context)
+        explanation = asked.explain()
+        if stated.is_empty and explanation.decision.reason in asked.facts_reasons:
+            asked = _Asked(args, engine, context)  # the time at least is known
+            explanation = asked.explain()
     patch = _patch(policy, asked, explanation)
     rules = asked.considered() if args.explain else ()
     if wants_json(args):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``everyhop policy``: check, show, test, apply, schema."""
+"""``everyhop policy``: check, show, test, schema; plan, apply and approvals are in modules of their own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from everyhop.cli import policy_suggest, policy_tests
 from everyhop.cli.arguments import add_output, add_state, admin
 from everyhop.cli.exit_codes import FAILED, INVALID, OK
 from everyhop.cli.output import print_json, wants_json
+from everyhop.cli.verbs import policy_apply, policy_plan
 
 if TYPE_CHECKING:
     from everyhop.policy.model import Snapshot
@@ -24,7 +25,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         ("check", "find every mistake, with file, line, column and a suggestion", _check),
         ("show", "what exists, which doors it has, who may use them", _show),
         ("test", "run the policy's own tests; what they cover; new ones", policy_tests.run),
-        ("apply", "put this policy in force (a bad one changes nothing)", _apply),
     ):
         verb = verbs.add_parser(name, help=help_text)
         verb.add_argument("policy", metavar="FILE|DIR", type=Path, nargs="?", help="default: ./everyhop.yaml")
@@ -38,6 +38,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         if name == "test":
             policy_tests.add_options(verb)
     policy_suggest.add(verbs)
+    policy_plan.add(verbs)
+    policy_apply.add(verbs)
     schema = verbs.add_parser("schema", help="print the JSON Schema, for editors")
     schema.set_defaults(run=_schema)
 
@@ -112,19 +114,6 @@ def _show(args: argparse.Namespace) -> int:
         print_json(describe(snapshot))
     else:
         print(render(snapshot))
-    return OK
-
-
-def _apply(args: argparse.Namespace) -> int:
-    from everyhop.runtime.policy_files import PolicyFiles
-
-    source = PolicyFiles(_path(args).absolute())
-    files = {name: content.decode("utf-8", "surrogateescape") for name, content in source.read().items()}
-    answer = admin(args).post("/v1/policy", {"files": files, "source": source.name, "apply": True})
-    if wants_json(args):
-        print_json(answer)
-    else:
-        print(f"in force: snapshot {answer['snapshot'][:16]}")
     return OK
 
 

@@ -7,7 +7,7 @@ import argparse
 from typing import Any
 
 from everyhop.cli.arguments import add_output, add_state, admin
-from everyhop.cli.output import paint, print_json, table, wants_json
+from everyhop.cli.output import paint, print_json, printable, table, wants_json
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -35,6 +35,15 @@ def _render(status: dict[str, Any]) -> str:
             paint(f"                {p['file']}:{p['line']}:{p['column']}: {p['message']}", "red")
             for p in rejected["problems"][:5]
         ]
+    if pending := status.get("pending_policy"):
+        lines.append(
+            paint(
+                f"              {pending['snapshot'][:16]} of {pending['proposer']} waits for approval:",
+                "yellow",
+            )
+        )
+        lines.append(paint(f"                {printable(pending['summary'])}", "yellow"))
+        lines.append("                everyhop policy pending")
     for agent in status["agents"]:
         applied = "applied" if agent["snapshot"] == status["snapshot"] else paint("applying", "yellow")
         spooled = f", {agent['spooled_records']} records waiting" if agent["spooled_records"] else ""
