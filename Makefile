@@ -63,8 +63,12 @@ demo: $(VENV)/.ready ## Guided tour: real services, real attacks, expected again
 # --- test ------------------------------------------------------------------------------------------------------
 
 .PHONY: test
-test: $(VENV)/.ready ## The tests, except those marked slow or bench
-	$(PYTEST) -m "not slow and not bench" tests
+test: $(VENV)/.ready ## The tests, except those marked long, slow or bench
+	$(PYTEST) -m "not long and not slow and not bench" tests
+
+.PHONY: test-long
+test-long: $(VENV)/.ready ## The long tests: whole matrices of attempts and points, and every guide
+	$(PYTEST) -m "long and not slow and not bench" tests
 
 .PHONY: test-all
 test-all: $(VENV)/.ready peers ## Every test but the benchmarks, with branch coverage; installs missing peers when root

@@ -25,17 +25,34 @@ settings.load_profile("everyhop")
 
 TESTS = Path(__file__).resolve().parent
 
+# Whole matrices and guides: continuous integration runs them after the others, and `make test-long` does by hand.
+LONG = (
+    "e2e/test_app_decisions.py",
+    "e2e/test_authzen_page.py",
+    "e2e/test_changes_guide.py",
+    "e2e/test_conditions.py",
+    "e2e/test_decisions_guide.py",
+    "e2e/test_foreign_proxies.py",
+    "e2e/test_policy_changes.py",
+    "integration/bypasses/",
+    "integration/dataplane/test_differential_conditions.py",
+    "integration/dataplane/test_shadow.py",
+    "integration/proxies/test_bypass_attempts.py",
+)
+
 # Tests on these shelves start processes in module fixtures; a file is kept on one worker so that they start once.
 HEAVY_SHELVES = ("integration", "conformance", "e2e")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep each file of a heavy shelf on one worker, unless the test names a group of its own."""
+    """Keep each file of a heavy shelf on one worker, unless the test names a group of its own; mark the long ones."""
     for item in items:
         place = item.path.relative_to(TESTS)
         if place.parts[0] in HEAVY_SHELVES and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(str(place)))
+        if place.as_posix().startswith(LONG):
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(scope="module", autouse=True)
