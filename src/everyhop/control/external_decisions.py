@@ -144,7 +144,7 @@ class ExternalDecisions:
         )
         operation = decision.operation
         is_open = operation is not None and decision.reason is not Reason.UNKNOWN_CALLER
-        asks = is_open and view.asks(caller.spiffe_id, question.target, operation or "")
+        asks = is_open and view.by_facts(caller.spiffe_id, question.target, operation or "")
         if not (decision.is_allowed or asks):
             return self._deny(asked, decision)
         if self._changes_protocol(question, decision):

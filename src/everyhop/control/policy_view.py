@@ -55,6 +55,15 @@ class PolicyView:
         verdict = entry.outside if caller == OUTSIDE else entry.verdicts.get(caller)
         return verdict is None or verdict.asks
 
+    def by_facts(self, caller: str, target: str, operation: str) -> bool:
+        """Tell whether facts of a call decide at all: for whoever enforces without a sidecar of ours."""
+        if not self.index.of(target, operation).further:
+            return False
+        door, name = self.engine.door(target, operation), self.engine.name_of(caller)
+        if door is None or name is None:
+            return True
+        return door.cases_of(self.snapshot, name).settled(with_facts=False) is None
+
     def _table(self, service: str) -> dict[str, OperationEntry]:
         """Return what the sidecars of a declared service enforce, by operation."""
         found = self._tables.get(service)
