@@ -330,6 +330,9 @@ def test_a_forged_decision_id_cannot_hide_a_refusal(mesh, caller):
 
 
 def test_every_line_of_this_module_is_a_record(mesh):
+    with mesh.connect("orders", mesh.client("storefront")) as connection:
+        _, answered, _ = exchange(connection, request_bytes("GET", "/admin"))
+    assert mesh.sidecars["orders"].record(answered["x-everyhop-decision"]).reason == "no-rule"
     records = mesh.sidecars["orders"].lines()
     assert records
     assert {record.reason for record in records} >= {
