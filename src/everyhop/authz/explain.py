@@ -17,7 +17,7 @@ from everyhop.authz.requirements import requirement_of
 from everyhop.core.decision import Reason
 from everyhop.core.errors import InputError
 from everyhop.core.names import nearest
-from everyhop.policy.access import TCP, AccessIndex
+from everyhop.policy.access import TCP
 from everyhop.policy.model import OUTSIDE, RuleEffect, SegmentKind, UserMode
 from everyhop.policy.routes import guarded_characters
 from everyhop.spiffe.ids import SpiffeId
@@ -163,7 +163,7 @@ def _by_rule(asked: _Asked, decision: Decision) -> Explanation:
     verb = "may" if decision.is_allowed else "may not"
     summary = f"{who} {verb} {_door(decision, call)}"
     notes = (
-        _carries(snapshot, decision)
+        _carries(asked.engine, decision)
         if decision.is_allowed
         else ("deny beats allow: no further rule can open this; only changing this one can",)
     )
@@ -178,13 +178,14 @@ def _by_rule(asked: _Asked, decision: Decision) -> Explanation:
     return Explanation(decision=decision, summary=summary, rule=cite(rule), clauses=clauses, notes=notes)
 
 
-def _carries(snapshot: Snapshot, decision: Decision) -> tuple[str, ...]:
+def _carries(engine: Engine, decision: Decision) -> tuple[str, ...]:
     """Say what a permitted call has to carry besides the certificate."""
+    snapshot = engine.snapshot
     service = snapshot.services[decision.target]
     operation = next((o for o in service.operations if o.name == decision.operation), None)
     if operation is None:
         return ()
-    access = AccessIndex(snapshot).of(decision.target, operation.name)
+    access = engine.index.of(decision.target, operation.name)
     needs = requirement_of(decision.target, operation, access.user_mode(_who(snapshot, decision.caller)))
     notes = []
     if needs.audience is not None and decision.caller != OUTSIDE:

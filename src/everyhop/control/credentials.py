@@ -125,8 +125,8 @@ class Credentials:
 
     async def ingress(self, service: str, shown: Shown) -> Passed:
         """Judge a call that the policy lets in: access token, user, single use, in this order."""
-        needs = self._view_at(service).requirement(shown.caller, service, shown.operation)
         view = self._view_at(service)
+        needs = view.requirement(shown.caller, service, shown.operation)
         asks = shown.asks or view.asks(shown.caller, service, shown.operation)
         access = self._access(service, shown, needs)
         user = self._user(shown, needs, asks=asks)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from everyhop.authz.explain import explain_http
 from everyhop.conditions import ValueType
 from everyhop.core.decision import Decision, Effect, Reason
 from everyhop.core.errors import AccessDenied
@@ -82,9 +83,7 @@ def decide_call(engine: Engine, service: str, shown: Shown, context: Context) ->
             snapshot=decision.snapshot,
         )
         return Why(decision=refused, facts="sidecar and agent do not see the same operation")
-    explanation = engine.explain(
-        caller=shown.caller, target=service, method=shown.method, path=shown.path, context=context
-    )
+    explanation = explain_http(engine, decision, method=shown.method, path=shown.path, context=context)
     return Why(decision=decision, facts=explanation.facts[:MAX_FACTS])
 
 
