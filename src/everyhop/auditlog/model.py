@@ -34,6 +34,10 @@ class Kind(StrEnum):
     POLICY = "policy"  # a snapshot accepted or refused
     TOKEN = "token"  # noqa: S105  # a token issued or refused, an API key's life
     LIFECYCLE = "lifecycle"  # a process started, ended, crashed
+    LOG = "log"  # the log itself: records that may be missing, a read or export, its key, what was forgotten
+    FINDING = "finding"  # what a detector found
+    RESPONSE = "response"  # a block, a quarantine, and their ends
+    APPLICATION = "application"  # what an application says that somebody did in it
 
 
 class Point(StrEnum):

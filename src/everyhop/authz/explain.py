@@ -98,6 +98,10 @@ def _explain_reason(asked: _Asked, decision: Decision) -> Explanation:
             who = _who(snapshot, decision.caller)
             summary = f"{who} is let through to {decision.target}: the policy is only watched there"
             return _shadowed(asked, Explanation(decision=decision, summary=summary))
+        case Reason.BLOCKED:  # never the engine's own answer
+            who = _who(snapshot, decision.caller)
+            summary = f"{who} was blocked at that time, whatever the policy says of its calls"
+            return Explanation(decision=decision, summary=summary)
         case Reason.UNKNOWN_OPERATION:
             return _unknown_operation(snapshot, decision, asked.method or "", asked.bare_path)
         case Reason.AMBIGUOUS_PATH:

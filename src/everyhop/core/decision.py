@@ -35,6 +35,7 @@ class Reason(StrEnum):
     CONDITION_ERROR = "condition-error"  # a condition could not be evaluated, which denies
     USER_REQUIRED = "user-required"  # a rule would allow it for a user, and there is none
     USER_NOT_PERMITTED = "user-not-permitted"  # no role of the user grants this operation
+    BLOCKED = "blocked"  # the caller, its user, key or address is blocked for now; HTTP status 429
     SHADOWED = "shadowed"  # allowed only because the policy is only watched here
 
 
@@ -74,7 +75,9 @@ class Decision:
 
     @property
     def status(self) -> int:
-        """Return the HTTP status for a refusal: 400 for ambiguity, else 403; 200 when allowed."""
+        """Return the HTTP status for a refusal: 400 for ambiguity, 429 for a block, else 403; 200 when allowed."""
         if self.is_allowed:
             return 200
+        if self.reason is Reason.BLOCKED:
+            return 429
         return 400 if self.reason is Reason.AMBIGUOUS_PATH else 403

@@ -25,8 +25,8 @@ from everyhop.storage.schema import from_micros, records, to_micros
 # One prepared statement for a whole batch, given to the driver directly: half the cost of an insert is otherwise
 # spent on turning dictionaries into it.
 _INSERT: Final = (
-    "INSERT INTO records (id, producer, seq, time, kind, caller, target, decision, rule, line)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+    "INSERT INTO records (id, producer, seq, time, kind, caller, target, decision, rule, subject, line)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
 _MAX_OF_DECISION: Final = 16
 _CHUNK: Final = 400  # ids per question; SQLite allows 999 parameters in older builds
@@ -213,6 +213,7 @@ def _row(record: Record) -> tuple[Any, ...]:
         record.target,
         record.decision,
         record.rule,
+        subject if isinstance(subject := record.detail.get("user"), str) else None,
         encode_record(record),
     )
 

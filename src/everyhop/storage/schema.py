@@ -14,7 +14,7 @@ import sqlalchemy as sa
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-HEAD: Final = "0002"  # the newest migration; tests hold it to what the migrations directory says
+HEAD: Final = "0003"  # the newest migration; tests hold it to what the migrations directory says
 
 metadata = sa.MetaData()
 
@@ -85,7 +85,8 @@ sa.Index("snapshots_applied", snapshots.c.applied, unique=True)
 records = sa.Table(
     "records",
     metadata,
-    sa.Column("n", _Number, primary_key=True, autoincrement=True),
+    # The place in the log, from 1 without gaps: given under the lock of ``log_head``, never by the engine.
+    sa.Column("n", _Number, primary_key=True, autoincrement=False),
     sa.Column("id", sa.Text, nullable=False, unique=True),
     sa.Column("producer", sa.Text, nullable=False),
     sa.Column("seq", sa.BigInteger, nullable=False),
@@ -95,20 +96,148 @@ records = sa.Table(
     sa.Column("target", sa.Text),
     sa.Column("decision", sa.Text),
     sa.Column("rule", sa.Text),
-    # The whole record as the codec writes it; the columns above only find it.
+    sa.Column("subject", sa.Text),
+    # The whole record as the codec writes it, which is the leaf of the log's tree; the columns above only find it.
     sa.Column("line", sa.LargeBinary, nullable=False),
     sa.UniqueConstraint("producer", "seq", name="records_place"),
-    sqlite_autoincrement=True,
 )
 sa.Index("records_time", records.c.time)
 sa.Index("records_target", records.c.target, records.c.n)
 sa.Index("records_caller", records.c.caller, records.c.n)
 sa.Index("records_rule", records.c.rule, records.c.n)
+sa.Index("records_subject", records.c.subject, records.c.n)
 sa.Index(
     "records_denied",
     records.c.n,
     sqlite_where=sa.text("decision = 'deny'"),
     postgresql_where=sa.text("decision = 'deny'"),
+)
+
+# The tree over the log.  ``frontier`` is what the room tlog needs to go on from ``size`` leaves.
+log_head = sa.Table(
+    "log_head",
+    metadata,
+    sa.Column("one", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("frontier", sa.LargeBinary, nullable=False),
+    sa.CheckConstraint("one = 1", name="log_head_one"),
+)
+
+# Full tiles only (256 hashes); ``root`` is the hash above them.  They stay when records go.
+log_tiles = sa.Table(
+    "log_tiles",
+    metadata,
+    sa.Column("level", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("n", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("hashes", sa.LargeBinary, nullable=False),
+    sa.Column("root", sa.LargeBinary, nullable=False),
+)
+
+log_checkpoints = sa.Table(
+    "log_checkpoints",
+    metadata,
+    sa.Column("origin", sa.Text, primary_key=True),
+    sa.Column("size", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("root", sa.LargeBinary, nullable=False),
+    sa.Column("signed_at", _Moment, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+)
+
+# What producers signed: records ``first`` to ``last`` of one producer, with the certificate of the signer.
+log_seals = sa.Table(
+    "log_seals",
+    metadata,
+    sa.Column("producer", sa.Text, primary_key=True),
+    sa.Column("first", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("last", sa.BigInteger, nullable=False),
+    sa.Column("certificate", sa.Text, nullable=False),
+    sa.Column("signed_at", _Moment, nullable=False),
+    sa.Column("signature", sa.LargeBinary, nullable=False),
+)
+
+log_certificates = sa.Table(
+    "log_certificates",
+    metadata,
+    sa.Column("thumbprint", sa.Text, primary_key=True),
+    sa.Column("chain", sa.LargeBinary, nullable=False),
+    sa.Column("first_seen", _Moment, nullable=False),
+)
+
+# What stands for a person in records.  Without its row, a pseudonym is nobody's.
+pseudonyms = sa.Table(
+    "pseudonyms",
+    metadata,
+    sa.Column("pseudonym", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("lookup", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("wrapped", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", _Moment, nullable=False),
+)
+
+# Who reads the log from its beginning to its end, and how far: exporters, detection.
+consumers = sa.Table(
+    "consumers",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("moved_at", _Moment, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+)
+
+# One of several servers does what only one may do at a time.
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("holder", sa.Text, nullable=False),
+    sa.Column("until", _Moment, nullable=False),
+)
+
+blocks = sa.Table(
+    "blocks",
+    metadata,
+    sa.Column("subject", sa.Text, primary_key=True),
+    sa.Column("mode", sa.Text, nullable=False),
+    sa.Column("since", _Moment, nullable=False),
+    sa.Column("until", _Moment),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("finding", sa.Text),
+    sa.CheckConstraint("mode IN ('block', 'quarantine')", name="blocks_mode"),
+)
+sa.Index("blocks_until", blocks.c.until)
+
+block_state = sa.Table(
+    "block_state",
+    metadata,
+    sa.Column("one", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.CheckConstraint("one = 1", name="block_state_one"),
+)
+
+detector_state = sa.Table(
+    "detector_state",
+    metadata,
+    sa.Column("detector", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("value", sa.LargeBinary, nullable=False),
+    sa.Column("moved_at", _Moment, nullable=False),
+)
+
+# Things that nobody has a reason to use.  ``mark`` recognises one without being one.
+canaries = sa.Table(
+    "canaries",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("mark", sa.LargeBinary, unique=True),
+    sa.Column("response", sa.Text, nullable=False),
+    sa.Column("created_at", _Moment, nullable=False),
+    sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("ended_at", _Moment),
+    sa.CheckConstraint("kind IN ('api-key', 'secret', 'service')", name="canaries_kind"),
+    sa.CheckConstraint("response IN ('alert', 'block', 'quarantine')", name="canaries_response"),
 )
 
 meta = sa.Table(
