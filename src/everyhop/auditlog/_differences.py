@@ -110,7 +110,8 @@ class Differences:
                     index=first.index,
                     last=altered[-1].index if self._count == len(places) else None,
                     count=count,
-                    message=f"record {first.index + 1}{_name(first.line)} is not what was sealed" + _more(count),
+                    message=f"record {first.index + 1}{_name(first.line)} is not what was sealed"
+                    + _more(count),
                 )
             )
         return found

@@ -101,7 +101,9 @@ class Heads:
 
     def witnesses(self, roots: Mapping[int, bytes]) -> tuple[str, ...]:
         """Return the names of the witnesses that cosigned the largest checkpoint that the tree contains."""
-        best = max((h for h in self._heads if _agrees(h, roots)), key=lambda h: h.checkpoint.size, default=None)
+        best = max(
+            (h for h in self._heads if _agrees(h, roots)), key=lambda h: h.checkpoint.size, default=None
+        )
         if best is None or not self._witnesses:
             return ()
         try:

@@ -219,9 +219,7 @@ class _Scan:
                 self._tile_roots.append(root_of(hashes[-WIDTH:]))
         return hashes
 
-    def _grow(
-        self, frontier: Frontier, roots: dict[int, bytes], start: int, leaves: Sequence[bytes]
-    ) -> None:
+    def _grow(self, frontier: Frontier, roots: dict[int, bytes], start: int, leaves: Sequence[bytes]) -> None:
         """Extend a tree, and remember its root at each size that somebody signed for, and at its end."""
         done, end = start, start + len(leaves)
         for stop in (*self._stops[bisect_right(self._stops, start) : bisect_right(self._stops, end)], end):

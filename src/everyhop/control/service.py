@@ -383,7 +383,7 @@ class ControlPlane:
                     await self._publish()
                 if self._p.clock.now() - pruned > PRUNE_INTERVAL:
                     pruned = self._p.clock.now()
-                    await self._work(self._p.records.prune, before=pruned - self._p.records_keep)
+                    await self._work(self._p.records.prune, now=pruned, before=pruned - self._p.records_keep)
             except Exception:  # noqa: BLE001  # the schedule must go on, whatever one step met
                 _log.exception("a scheduled task failed; it is tried again")
 

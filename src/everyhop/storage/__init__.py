@@ -7,6 +7,8 @@ from everyhop.storage.consumers import SqlConsumers
 from everyhop.storage.database import Database, open_database
 from everyhop.storage.issuing import SqlIssuingStore
 from everyhop.storage.leases import SqlLeases
+from everyhop.storage.log_seals import SqlSealStore, SqlSealWriter
+from everyhop.storage.log_tree import SqlLogTree
 from everyhop.storage.meta import SqlMeta
 from everyhop.storage.migrate import current_revision, migrate
 from everyhop.storage.proposals import SqlProposalStore
@@ -25,9 +27,12 @@ __all__ = [
     "SqlConsumers",
     "SqlIssuingStore",
     "SqlLeases",
+    "SqlLogTree",
     "SqlMeta",
     "SqlProposalStore",
     "SqlRecordStore",
+    "SqlSealStore",
+    "SqlSealWriter",
     "SqlTokenJournal",
     "Storage",
     "current_revision",

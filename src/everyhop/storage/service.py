@@ -15,6 +15,8 @@ from everyhop.storage.consumers import SqlConsumers
 from everyhop.storage.database import Database, open_database
 from everyhop.storage.issuing import SqlIssuingStore
 from everyhop.storage.leases import SqlLeases
+from everyhop.storage.log_seals import SqlSealStore
+from everyhop.storage.log_tree import SqlLogTree
 from everyhop.storage.meta import SqlMeta
 from everyhop.storage.migrate import migrate
 from everyhop.storage.proposals import SqlProposalStore
@@ -33,6 +35,8 @@ class Storage:
     authorities: SqlAuthorityStore
     snapshots: SnapshotStore
     records: SqlRecordStore
+    log_tree: SqlLogTree
+    log_seals: SqlSealStore
     meta: SqlMeta
     issuing: SqlIssuingStore
     token_journal: SqlTokenJournal
@@ -64,6 +68,8 @@ def open_storage(path: Path, *, entropy: Entropy | None = None, producer: str = 
         authorities=SqlAuthorityStore(database, entropy=source, producer=producer),
         snapshots=SnapshotStore(database, entropy=source, producer=producer),
         records=SqlRecordStore(database, entropy=source, producer=producer),
+        log_tree=SqlLogTree(database),
+        log_seals=SqlSealStore(database),
         meta=SqlMeta(database),
         issuing=SqlIssuingStore(database, entropy=source, producer=producer),
         token_journal=SqlTokenJournal(database, entropy=source, producer=producer),
