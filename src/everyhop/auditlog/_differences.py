@@ -11,6 +11,7 @@ from everyhop.auditlog.codec import decode_record
 from everyhop.auditlog.verdict import Fault, Finding
 from everyhop.core.errors import InputError
 from everyhop.tlog import leaf_hash
+from everyhop.tlog.tiles import WIDTH
 
 MAX_REMEMBERED: Final = 4096  # places; what is wrong with the first ones tells what is wrong
 
@@ -54,20 +55,27 @@ class Differences:
         if not self._columns:
             self._columns.append((index, wrong))
 
-    def findings(self) -> list[Finding]:
-        """Return what was found, at most one finding of each fault."""
+    def missing_tiles(self) -> set[int]:
+        """Return the first indexes of tiles in which records are missing."""
+        return {index - index % WIDTH for index in self._missing}
+
+    def findings(self, size: int) -> list[Finding]:
+        """Return what was found in a log of ``size`` records, at most one finding of each fault."""
         found = []
         moved = self._moved()
         # Where all moved up by one, the place that is empty at the end is that of the one that was taken out.
         if self._missing and not (moved is not None and self._missing_count == 1):
             first, last = self._missing[0], self._missing[-1]
+            is_end = first + self._missing_count == size
             found.append(
                 Finding(
-                    fault=Fault.MISSING,
+                    fault=Fault.TRUNCATED if is_end else Fault.MISSING,
                     index=first,
                     last=last if self._missing_count <= MAX_REMEMBERED else None,
                     count=self._missing_count,
-                    message=f"record {first + 1} is gone" + _more(self._missing_count),
+                    message=f"the end is gone: records {first + 1} to {size}"
+                    if is_end
+                    else f"record {first + 1} is gone" + _more(self._missing_count),
                 )
             )
         if self._columns:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from everyhop.auditlog.verdict import Fault, Finding
@@ -101,22 +102,20 @@ class Heads:
 
     def witnesses(self, roots: Mapping[int, bytes]) -> tuple[str, ...]:
         """Return the names of the witnesses that cosigned the largest checkpoint that the tree contains."""
-        best = max(
-            (h for h in self._heads if _agrees(h, roots)), key=lambda h: h.checkpoint.size, default=None
-        )
-        if best is None or not self._witnesses:
-            return ()
-        try:
-            return tuple(verifier.name for verifier, _ in best.note.signed_by(self._witnesses))
-        except ProofError:
-            return ()
+        size = self.signed(roots)
+        names = set()
+        for head in self._heads:
+            if head.checkpoint.size == size and _agrees(head, roots):
+                with suppress(ProofError):
+                    names |= {verifier.name for verifier, _ in head.note.signed_by(self._witnesses)}
+        return tuple(sorted(names))
 
     def compare(self, roots: Mapping[int, bytes], size: int) -> Iterable[Finding]:
         """Return what the checkpoints say about a tree of ``size`` leaves, with its roots at their sizes."""
         heads = sorted(self._heads, key=lambda head: head.checkpoint.size)
         yield from _equal_sizes(heads)
         good = [head for head in heads if _agrees(head, roots)]
-        bad = [h for h in heads if h.checkpoint.size <= size and not _agrees(h, roots)]
+        bad = [h for h in heads if h.checkpoint.size in roots and not _agrees(h, roots)]
         if bad:
             yield _disagreement(bad[0], good)
         if ahead := [h for h in heads if h.checkpoint.size > size]:

@@ -16,7 +16,7 @@ from everyhop.auditlog._differences import Differences
 from everyhop.auditlog._heads import Heads
 from everyhop.auditlog.verdict import Fault, Finding, Verdict
 from everyhop.core.errors import InputError, NotFound, Unavailable
-from everyhop.tlog import Frontier, Tile, Verifier, leaf_hash, read_tile, root_of
+from everyhop.tlog import HASH_BYTES, Frontier, Tile, Verifier, leaf_hash, read_tile, root_of
 from everyhop.tlog.tiles import HEIGHT, WIDTH, width_of
 
 PAGE: Final = 4 * WIDTH
@@ -102,7 +102,7 @@ def verify_log(
     return Verdict(
         origin=heads.origin,
         size=scan.size,
-        root=scan.frontier.root() if scan.is_whole else None,
+        root=roots.get(scan.size) if scan.is_whole else None,
         signed=signed,
         first_kept=scan.first_kept,
         findings=tuple(_sorted(findings)),
@@ -145,6 +145,9 @@ class _Scan:
         self._differences = Differences()
         self._tile_roots: list[bytes] = []
         self._stop_set = set(self._stops)
+        self._unreadable: list[tuple[int, str]] = []
+        # The first leaf of which nothing is left: from there on, no root can be computed.
+        self.hole: int | None = None
         # The tree that the records make, from the first one on that is not what was sealed.
         self._lines: Frontier | None = None
         self._before = self.frontier.to_bytes()
@@ -160,9 +163,13 @@ class _Scan:
                     self._progress(start + count, self.size)
             self._upper()
         finally:
-            self.findings += self._differences.findings()
+            self.findings += self._differences.findings(self.size)
+            gone = self._differences.missing_tiles()
+            for index, message in self._unreadable:
+                if index not in gone:
+                    self._tree(message, index)
         claimed = self._source.root
-        if claimed is not None and claimed != self.frontier.root():
+        if claimed is not None and self.hole is None and claimed != self.frontier.root():
             self._tree("the head of the log is not the head of its tree", None)
         if behind := self._source.unsealed():
             self.findings.append(
@@ -176,27 +183,35 @@ class _Scan:
             )
 
     def _page(self, start: int, count: int) -> None:
-        sealed = self._sealed(start, count)
-        self._grow(self.frontier, self.roots, start, sealed)
-        skipped = min(max(0, self.first_kept - start), count)
-        found = sealed
-        if skipped < count:
-            entries = self._source.entries(start + skipped, count - skipped)
-            found = sealed[:skipped] + [b"" if e is None else leaf_hash(e.line) for e in entries]
-            for entry in entries:
-                if entry is None or entry.wrong is not None:
-                    self._differ(start + skipped, entries, sealed[skipped:])
-                    break
-            else:
-                if found != sealed:
-                    self._differ(start + skipped, entries, sealed[skipped:])
-        if self._lines is None and found != sealed:
+        kept = min(max(self.first_kept, start), start + count)
+        entries = self._source.entries(kept, start + count - kept) if kept < start + count else ()
+        lines = [None if entry is None else leaf_hash(entry.line) for entry in entries]
+        known = self._sealed(start, count)
+        # Of a tile that cannot be read, the records themselves say what the leaves are.
+        before = kept - start
+        sealed = [
+            leaf if leaf is not None or i < before else lines[i - before] for i, leaf in enumerate(known)
+        ]
+        leaves = [leaf or bytes(HASH_BYTES) for leaf in sealed]
+        if self.hole is None and None in sealed:
+            self.hole = start + sealed.index(None)
+        self._grow(self.frontier, self.roots, start, leaves)
+        self._tile_roots += [root_of(leaves[i : i + WIDTH]) for i in range(0, count - WIDTH + 1, WIDTH)]
+        if lines != leaves[before:] or any(
+            entry is not None and entry.wrong is not None for entry in entries
+        ):
+            self._differ(kept, entries, leaves[before:])
+        self._follow(start, leaves[:before] + [line or b"" for line in lines], leaves)
+
+    def _follow(self, start: int, lines: Sequence[bytes], leaves: Sequence[bytes]) -> None:
+        """Keep the tree that the records make, from the first one on that is not what was sealed."""
+        if self._lines is None and lines != leaves:
             self._lines = Frontier.from_bytes(self._before)
-        if self._lines is not None:
-            whole = [line or leaf for line, leaf in zip(found, sealed, strict=True)]
-            self._grow(self._lines, self.line_roots, start, whole)
-        else:
+        if self._lines is None:
             self._before = self.frontier.to_bytes()
+        else:
+            whole = [line or leaf for line, leaf in zip(lines, leaves, strict=True)]
+            self._grow(self._lines, self.line_roots, start, whole)
 
     def _differ(self, start: int, entries: Sequence[Entry | None], sealed: Sequence[bytes]) -> None:
         for index, (entry, leaf) in enumerate(zip(entries, sealed, strict=True), start):
@@ -205,18 +220,16 @@ class _Scan:
             elif entry.wrong is not None:
                 self._differences.columns(index, entry.wrong)
 
-    def _sealed(self, start: int, count: int) -> list[bytes]:
-        """Return leaf hashes as the tree has them; zeroes for a tile that has not the form of one."""
-        hashes: list[bytes] = []
+    def _sealed(self, start: int, count: int) -> list[bytes | None]:
+        """Return leaf hashes as the tree has them; None for those of a tile that has not the form of one."""
+        hashes: list[bytes | None] = []
         for n in range(start // WIDTH, -(-(start + count) // WIDTH)):
             tile = Tile(0, n, width_of(self.size, 0, n))
             try:
                 hashes += read_tile(tile, self._source.tile(tile))
             except InputError as error:
-                self._tree(error.message, n * WIDTH)
-                hashes += [bytes(32)] * tile.width
-            if tile.is_full:
-                self._tile_roots.append(root_of(hashes[-WIDTH:]))
+                self._unreadable.append((n * WIDTH, error.message))
+                hashes += [None] * tile.width
         return hashes
 
     def _grow(self, frontier: Frontier, roots: dict[int, bytes], start: int, leaves: Sequence[bytes]) -> None:
@@ -225,22 +238,27 @@ class _Scan:
         for stop in (*self._stops[bisect_right(self._stops, start) : bisect_right(self._stops, end)], end):
             frontier.extend(leaves[done - start : stop - start])
             done = stop
-            if stop == self.size or stop in self._stop_set:
+            if self.hole is None and (stop == self.size or stop in self._stop_set):
                 roots[stop] = frontier.root()
 
     def _upper(self) -> None:
-        """Compare the tiles above the leaves with what they have to be."""
+        """Compare the tiles above the leaves with what they have to be, unless those are not known."""
+        if self.hole is not None:
+            return
         level, below = 1, self._tile_roots
         while below:
             for n in range(-(-len(below) // WIDTH)):
                 expected = below[n * WIDTH : (n + 1) * WIDTH]
                 tile = Tile(level, n, len(expected))
                 try:
-                    is_right = read_tile(tile, self._source.tile(tile)) == expected
-                except InputError:
-                    is_right = False
-                if not is_right:
-                    self._tree(f"{tile.path} is not made of the tiles below it", n << (HEIGHT * (level + 1)))
+                    found = read_tile(tile, self._source.tile(tile))
+                except InputError as error:
+                    self._tree(error.message, n << (HEIGHT * (level + 1)))
+                    continue
+                bad = next((i for i in range(len(expected)) if found[i] != expected[i]), None)
+                if bad is not None:
+                    at = (n * WIDTH + bad) << (HEIGHT * level)
+                    self._tree(f"{tile.path} is not made of the tiles below it", at)
             full = len(below) // WIDTH
             below = [root_of(below[n * WIDTH : (n + 1) * WIDTH]) for n in range(full)]
             level += 1

@@ -93,6 +93,7 @@ class ControlPlane:
         self._rejected: Rejected | None = None
         self._pending: dict[str, object] | None = None
         self._changes = PolicyChanges(ports.proposals, ports.clock, ports.changes)
+        self._described: dict[str, Callable[[], object]] = {}
         self._policy_lock = asyncio.Lock()
         self._rotation_lock = asyncio.Lock()
         self._publish_lock = asyncio.Lock()
@@ -493,4 +494,9 @@ class ControlPlane:
             ],
             "urls": dict(self._p.urls),
             "services": services,
+            **{name: tell() for name, tell in self._described.items()},
         }
+
+    def describe(self, name: str, tell: Callable[[], object]) -> None:
+        """Let ``tell`` say in the status, under ``name``, how a part that stands beside this one is."""
+        self._described[name] = tell

@@ -24,6 +24,7 @@ from everyhop.runtime.approvals import Door, admit_anybody, approval_door
 from everyhop.runtime.face import describe
 from everyhop.runtime.face_door import oauth_door
 from everyhop.runtime.face_server import face_service
+from everyhop.runtime.log_works import log_sealing, open_log
 from everyhop.runtime.policy_files import PolicyFiles, PureRules
 from everyhop.runtime.single_use import replay_guard
 from everyhop.runtime.system import SystemClock, SystemEntropy
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from starlette.applications import Starlette
 
+    from everyhop.control.checkpointer import LogSealing
     from everyhop.runtime.layout import StateLayout
     from everyhop.runtime.settings import Settings
     from everyhop.spiffe import TrustDomain
@@ -176,6 +178,8 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
         # Of its own, because an exchange may wait for the keys of somebody else's OIDC issuer.
         exchange_pool = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="exchange"))
         domain = _trust_domain(storage, source)
+        # Before anything is appended: nothing is signed over a log that is not what it was.
+        signer = open_log(storage, layout, domain.name)
         authority = _authority(storage, layout, settings, domain)
         control = _control_plane(storage, layout, settings, authority, pool=pool, exchange_pool=exchange_pool)
         await control.start(source)
@@ -202,7 +206,9 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
             )
         )
         approvals = approval_door(control, settings)
-        await _serve(control, layout, source, fingerprint, stop, approvals=approvals)
+        sealing = log_sealing(storage, signer, pool=pool)
+        control.describe("log", sealing.status)
+        await _serve(control, layout, source, fingerprint, stop, approvals=approvals, sealing=sealing)
 
 
 async def _serve(
@@ -213,6 +219,7 @@ async def _serve(
     stop: asyncio.Event,
     *,
     approvals: Door | None,
+    sealing: LogSealing,
 ) -> None:
     with contextlib.ExitStack() as stack:
         doors = []
@@ -228,6 +235,7 @@ async def _serve(
             background = [
                 group.create_task(control.run_schedule()),
                 group.create_task(control.tokens.run_schedule()),
+                group.create_task(sealing.run()),
                 group.create_task(watch_policy(control, source, applied)),
             ]
             for server, listener in doors:
