@@ -14,12 +14,15 @@ from typing import Final, Protocol
 
 from everyhop.auditlog._differences import Differences
 from everyhop.auditlog._heads import Heads
+from everyhop.auditlog.codec import decode_record
+from everyhop.auditlog.model import Kind
 from everyhop.auditlog.verdict import Fault, Finding, Verdict
 from everyhop.core.errors import InputError, NotFound, Unavailable
 from everyhop.tlog import HASH_BYTES, Frontier, Tile, Verifier, leaf_hash, read_tile, root_of
 from everyhop.tlog.tiles import HEIGHT, WIDTH, width_of
 
 PAGE: Final = 4 * WIDTH
+_PRUNE: Final = b'"operation":"prune"'
 
 Progress = Callable[[int, int], None]
 """Is told how many leaves of how many are done."""
@@ -128,6 +131,16 @@ def _sorted(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda f: (f.index is None, f.index or 0))
 
 
+def _removed_to(line: bytes) -> int:
+    try:
+        record = decode_record(line)
+    except InputError:
+        return 0
+    to = record.detail.get("to")
+    is_prune = record.kind is Kind.LOG and record.operation == "prune"
+    return to if is_prune and type(to) is int else 0
+
+
 class _Scan:
     """One pass over all leaves: the sealed hashes make the tree, the records are compared with them."""
 
@@ -145,6 +158,7 @@ class _Scan:
         self._differences = Differences()
         self._tile_roots: list[bytes] = []
         self._stop_set = set(self._stops)
+        self.removed = 0
         self._unreadable: list[tuple[int, str]] = []
         # The first leaf of which nothing is left: from there on, no root can be computed.
         self.hole: int | None = None
@@ -168,6 +182,17 @@ class _Scan:
             for index, message in self._unreadable:
                 if index not in gone:
                     self._tree(message, index)
+        if self.removed < self.first_kept:
+            self.findings.append(
+                Finding(
+                    fault=Fault.MISSING,
+                    index=0,
+                    last=self.first_kept - 1,
+                    count=self.first_kept,
+                    message=f"records 1 to {self.first_kept} are gone, and the log says of no more than"
+                    f" {self.removed} that they were removed by age",
+                )
+            )
         claimed = self._source.root
         if claimed is not None and self.hole is None and claimed != self.frontier.root():
             self._tree("the head of the log is not the head of its tree", None)
@@ -201,7 +226,14 @@ class _Scan:
             entry is not None and entry.wrong is not None for entry in entries
         ):
             self._differ(kept, entries, leaves[before:])
+        self._removed(entries)
         self._follow(start, leaves[:before] + [line or b"" for line in lines], leaves)
+
+    def _removed(self, entries: Sequence[Entry | None]) -> None:
+        """Note how far the log itself says that records were removed by age."""
+        for entry in entries:
+            if entry is not None and _PRUNE in entry.line:
+                self.removed = max(self.removed, _removed_to(entry.line))
 
     def _follow(self, start: int, lines: Sequence[bytes], leaves: Sequence[bytes]) -> None:
         """Keep the tree that the records make, from the first one on that is not what was sealed."""

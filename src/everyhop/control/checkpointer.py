@@ -95,9 +95,13 @@ class LogSealing:
         async with asyncio.TaskGroup() as group:
             for place in self._places:
                 group.create_task(self._ship(place))
-            while True:
-                await self._sign()
-                await asyncio.sleep(self._interval)
+            try:
+                while True:
+                    await self._sign()
+                    await asyncio.sleep(self._interval)
+            except asyncio.CancelledError:
+                await self._sign()  # what came last before the end
+                raise
 
     async def _sign(self) -> None:
         try:

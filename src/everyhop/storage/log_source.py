@@ -3,22 +3,45 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import sqlalchemy as sa
 
 from everyhop.auditlog.codec import decode_record
 from everyhop.auditlog.verifying import Entry
-from everyhop.core.errors import InputError, NotFound, Unavailable
+from everyhop.core.errors import InputError, NotFound, SettingsError, Unavailable
+from everyhop.storage.database import BUSY_TIMEOUT_MS, Database
 from everyhop.storage.log_tree import SqlLogTree
 from everyhop.storage.record_rows import COLUMNS, Row, row_of
 from everyhop.storage.schema import records
 from everyhop.storage.sealing import read_head
 
 if TYPE_CHECKING:
-    from everyhop.storage.database import Database
     from everyhop.tlog import Tile
+
+
+def open_for_verifying(path: Path) -> Database:
+    """Open the SQLite file at ``path`` for reading only, also while a server writes to it, and change nothing in it.
+
+    Raises SettingsError when there is none.
+    """
+    if not path.is_file():
+        raise SettingsError(f"there is no database {path}")
+    name = f"file:{quote(str(path))}?mode=ro"
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(name, uri=True, check_same_thread=False)
+        connection.isolation_level = None
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("PRAGMA trusted_schema = OFF")
+        return connection
+
+    return Database(sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.StaticPool))
 
 
 class SqlLogSource:
