@@ -11,7 +11,7 @@ ALL: Final = "all"
 
 TOP_KEYS: Final = (
     "version", "trust_domain", "identity", "mode", "services", "users", "attributes", "roles", "allow", "deny", "shadow",
-    "directory", "detect", "tests",
+    "directory", "detect", "audit", "tests",
 )  # fmt: skip
 SERVICE_KEYS: Final = ("workload", "operations", "probes", "tcp", "identity", "attributes")
 WORKLOAD_KEYS: Final = ("unix", "run")
@@ -25,6 +25,7 @@ EDGE_KEYS: Final = ("from", "to")
 DETECT_KEYS: Final = (
     "mode", "window", "users", "api_keys", "addresses", "services", "per_service", "exempt", "on_error", "breaker",
 )  # fmt: skip
+AUDIT_KEYS: Final = ("readers",)
 LIMITS_KEYS: Final = ("alert", "block", "block_for", "count")
 SERVICE_LIMITS_KEYS: Final = (*LIMITS_KEYS, "expected_rate")
 BREAKER_KEYS: Final = ("share", "within")
