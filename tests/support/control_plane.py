@@ -115,6 +115,7 @@ class ControlUnderTest:
                 tokens=self.works,
                 policy=self.policy,
                 proposals=self.storage.proposals,
+                seals=self.storage.seals,
                 changes=changes or ChangeRules(),
             )
         )

@@ -122,10 +122,14 @@ class AgentDoor:
 
     async def _records(self, request: Request) -> Response:
         message = await read_message(request, RecordBatch)
-        result = await self._control.append_records(message.records)
+        result = await self._control.take_records(message)
         return reply(
             RecordsAccepted(
-                stored=result.stored, duplicates=result.duplicates, conflicts=list(result.conflicts)
+                stored=result.stored,
+                duplicates=result.duplicates,
+                conflicts=list(result.conflicts),
+                held=result.held,
+                head=result.head,
             )
         )
 

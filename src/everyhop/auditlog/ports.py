@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Protocol
 
 from everyhop.auditlog.append import AppendResult
+from everyhop.auditlog.checkpoints import StoredCheckpoint
 from everyhop.auditlog.model import Event, Kind, Record
 from everyhop.auditlog.query import Order, Page, RecordFilter
-from everyhop.auditlog.sealing import Seal, StoredCheckpoint
 from everyhop.tlog import Checkpoint, Frontier, Note, SignedCheckpoint, VerifierKey
 
 
@@ -27,7 +27,7 @@ class RecordWriter(Protocol):
 class RecordStore(Protocol):
     """A log as its readers and the agents' batches see it; every call is a transaction of its own."""
 
-    def append(self, records: Sequence[Record], *, seals: Sequence[Seal] = ()) -> AppendResult:
+    def append(self, records: Sequence[Record]) -> AppendResult:
         """Append records, and what their producer signed of them, in one transaction; durable when it returns.
 
         Raises InputError when there are too many or one is too large, and then nothing is stored.
@@ -137,22 +137,6 @@ class LogTree(Protocol):
 
     def checkpoints(self, origin: str, *, behind: int = -1) -> Iterator[StoredCheckpoint]:
         """Yield the checkpoints of an origin that are larger than ``behind``, the smallest first."""
-
-
-class SealStore(Protocol):
-    """What producers signed of their records."""
-
-    def certificates(self) -> Iterator[tuple[str, bytes]]:
-        """Yield thumbprint and chain of every certificate that ever signed."""
-
-    def chain(self, thumbprint: str) -> bytes:
-        """Return the chain of a certificate as it was saved.  Raises NotFound."""
-
-    def seals(self, producer: str | None = None) -> Iterator[Seal]:
-        """Yield the seals of all producers, or of one, by producer and first number; without their chains."""
-
-    def producers(self) -> list[str]:
-        """Return every producer that ever sealed."""
 
 
 class LogSigner(Protocol):

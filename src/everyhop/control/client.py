@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from everyhop.agent import TokenWish
     from everyhop.auditlog import Record
+    from everyhop.auditlog.sealing import Seal
     from everyhop.control.messages import MintResult, SignX509Result
 
 T = TypeVar("T")
@@ -126,11 +127,12 @@ class ControlClient:
         """Exchange a token; raises AccessDenied or TokenError when the server refuses."""
         return await self._post("/v1/tokens/exchange", request, ExchangeTokenResponse)
 
-    async def send_records(self, records: list[Record]) -> RecordsAccepted:
-        """Hand records over; when this returns they are durable."""
-        return await self._post(
-            "/v1/records", RecordBatch(agent=self.agent, records=records), RecordsAccepted
-        )
+    async def send_records(
+        self, records: list[Record], seal: Seal | None = None, chain: Sequence[bytes] = ()
+    ) -> RecordsAccepted:
+        """Hand records over; the answer says how far they are durable.  Raises InputError for a seal that is refused."""
+        batch = RecordBatch(agent=self.agent, records=records, seal=seal, chain=list(chain))
+        return await self._post("/v1/records", batch, RecordsAccepted)
 
     async def report(self, report: AgentReport) -> None:
         """Tell what this agent has applied."""

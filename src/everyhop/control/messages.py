@@ -9,6 +9,7 @@ from typing import Final  # msgspec resolves annotations at run time
 import msgspec
 
 from everyhop.auditlog import Record  # msgspec resolves annotations at run time
+from everyhop.auditlog.sealing import Seal
 
 UNCHANGED: Final = msgspec.Raw()
 
@@ -183,19 +184,30 @@ class AuthorityView(Message, frozen=True):
     published_sequence: int
 
 
-class RecordBatch(Message, frozen=True):
-    """Records of one agent, oldest first."""
+class RecordBatch(Message, frozen=True, omit_defaults=True):
+    """Records of one agent, oldest first.
+
+    With a ``seal`` they are all of one producer, and ``chain`` (DER, leaf first) is that of the seal's certificate.
+    """
 
     agent: str
     records: list[Record]
+    seal: Seal | None = None
+    chain: list[bytes] = []
 
 
 class RecordsAccepted(Message, frozen=True):
-    """What became of a batch: all of it is durable now; ``conflicts`` names records whose place was taken."""
+    """What became of a batch.
+
+    ``conflicts`` names records whose id (unsealed: or place) is taken.  Of a sealed batch all is stored or nothing:
+    ``held`` is the producer's highest number that is durable, ``head`` the digest of its last seal.
+    """
 
     stored: int
     duplicates: int
     conflicts: list[str] = []
+    held: int = 0
+    head: bytes = b""
 
 
 class InstanceReport(Message, frozen=True):

@@ -11,10 +11,11 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from everyhop.auditlog import Kind, RecordFilter, Report, Tally
+from everyhop.auditlog.sealing import AGENT_PATH, agent_path
 from everyhop.authority import AuthorityKind, AuthorityStatus
 from everyhop.authz.difference import compare
 from everyhop.control.feed import Truth
@@ -22,6 +23,7 @@ from everyhop.control.messages import AuthorityView, SignX509Result
 from everyhop.control.policy_changes import HeldError, PolicyChanges
 from everyhop.control.policy_in_force import Rejected, check_candidate, rejection
 from everyhop.control.proposals import UNKNOWN_FILE, Actor, ChangeRules
+from everyhop.control.sealed_records import SealedRecords
 from everyhop.control.token_control import TokenControl
 from everyhop.core.clock import rfc3339
 from everyhop.core.errors import (
@@ -35,7 +37,7 @@ from everyhop.core.errors import (
 )
 from everyhop.policy import decode_snapshot, encode_snapshot
 from everyhop.spiffe import SpiffeId
-from everyhop.spiffe.bundle import encode_bundle
+from everyhop.spiffe.bundle import decode_bundle, encode_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,19 +45,24 @@ if TYPE_CHECKING:
 
     from everyhop.auditlog import AppendResult, Order, Page, Record, RecordStore
     from everyhop.auditlog.model import Scalar
+    from everyhop.auditlog.sealing import SealedResult
     from everyhop.authority import Authority, IssuedJwt
     from everyhop.authz.difference import Plan
     from everyhop.control.feed import Feed
-    from everyhop.control.messages import AgentReport, SignX509Item
+    from everyhop.control.messages import AgentReport, RecordBatch, SignX509Item
     from everyhop.control.policy_holder import PolicyHolder
     from everyhop.control.ports import PolicyRules, PolicySource, SnapshotStore
     from everyhop.control.proposals import ProposalStore
+    from everyhop.control.sealed_records import SealStore
     from everyhop.control.token_control import TokenWorks
     from everyhop.core.clock import Clock
     from everyhop.policy.model import Snapshot
+    from everyhop.spiffe import TrustDomain
+    from everyhop.spiffe.bundle import Bundle
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
+
 
 ACKNOWLEDGE_TIMEOUT: Final = 20.0
 SCHEDULE_INTERVAL: Final = 5.0
@@ -79,6 +86,7 @@ class ControlPorts:
     tokens: TokenWorks
     policy: PolicyHolder
     proposals: ProposalStore
+    seals: SealStore
     changes: ChangeRules = field(default_factory=ChangeRules)
     urls: Mapping[str, str] = field(default_factory=dict)
 
@@ -94,6 +102,9 @@ class ControlPlane:
         self._pending: dict[str, object] | None = None
         self._changes = PolicyChanges(ports.proposals, ports.clock, ports.changes)
         self._described: dict[str, Callable[[], object]] = {}
+        self._sealed = SealedRecords(
+            seals=ports.seals, log=ports.records, bundle=self._bundle_in_force, clock=ports.clock
+        )
         self._policy_lock = asyncio.Lock()
         self._rotation_lock = asyncio.Lock()
         self._publish_lock = asyncio.Lock()
@@ -295,11 +306,26 @@ class ControlPlane:
 
     # -- identities
 
+    def _bundle_in_force(self) -> Bundle:
+        truth = self._p.feed.truth
+        if truth is None:
+            raise Unavailable("there is no bundle yet")
+        return decoded_bundle(self.snapshot.trust_domain, truth.bundle)
+
     def _service_of(self, spiffe_id: str) -> str:
         service = self.snapshot.service_of(spiffe_id)
         if service is None:
             raise AccessDenied(f"{spiffe_id[:200]} is no identity of the policy in force")
         return service.name
+
+    def _subject_of(self, agent: str, spiffe_id: str) -> str:
+        """Return whose identity it is: a service's, or that with which this very agent seals its records."""
+        own = f"spiffe://{self.snapshot.trust_domain}{AGENT_PATH}"
+        if spiffe_id.startswith(own):
+            if spiffe_id.removeprefix(own) != agent or not agent_path(agent):
+                raise AccessDenied(f"{spiffe_id[:200]} is another agent's")
+            return f"agent {agent}"
+        return self._service_of(spiffe_id)
 
     async def sign_x509(self, agent: str, items: list[SignX509Item]) -> list[SignX509Result]:
         """Issue one X509-SVID per item that the policy in force knows; a refusal touches only its item."""
@@ -308,7 +334,7 @@ class ControlPlane:
             results = []
             for item in items:
                 try:
-                    service = self._service_of(item.spiffe_id)
+                    service = self._subject_of(agent, item.spiffe_id)
                     issued = self._p.authority.issue_x509(SpiffeId.parse(item.spiffe_id), item.csr)
                 except EveryhopError as error:
                     _log.warning("refused an X509-SVID", extra={"agent": agent, "reason": error.message})
@@ -389,6 +415,10 @@ class ControlPlane:
                 _log.exception("a scheduled task failed; it is tried again")
 
     # -- records
+
+    async def take_records(self, batch: RecordBatch) -> SealedResult:
+        """Store a batch of an agent durably, or tell how far its producer is held; raises SealError."""
+        return await self._work(self._sealed.take, batch)
 
     async def append_records(self, records: list[Record]) -> AppendResult:
         """Store records of an agent durably; those that had arrived before are counted apart."""
@@ -500,3 +530,9 @@ class ControlPlane:
     def describe(self, name: str, tell: Callable[[], object]) -> None:
         """Let ``tell`` say in the status, under ``name``, how a part that stands beside this one is."""
         self._described[name] = tell
+
+
+@lru_cache(maxsize=2)
+def decoded_bundle(trust_domain: TrustDomain, document: bytes) -> Bundle:
+    """Return a published bundle, parsed once."""
+    return decode_bundle(trust_domain, document)

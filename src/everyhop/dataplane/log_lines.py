@@ -21,6 +21,7 @@ from everyhop.auditlog.model import MAX_NAME, MAX_PATH, Kind, Point, Record, Sca
 from everyhop.core.decision import Reason
 from everyhop.dataplane import _names as names
 from everyhop.dataplane.asked_log import ASKED, asked_record
+from everyhop.dataplane.gap_lines import GAP_LINE, gap_line_record
 from everyhop.dataplane.local_replies import (
     AMBIGUOUS_DETAILS,
     CHECK_FAILED,
@@ -118,6 +119,8 @@ def record_of(line: bytes, *, instance: str, seq: int) -> Record:
             raise ValueError("a time without a zone")
         if parsed.kind == ASKED:  # ours: Envoy writes its kinds as constants
             return asked_record(line, instance=instance, seq=seq)
+        if parsed.kind == GAP_LINE:
+            return gap_line_record(line, instance=instance, seq=seq)
         return _record(parsed, instance, seq)
     except (ValueError, msgspec.MsgspecError, RecursionError):
         return Record(

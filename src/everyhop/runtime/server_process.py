@@ -126,6 +126,7 @@ def _control_plane(
             tokens=token_works(storage, layout, settings, authority=authority, policy=policy),
             policy=policy,
             proposals=storage.proposals,
+            seals=storage.seals,
             changes=ChangeRules(confirm_wider=settings.confirm_wider, two_person=settings.two_person),
             urls=describe(layout, settings),
         )

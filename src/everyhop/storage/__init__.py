@@ -7,7 +7,7 @@ from everyhop.storage.consumers import SqlConsumers
 from everyhop.storage.database import Database, open_database
 from everyhop.storage.issuing import SqlIssuingStore
 from everyhop.storage.leases import SqlLeases
-from everyhop.storage.log_seals import SqlSealStore, SqlSealWriter
+from everyhop.storage.log_seals import SqlSealStore
 from everyhop.storage.log_tree import SqlLogTree
 from everyhop.storage.meta import SqlMeta
 from everyhop.storage.migrate import current_revision, migrate
@@ -32,7 +32,6 @@ __all__ = [
     "SqlProposalStore",
     "SqlRecordStore",
     "SqlSealStore",
-    "SqlSealWriter",
     "SqlTokenJournal",
     "Storage",
     "current_revision",

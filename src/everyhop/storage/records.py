@@ -17,13 +17,11 @@ from everyhop.auditlog.append import AppendResult, append_event, append_records
 from everyhop.auditlog.codec import decode_record
 from everyhop.auditlog.model import Event, Kind, Record
 from everyhop.auditlog.query import MAX_PAGE, Order, Page, RecordFilter
-from everyhop.auditlog.sealing import Seal
 from everyhop.core.clock import Entropy
 from everyhop.core.errors import InputError, NotFound
 from everyhop.storage.append import SqlRecordWriter, last_seq
 from everyhop.storage.database import Database
 from everyhop.storage.dialect import holds
-from everyhop.storage.log_seals import SqlSealWriter
 from everyhop.storage.record_rows import findable
 from everyhop.storage.retention import prune_event, prune_tiles
 from everyhop.storage.schema import from_micros, records, to_micros
@@ -41,13 +39,10 @@ class SqlRecordStore:
         self._entropy = entropy
         self._producer = producer
 
-    def append(self, batch: Sequence[Record], *, seals: Sequence[Seal] = ()) -> AppendResult:
+    def append(self, batch: Sequence[Record]) -> AppendResult:
         """Append in one transaction; durable when it returns."""
         with self._database.writing() as connection:
-            result = append_records(SqlRecordWriter(connection), batch)
-            for seal in seals:
-                SqlSealWriter(connection).save(seal)
-            return result
+            return append_records(SqlRecordWriter(connection), batch)
 
     def note(self, event: Event) -> Record:
         """Append an event of this process."""

@@ -36,7 +36,7 @@ class Storage:
     snapshots: SnapshotStore
     records: SqlRecordStore
     log_tree: SqlLogTree
-    log_seals: SqlSealStore
+    seals: SqlSealStore
     meta: SqlMeta
     issuing: SqlIssuingStore
     token_journal: SqlTokenJournal
@@ -69,7 +69,7 @@ def open_storage(path: Path, *, entropy: Entropy | None = None, producer: str = 
         snapshots=SnapshotStore(database, entropy=source, producer=producer),
         records=SqlRecordStore(database, entropy=source, producer=producer),
         log_tree=SqlLogTree(database),
-        log_seals=SqlSealStore(database),
+        seals=SqlSealStore(database),
         meta=SqlMeta(database),
         issuing=SqlIssuingStore(database, entropy=source, producer=producer),
         token_journal=SqlTokenJournal(database, entropy=source, producer=producer),
