@@ -20,6 +20,7 @@ from everyhop.agent import Launch, LaunchState
 from everyhop.control.launching import edge_of, egress_secret, environment_of, plan_launch
 from everyhop.control.messages import AgentReport, InstanceReport, LaunchReply
 from everyhop.control.policy_view import PolicyView
+from everyhop.control.pseudonym_memory import PseudonymMemory
 from everyhop.control.rollout import Rollout, waves_of
 from everyhop.control.watching import ShadowWatch
 from everyhop.core.errors import EveryhopError, NotFound, Unavailable
@@ -98,6 +99,7 @@ class Node:
         self._rollout = Rollout([frozenset()], 0.0)
         self._bundle_sequence = 0
         self._spools: dict[str, SpoolReader] = {}
+        self._names = PseudonymMemory(ports.client)
         self._waiting = 0
 
     @property
@@ -394,7 +396,7 @@ class Node:
                 await asyncio.sleep(wait)
 
     async def _send_records(self, records: list[Record]) -> None:
-        await self._p.client.send_records(self._watch.annotate(records))
+        await self._names.send(self._watch.annotate(records), self._p.client.send_records)
 
     def _drop_finished(self) -> None:
         """Drop the spools of ended launches of which the server has everything."""

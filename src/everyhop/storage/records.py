@@ -19,7 +19,7 @@ from everyhop.auditlog.model import Event, Kind, Record
 from everyhop.auditlog.query import MAX_PAGE, Order, Page, RecordFilter
 from everyhop.core.clock import Entropy
 from everyhop.core.errors import InputError, NotFound
-from everyhop.storage.database import Database
+from everyhop.storage.database import Database, disguise_of
 from everyhop.storage.schema import from_micros, records, to_micros
 
 # One prepared statement for a whole batch, given to the driver directly: half the cost of an insert is otherwise
@@ -33,13 +33,16 @@ _CHUNK: Final = 400  # ids per question; SQLite allows 999 parameters in older b
 
 
 class SqlRecordWriter:
-    """The ``RecordWriter`` port on an open write transaction."""
+    """The ``RecordWriter`` port on an open write transaction; it puts pseudonyms for persons unless told otherwise."""
 
-    def __init__(self, connection: sa.Connection) -> None:
+    def __init__(self, connection: sa.Connection, *, disguise: bool = True) -> None:
         self._connection = connection
+        self._disguise = disguise_of(connection) if disguise else None
 
     def insert(self, batch: Sequence[Record]) -> AppendResult:
         """Insert what is not there yet."""
+        if self._disguise is not None:
+            batch = self._disguise(self._connection, batch)
         before = self._total()
         self._connection.exec_driver_sql(_INSERT, [_row(record) for record in batch])
         stored = self._total() - before
