@@ -22,6 +22,8 @@ from everyhop.control.messages import (
     ExchangeTokenRequest,
     MintTokensRequest,
     MintTokensResponse,
+    PseudonymsRequest,
+    PseudonymsResponse,
     RecordBatch,
     RecordsAccepted,
     SignJwtRequest,
@@ -78,6 +80,7 @@ class AgentDoor:
                 Route("/v1/tokens/mint", self._mint, methods=["POST"]),
                 Route("/v1/tokens/exchange", self._exchange, methods=["POST"]),
                 Route("/v1/records", self._records, methods=["POST"]),
+                Route("/v1/pseudonyms", self._pseudonyms, methods=["POST"]),
                 Route("/v1/report", self._report, methods=["POST"]),
             ]
         )
@@ -132,6 +135,11 @@ class AgentDoor:
                 head=result.head,
             )
         )
+
+    async def _pseudonyms(self, request: Request) -> Response:
+        message = await read_message(request, PseudonymsRequest)
+        wanted = [(person.kind, person.value) for person in message.persons]
+        return reply(PseudonymsResponse(pseudonyms=await self._control.pseudonyms(wanted)))
 
     async def _report(self, request: Request) -> Response:
         self._control.feed.report(await read_message(request, AgentReport))

@@ -15,6 +15,9 @@ from everyhop.control.messages import (
     MintItem,
     MintTokensRequest,
     MintTokensResponse,
+    Person,
+    PseudonymsRequest,
+    PseudonymsResponse,
     RecordBatch,
     RecordsAccepted,
     SignJwtRequest,
@@ -24,7 +27,7 @@ from everyhop.control.messages import (
     SignX509Response,
     Update,
 )
-from everyhop.core.errors import AccessDenied, InputError, TokenError, Unavailable
+from everyhop.core.errors import AccessDenied, Conflict, InputError, TokenError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
     from everyhop.agent import TokenWish
     from everyhop.auditlog import Record
+    from everyhop.auditlog.personal import Wish
     from everyhop.auditlog.sealing import Seal
     from everyhop.control.messages import MintResult, SignX509Result
 
@@ -41,6 +45,7 @@ _SILENCE_SECONDS: Final = 10.0
 _BAD_REQUEST: Final = 400
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
+_CONFLICT: Final = 409
 
 
 class ControlClient:
@@ -65,6 +70,8 @@ class ControlClient:
             raise Unavailable(f"the server does not answer: {type(error).__name__}") from error
         if answer.status_code == _FORBIDDEN:
             raise AccessDenied(str(answer.json().get("detail", "refused")))
+        if answer.status_code == _CONFLICT:
+            raise Conflict(str(answer.json().get("detail", "refused")))
         if answer.status_code == _BAD_REQUEST:
             raise InputError(str(answer.json().get("detail", "refused")))
         if answer.status_code == _UNAUTHORIZED:
@@ -130,9 +137,21 @@ class ControlClient:
     async def send_records(
         self, records: list[Record], seal: Seal | None = None, chain: Sequence[bytes] = ()
     ) -> RecordsAccepted:
-        """Hand records over; the answer says how far they are durable.  Raises InputError for a seal that is refused."""
+        """Hand records over; the answer says how far they are durable.
+
+        Raises InputError for a seal that is refused, Conflict when a pseudonym in them is nobody's (any more).
+        """
         batch = RecordBatch(agent=self.agent, records=records, seal=seal, chain=list(chain))
         return await self._post("/v1/records", batch, RecordsAccepted)
+
+    async def pseudonyms(self, wanted: Sequence[Wish]) -> list[str]:
+        """Ask for pseudonyms, in the order given."""
+        persons = [Person(kind=kind, value=value) for kind, value in wanted]
+        message = PseudonymsRequest(agent=self.agent, persons=persons)
+        found = (await self._post("/v1/pseudonyms", message, PseudonymsResponse)).pseudonyms
+        if len(found) != len(persons):
+            raise Unavailable("the server gave another number of pseudonyms than asked for")
+        return found
 
     async def report(self, report: AgentReport) -> None:
         """Tell what this agent has applied."""

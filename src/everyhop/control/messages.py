@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final  # msgspec resolves annotations at run time
+from typing import Annotated, Final  # msgspec resolves annotations at run time
 
 import msgspec
 
 from everyhop.auditlog import Record  # msgspec resolves annotations at run time
+from everyhop.auditlog.personal import MAX_VALUE, PersonKind  # likewise
 from everyhop.auditlog.sealing import Seal
 
 UNCHANGED: Final = msgspec.Raw()
@@ -208,6 +209,33 @@ class RecordsAccepted(Message, frozen=True):
     conflicts: list[str] = []
     held: int = 0
     head: bytes = b""
+
+
+class Person(Message, frozen=True):
+    """A person as a record would name them: ``kind`` is ``user`` or ``address``."""
+
+    kind: PersonKind
+    value: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_VALUE)]
+
+
+class PseudonymsRequest(Message, frozen=True):
+    """Persons for whom an agent needs pseudonyms, at most 500."""
+
+    agent: str
+    persons: Annotated[list[Person], msgspec.Meta(max_length=500)]
+
+
+class PseudonymsResponse(Message, frozen=True):
+    """Pseudonyms in the order of the persons; the values themselves where pseudonyms are off."""
+
+    pseudonyms: list[str]
+
+
+class ForgetRequest(Message, frozen=True):
+    """The owner wants a person forgotten: ``user:NAME`` or ``address:ADDRESS``."""
+
+    person: str
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
 
 
 class InstanceReport(Message, frozen=True):

@@ -20,6 +20,7 @@ from everyhop.agent import Launch, LaunchState
 from everyhop.control.launching import edge_of, egress_secret, environment_of, plan_launch
 from everyhop.control.messages import AgentReport, InstanceReport, LaunchReply
 from everyhop.control.policy_view import PolicyView
+from everyhop.control.pseudonym_memory import PseudonymMemory
 from everyhop.control.rollout import Rollout, waves_of
 from everyhop.control.watching import ShadowWatch
 from everyhop.core.errors import EveryhopError, NotFound, Unavailable
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from everyhop.control.client import ControlClient
     from everyhop.control.credentials import Credentials
     from everyhop.control.launching import Places
-    from everyhop.control.messages import LaunchRequest, LaunchState as LaunchNews, Update
+    from everyhop.control.messages import LaunchRequest, LaunchState as LaunchNews, RecordsAccepted, Update
     from everyhop.control.sealer import AgentSealer
     from everyhop.control.sidecars import Sidecars
     from everyhop.control.token_truth import TokenTruth
@@ -102,6 +103,7 @@ class Node:
         self._rollout = Rollout([frozenset()], 0.0)
         self._bundle_sequence = 0
         self._spools: dict[str, SpoolReader] = {}
+        self._names = PseudonymMemory(ports.client)
         self._waiting = 0
 
     @property
@@ -414,9 +416,12 @@ class Node:
 
     async def _deliver(self, records: list[Record], previous: bytes) -> Delivery:
         """Sign records of one producer and hand them over."""
-        annotated = self._watch.annotate(records)
-        seal, chain = self._p.sealer.seal(annotated, previous)
-        accepted = await self._p.client.send_records(annotated, seal, chain)
+
+        async def hand_over(named: list[Record]) -> RecordsAccepted:
+            seal, chain = self._p.sealer.seal(named, previous)
+            return await self._p.client.send_records(named, seal, chain)
+
+        accepted = await self._names.send(self._watch.annotate(records), hand_over)
         return Delivery(held=accepted.held, head=accepted.head, conflicts=tuple(accepted.conflicts))
 
     async def _sync_spools(self) -> None:

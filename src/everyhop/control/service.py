@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from everyhop.auditlog import Kind, RecordFilter, Report, Tally
+from everyhop.auditlog.personal import PersonKind
 from everyhop.auditlog.sealing import AGENT_PATH, agent_path
 from everyhop.authority import AuthorityKind, AuthorityStatus
 from everyhop.authz.difference import compare
@@ -23,6 +24,7 @@ from everyhop.control.messages import AuthorityView, SignX509Result
 from everyhop.control.policy_changes import HeldError, PolicyChanges
 from everyhop.control.policy_in_force import Rejected, check_candidate, rejection
 from everyhop.control.proposals import UNKNOWN_FILE, Actor, ChangeRules
+from everyhop.control.pseudonymity import Pseudonymity
 from everyhop.control.sealed_records import SealedRecords
 from everyhop.control.token_control import TokenControl
 from everyhop.core.clock import rfc3339
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
     from everyhop.auditlog import AppendResult, Order, Page, Record, RecordStore
     from everyhop.auditlog.model import Scalar
+    from everyhop.auditlog.personal import Wish
     from everyhop.auditlog.sealing import SealedResult
     from everyhop.authority import Authority, IssuedJwt
     from everyhop.authz.difference import Plan
@@ -88,6 +91,7 @@ class ControlPorts:
     proposals: ProposalStore
     seals: SealStore
     changes: ChangeRules = field(default_factory=ChangeRules)
+    pseudonymity: Pseudonymity = field(default_factory=Pseudonymity)
     urls: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -417,18 +421,65 @@ class ControlPlane:
     # -- records
 
     async def take_records(self, batch: RecordBatch) -> SealedResult:
-        """Store a batch of an agent durably, or tell how far its producer is held; raises SealError."""
-        return await self._work(self._sealed.take, batch)
+        """Store a batch of an agent durably, or tell how far its producer is held.
+
+        Raises SealError, and Conflict when a pseudonym in it is nobody's (any more).
+        """
+
+        def take() -> SealedResult:
+            self._p.pseudonymity.check(batch.records)
+            return self._sealed.take(batch)
+
+        return await self._work(take)
 
     async def append_records(self, records: list[Record]) -> AppendResult:
-        """Store records of an agent durably; those that had arrived before are counted apart."""
-        return await self._work(self._p.records.append, records)
+        """Store records of an agent durably; those that had arrived before are counted apart.
+
+        Raises Conflict when a pseudonym in them is nobody's (any more).
+        """
+
+        def append() -> AppendResult:
+            self._p.pseudonymity.check(records)
+            return self._p.records.append(records)
+
+        return await self._work(append)
+
+    async def pseudonyms(self, wanted: list[Wish]) -> list[str]:
+        """Return pseudonyms of persons, in the order given."""
+        return await self._work(self._p.pseudonymity.names_of, wanted)
+
+    async def forget(self, person: Wish, *, reason: str, by: str) -> str:
+        """Forget a person, record it, and return what was their pseudonym; raises NotFound."""
+        kind, value = person
+        return await self._work(
+            self._p.pseudonymity.forget, kind, value, reason=reason, by=by, at=self._p.clock.now()
+        )
 
     async def query_records(
-        self, wanted: RecordFilter, *, order: Order, cursor: int | None, limit: int
+        self,
+        wanted: RecordFilter,
+        *,
+        order: Order,
+        cursor: int | None,
+        limit: int,
+        as_stored: bool = False,
     ) -> Page:
-        """Return one page of records."""
-        return await self._work(self._p.records.query, wanted, order=order, cursor=cursor, limit=limit)
+        """Return one page of records, with persons in place of their pseudonyms unless ``as_stored``.
+
+        A user or address that is looked for may be given either way.
+        """
+
+        def query() -> Page:
+            names = self._p.pseudonymity
+            asked = replace(
+                wanted,
+                user=None if wanted.user is None else names.known(PersonKind.USER, wanted.user),
+                address=None if wanted.address is None else names.known(PersonKind.ADDRESS, wanted.address),
+            )
+            page = self._p.records.query(asked, order=order, cursor=cursor, limit=limit)
+            return page if as_stored else replace(page, records=names.reveal(page.records))
+
+        return await self._work(query)
 
     async def decision(self, decision_id: str) -> list[Record]:
         """Return the records of one decision, the one that decided first; raises NotFound.
@@ -442,6 +493,7 @@ class ControlPlane:
                 f"no decision {decision_id[:80]} is recorded",
                 hint="records arrive within a second of the call",
             )
+        found = list(await self._work(self._p.pseudonymity.reveal, found))
         target = found[0].target
         return sorted(found, key=lambda record: (record.target != target, record.decision != "deny"))
 

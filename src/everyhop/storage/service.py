@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from everyhop.core.clock import Entropy
+from everyhop.core.clock import Clock, Entropy
 from everyhop.storage.api_keys import SqlApiKeyStore
 from everyhop.storage.authorities import SqlAuthorityStore
 from everyhop.storage.consumers import SqlConsumers
@@ -20,6 +20,7 @@ from everyhop.storage.log_tree import SqlLogTree
 from everyhop.storage.meta import SqlMeta
 from everyhop.storage.migrate import migrate
 from everyhop.storage.proposals import SqlProposalStore
+from everyhop.storage.pseudonyms import KeyStore, SqlPseudonyms
 from everyhop.storage.records import SqlRecordStore
 from everyhop.storage.snapshots import SnapshotStore
 from everyhop.storage.token_journal import SqlTokenJournal
@@ -44,16 +45,26 @@ class Storage:
     proposals: SqlProposalStore
     consumers: SqlConsumers
     leases: SqlLeases
+    pseudonyms: SqlPseudonyms | None = None
 
     def close(self) -> None:
         """Close every connection."""
         self.database.close()
 
 
-def open_storage(path: Path, *, entropy: Entropy | None = None, producer: str = "server") -> Storage:
+def open_storage(
+    path: Path,
+    *,
+    entropy: Entropy | None = None,
+    producer: str = "server",
+    keys: KeyStore | None = None,
+    clock: Clock | None = None,
+    disguise: bool = True,
+) -> Storage:
     """Open the SQLite file at ``path``, made 0600 when it is missing, and bring its schema up to date.
 
-    ``producer`` names this server in the audit log.  Raises SettingsError when the file is not ours alone or was made
+    ``producer`` names this server in the audit log.  With ``keys`` and ``clock``, persons in records become
+    pseudonyms, unless ``disguise`` is off: then only those of before are read.  Raises SettingsError when the file is not ours alone or was made
     by a newer everyhop, Unavailable when it does not answer.
     """
     database = open_database(path)
@@ -63,7 +74,12 @@ def open_storage(path: Path, *, entropy: Entropy | None = None, producer: str = 
         database.close()
         raise
     source = entropy or _RecordIds()
+    pseudonyms = None
+    if keys is not None and clock is not None:
+        pseudonyms = SqlPseudonyms(database, keys, clock=clock, entropy=source, producer=producer)
+        database.disguise = pseudonyms.disguised if disguise else None
     return Storage(
+        pseudonyms=pseudonyms,
         database=database,
         authorities=SqlAuthorityStore(database, entropy=source, producer=producer),
         snapshots=SnapshotStore(database, entropy=source, producer=producer),
