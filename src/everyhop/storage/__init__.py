@@ -7,6 +7,7 @@ from everyhop.storage.consumers import SqlConsumers
 from everyhop.storage.database import Database, open_database
 from everyhop.storage.issuing import SqlIssuingStore
 from everyhop.storage.leases import SqlLeases
+from everyhop.storage.log_lines import SqlLogLines
 from everyhop.storage.meta import SqlMeta
 from everyhop.storage.migrate import current_revision, migrate
 from everyhop.storage.proposals import SqlProposalStore
@@ -25,6 +26,7 @@ __all__ = [
     "SqlConsumers",
     "SqlIssuingStore",
     "SqlLeases",
+    "SqlLogLines",
     "SqlMeta",
     "SqlProposalStore",
     "SqlRecordStore",

@@ -15,6 +15,7 @@ from everyhop.storage.consumers import SqlConsumers
 from everyhop.storage.database import Database, open_database
 from everyhop.storage.issuing import SqlIssuingStore
 from everyhop.storage.leases import SqlLeases
+from everyhop.storage.log_lines import SqlLogLines
 from everyhop.storage.meta import SqlMeta
 from everyhop.storage.migrate import migrate
 from everyhop.storage.proposals import SqlProposalStore
@@ -40,6 +41,7 @@ class Storage:
     proposals: SqlProposalStore
     consumers: SqlConsumers
     leases: SqlLeases
+    log_lines: SqlLogLines
 
     def close(self) -> None:
         """Close every connection."""
@@ -71,6 +73,7 @@ def open_storage(path: Path, *, entropy: Entropy | None = None, producer: str = 
         proposals=SqlProposalStore(database, entropy=source, producer=producer),
         consumers=SqlConsumers(database),
         leases=SqlLeases(database),
+        log_lines=SqlLogLines(database),
     )
 
 
