@@ -3,10 +3,7 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from everyhop.exports.cef import cef_of
 from everyhop.exports.model import Format
@@ -23,5 +20,7 @@ def renderer(wanted: Format, *, origin: str | None) -> Callable[[Item], bytes]:
         return lambda item: item.line
     if wanted is Format.CEF:
         return cef_of
-    event_of = importlib.import_module("everyhop.auditlog.ocsf").event_of  # structs that only this form needs
-    return lambda item: msgspec.json.encode(event_of(item.record, index=item.index - 1, origin=origin))
+    # Structs by the dozen, which only this form needs.
+    from everyhop.auditlog.ocsf import encode_event, event_of  # noqa: PLC0415
+
+    return lambda item: encode_event(event_of(item.record, index=item.index - 1, origin=origin))
