@@ -9,6 +9,7 @@ import msgspec
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
+from everyhop.api.export_admin import export_routes
 from everyhop.api.http import make_app, moment_of as _when, read_message, reply
 from everyhop.api.insight import insight_routes, told
 from everyhop.api.policy_admin import policy_routes
@@ -179,6 +180,7 @@ class AdminDoor:
                 *policy_routes(self._control),
                 *token_routes(self._control),
                 *insight_routes(self._control),
+                *export_routes(self._control),
             ]
         )
 

@@ -224,8 +224,8 @@ async def test_410_switches_off_loudly_until_the_owner_switches_on(world):
         await world.until(lambda: len(world.waited) > 5)
         assert len(world.sink.calls) == calls
         with pytest.raises(NotFound):
-            await exports.release("other")
-        await exports.release("siem")
+            await exports.release("other", "uid 0")
+        await exports.release("siem", "uid 0")
         await world.until(lambda: world.cursor >= 5)
     assert world.sink.received[:3] == [1, 2, 3]
 
