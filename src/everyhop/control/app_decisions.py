@@ -13,24 +13,26 @@ import os
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from msgspec.structs import replace
 
 from everyhop.auditlog import Kind, Point, Record, clip, decode_record, encode_record
 from everyhop.auditlog.preparing import prepared
 from everyhop.auditlog.trace import joined
+from everyhop.control.app_events import EventClaim, event_record_of
 from everyhop.core.errors import EveryhopError, InputError
 from everyhop.dataplane.spool import LOG, ROTATED, SpoolReader
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from everyhop.agent import WorkloadService
     from everyhop.core.clock import Clock, Entropy
     from everyhop.wire.peers import PeerInfo
 
+C = TypeVar("C", "Claim", EventClaim)
 _log = logging.getLogger(__name__)
 
 MAX_BATCH: Final = 200
@@ -122,10 +124,36 @@ class ApplicationDecisions:
         Raises InputError for a batch that is too long or a decision without a proper id (nothing of such a batch is
         kept), AccessDenied for a peer without an identity, or with another than ``spiffe_id``.
         """
+        return await self._take(peer, claims, record_of, dropped=dropped, spiffe_id=spiffe_id)
+
+    async def take_events(
+        self,
+        peer: PeerInfo,
+        claims: Sequence[EventClaim],
+        *,
+        dropped: int = 0,
+        spiffe_id: str = "",
+        durable: bool = False,
+    ) -> tuple[int, int]:
+        """Keep what a peer says that somebody did in it, as :meth:`take`; with ``durable`` it is on the disk then."""
+        return await self._take(
+            peer, claims, _event_record, dropped=dropped, spiffe_id=spiffe_id, durable=durable
+        )
+
+    async def _take(
+        self,
+        peer: PeerInfo,
+        claims: Sequence[C],
+        record: Callable[[C, str, int, datetime], Record],
+        *,
+        dropped: int,
+        spiffe_id: str,
+        durable: bool = False,
+    ) -> tuple[int, int]:
         if len(claims) > MAX_BATCH:
-            raise InputError(f"a batch has at most {MAX_BATCH} decisions")
+            raise InputError(f"a batch has at most {MAX_BATCH} entries")
         if any(not _ID.fullmatch(claim.id) for claim in claims):
-            raise InputError("a decision's id is 1 to 64 letters, digits and dashes")
+            raise InputError("an id is 1 to 64 letters, digits and dashes")
         service = await self._workloads.service_of(peer, spiffe_id)
         now = self._clock.now()
         allowance = self._allowances.setdefault(service.name, _Allowance(since=now))
@@ -133,14 +161,14 @@ class ApplicationDecisions:
         producer = self._producers.get(service.name) or self._new(service.name)
         if taken and self._size(producer) > MAX_SPOOL_BYTES:
             taken = 0
-        records = [record_of(claim, service.name, peer.pid, now) for claim in claims[:taken]]
+        records = [record(claim, service.name, peer.pid, now) for claim in claims[:taken]]
         lost = dropped + len(claims) - taken
         if lost:
             _log.warning(
                 "records of an application were lost", extra={"service": service.name, "count": lost}
             )
             records.append(_loss(service.name, lost, now))
-        self._append(producer, records)
+        self._append(producer, records, durable=durable)
         return taken, len(claims) - taken
 
     # -- the files
@@ -161,12 +189,15 @@ class ApplicationDecisions:
         paths = [self._directory / producer / name for name in (LOG, ROTATED)]
         return sum(path.stat().st_size for path in paths if path.exists())
 
-    def _append(self, producer: str, records: Sequence[Record]) -> None:
+    def _append(self, producer: str, records: Sequence[Record], *, durable: bool) -> None:
         """Write lines; opened each time, since the reader puts a long file aside."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         descriptor = os.open(self._directory / producer / LOG, flags, 0o600)
         with os.fdopen(descriptor, "wb") as opened:
             opened.write(b"".join(encode_record(record) + b"\n" for record in records))
+            if durable:
+                opened.flush()
+                os.fdatasync(descriptor)
 
 
 def record_of(claim: Claim, service: str, pid: int, now: datetime) -> Record:
@@ -203,6 +234,11 @@ def record_of(claim: Claim, service: str, pid: int, now: datetime) -> Record:
         detail={name: value for name, value in detail.items() if value is not None},
     )
     return prepared(found)
+
+
+def _event_record(claim: EventClaim, service: str, pid: int, now: datetime) -> Record:
+    moment = _moment(claim.time, now)
+    return event_record_of(claim, service, pid, moment=moment, trace=_trace(claim.trace))
 
 
 def numbered(line: bytes, *, instance: str, seq: int) -> Record:
