@@ -14,7 +14,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from msgspec.structs import replace
 
@@ -22,17 +22,19 @@ from everyhop.auditlog import Kind, Point, Record, clip, decode_record, encode_r
 from everyhop.auditlog.gaps import Gap, GapReason, gap_of, gap_record
 from everyhop.auditlog.preparing import prepared
 from everyhop.auditlog.trace import joined
+from everyhop.control.app_events import EventClaim, event_record_of
 from everyhop.core.errors import EveryhopError, InputError
 from everyhop.dataplane.spool import DEFAULT_LIMIT, LOG, SpoolReader
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from everyhop.agent import WorkloadService
     from everyhop.core.clock import Clock, Entropy
     from everyhop.wire.peers import PeerInfo
 
+C = TypeVar("C", "Claim", EventClaim)
 _log = logging.getLogger(__name__)
 
 MAX_BATCH: Final = 200
@@ -133,16 +135,42 @@ class ApplicationDecisions:
         Raises InputError for a batch that is too long or a decision without a proper id (nothing of such a batch is
         kept), AccessDenied for a peer without an identity, or with another than ``spiffe_id``.
         """
+        return await self._take(peer, claims, record_of, dropped=dropped, spiffe_id=spiffe_id)
+
+    async def take_events(
+        self,
+        peer: PeerInfo,
+        claims: Sequence[EventClaim],
+        *,
+        dropped: int = 0,
+        spiffe_id: str = "",
+        durable: bool = False,
+    ) -> tuple[int, int]:
+        """Keep what a peer says that somebody did in it, as :meth:`take`; with ``durable`` it is on the disk then."""
+        return await self._take(
+            peer, claims, _event_record, dropped=dropped, spiffe_id=spiffe_id, durable=durable
+        )
+
+    async def _take(
+        self,
+        peer: PeerInfo,
+        claims: Sequence[C],
+        record: Callable[[C, str, int, datetime], Record],
+        *,
+        dropped: int,
+        spiffe_id: str,
+        durable: bool = False,
+    ) -> tuple[int, int]:
         if len(claims) > MAX_BATCH:
-            raise InputError(f"a batch has at most {MAX_BATCH} decisions")
+            raise InputError(f"a batch has at most {MAX_BATCH} entries")
         if any(not _ID.fullmatch(claim.id) for claim in claims):
-            raise InputError("a decision's id is 1 to 64 letters, digits and dashes")
+            raise InputError("an id is 1 to 64 letters, digits and dashes")
         service = await self._workloads.service_of(peer, spiffe_id)
         now = self._clock.now()
         allowance = self._allowances.setdefault(service.name, _Allowance(since=now))
         taken = allowance.take(len(claims), now)
         producer = self._producers.get(service.name) or self._new(service.name)
-        records = [record_of(claim, service.name, peer.pid, now) for claim in claims[:taken]]
+        records = [record(claim, service.name, peer.pid, now) for claim in claims[:taken]]
         lost = dropped + len(claims) - taken + self._lost.pop(producer, 0)
         if lost:
             _log.warning(
@@ -150,7 +178,7 @@ class ApplicationDecisions:
             )
             records.append(_loss(service.name, lost, now))
         try:
-            self._append(producer, records)
+            self._append(producer, records, durable=durable)
         except OSError as error:
             # The disk is full: the workload goes on, and what is lost is told with the next batch that fits.
             _log.error(
@@ -175,7 +203,7 @@ class ApplicationDecisions:
             self._directory / producer, instance=producer, reopen=_nothing, parse=numbered, limit=self._limit
         )
 
-    def _append(self, producer: str, records: Sequence[Record]) -> None:
+    def _append(self, producer: str, records: Sequence[Record], *, durable: bool) -> None:
         """Write lines; opened each time, since the reader puts a long file aside."""
         data = b"".join(encode_record(record) + b"\n" for record in records)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
@@ -185,6 +213,8 @@ class ApplicationDecisions:
             if os.write(descriptor, data) != len(data):
                 os.ftruncate(descriptor, size)  # all of a batch or nothing; nobody else writes here
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if durable:
+                os.fdatasync(descriptor)
         finally:
             os.close(descriptor)
 
@@ -223,6 +253,11 @@ def record_of(claim: Claim, service: str, pid: int, now: datetime) -> Record:
         detail={name: value for name, value in detail.items() if value is not None},
     )
     return prepared(found)
+
+
+def _event_record(claim: EventClaim, service: str, pid: int, now: datetime) -> Record:
+    moment = _moment(claim.time, now)
+    return event_record_of(claim, service, pid, moment=moment, trace=_trace(claim.trace))
 
 
 def numbered(line: bytes, *, instance: str, seq: int) -> Record:

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from everyhop.auditlog.sealing import SealedResult
     from everyhop.authority import Authority, IssuedJwt
     from everyhop.authz.difference import Plan
+    from everyhop.control.exporting import Exports
     from everyhop.control.feed import Feed
     from everyhop.control.messages import AgentReport, RecordBatch, SignX509Item
     from everyhop.control.policy_holder import PolicyHolder
@@ -109,6 +110,7 @@ class ControlPlane:
         self._sealed = SealedRecords(
             seals=ports.seals, log=ports.records, bundle=self._bundle_in_force, clock=ports.clock
         )
+        self.exports: Exports | None = None
         self._policy_lock = asyncio.Lock()
         self._rotation_lock = asyncio.Lock()
         self._publish_lock = asyncio.Lock()

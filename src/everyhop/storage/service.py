@@ -15,6 +15,7 @@ from everyhop.storage.consumers import SqlConsumers
 from everyhop.storage.database import Database, open_database
 from everyhop.storage.issuing import SqlIssuingStore
 from everyhop.storage.leases import SqlLeases
+from everyhop.storage.log_lines import SqlLogLines
 from everyhop.storage.log_seals import SqlSealStore
 from everyhop.storage.log_tree import SqlLogTree
 from everyhop.storage.meta import SqlMeta
@@ -45,6 +46,7 @@ class Storage:
     proposals: SqlProposalStore
     consumers: SqlConsumers
     leases: SqlLeases
+    log_lines: SqlLogLines
     pseudonyms: SqlPseudonyms | None = None
 
     def close(self) -> None:
@@ -93,6 +95,7 @@ def open_storage(
         proposals=SqlProposalStore(database, entropy=source, producer=producer),
         consumers=SqlConsumers(database),
         leases=SqlLeases(database),
+        log_lines=SqlLogLines(database),
     )
 
 

@@ -8,6 +8,7 @@ import time
 from typing import Any, Final
 
 from everyhop.cli.arguments import add_output, add_state, admin
+from everyhop.cli.log_export import add_export
 from everyhop.cli.log_schema import add_schema
 from everyhop.cli.output import paint, print_json, printable, wants_json
 from everyhop.cli.shadow_report import add_shadow
@@ -43,6 +44,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     add_schema(verbs)
     add_shadow(verbs)
     add_proofs(verbs)
+    add_export(verbs)
 
 
 def _query(args: argparse.Namespace) -> dict[str, object]:
