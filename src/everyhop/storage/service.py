@@ -11,8 +11,11 @@ from typing import Final
 from everyhop.core.clock import Entropy
 from everyhop.storage.api_keys import SqlApiKeyStore
 from everyhop.storage.authorities import SqlAuthorityStore
+from everyhop.storage.consumers import SqlConsumers
 from everyhop.storage.database import Database, open_database
 from everyhop.storage.issuing import SqlIssuingStore
+from everyhop.storage.leases import SqlLeases
+from everyhop.storage.log_lines import SqlLogLines
 from everyhop.storage.meta import SqlMeta
 from everyhop.storage.migrate import migrate
 from everyhop.storage.proposals import SqlProposalStore
@@ -36,6 +39,9 @@ class Storage:
     token_journal: SqlTokenJournal
     api_keys: SqlApiKeyStore
     proposals: SqlProposalStore
+    consumers: SqlConsumers
+    leases: SqlLeases
+    log_lines: SqlLogLines
 
     def close(self) -> None:
         """Close every connection."""
@@ -65,6 +71,9 @@ def open_storage(path: Path, *, entropy: Entropy | None = None, producer: str = 
         token_journal=SqlTokenJournal(database, entropy=source, producer=producer),
         api_keys=SqlApiKeyStore(database, entropy=source, producer=producer),
         proposals=SqlProposalStore(database, entropy=source, producer=producer),
+        consumers=SqlConsumers(database),
+        leases=SqlLeases(database),
+        log_lines=SqlLogLines(database),
     )
 
 
