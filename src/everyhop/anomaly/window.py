@@ -12,7 +12,8 @@ The rules, which every implementation holds to the letter (tests/contracts/test_
   and after a window another may begin.
 * ``BLOCK`` when the count reaches ``block``.  From then on and for ``block_seconds`` nothing counts and nothing is extended;
   afterwards counting begins at zero, and calls from before that moment never count again.
-* A call with a position counts once: positions of one subject only grow.
+* A call with a position counts once: positions of one subject only grow.  The one that crossed last, when it comes again, is
+  answered as before, so that whoever was interrupted between counting and acting learns of it again.
 """
 
 from __future__ import annotations
@@ -103,7 +104,18 @@ _UNKNOWN: Final = Look(0, alerted=False, blocked_for=0.0)
 class _Counter:
     """One subject: 61 counts and their sum, and what has been told."""
 
-    __slots__ = ("alerted_at", "blocked_until", "floor", "head", "position", "ring", "total", "width")
+    __slots__ = (
+        "alerted_at",
+        "blocked_until",
+        "crossed",
+        "crossed_at",
+        "floor",
+        "head",
+        "position",
+        "ring",
+        "total",
+        "width",
+    )
 
     def __init__(self, width: float, head: int) -> None:
         self.ring = array("I", bytes(RING * _WORD))
@@ -114,6 +126,8 @@ class _Counter:
         self.blocked_until = _NEVER
         self.floor = _NEVER
         self.position = 0
+        self.crossed_at = 0
+        self.crossed = NOTHING
 
     def advance(self, now: float) -> None:
         """Forget buckets that are over."""
@@ -163,7 +177,7 @@ class MemoryWindows:
             self._counters.move_to_end(key)
         if position:
             if position <= counter.position:
-                return NOTHING
+                return counter.crossed if position == counter.crossed_at else NOTHING
             counter.position = position
         counter.advance(now)
         if now < counter.blocked_until:
@@ -174,7 +188,10 @@ class MemoryWindows:
         index = math.floor(at / width)
         if at < counter.floor or index <= counter.head - RING:
             return NOTHING
-        return self._add(counter, index, threshold, now)
+        count = self._add(counter, index, threshold, now)
+        if count.crossing is not None and position:
+            counter.crossed_at, counter.crossed = position, count
+        return count
 
     @staticmethod
     def _add(counter: _Counter, index: int, threshold: Threshold, now: float) -> Count:
@@ -238,4 +255,5 @@ class MemoryWindows:
     def _begin(counter: _Counter, floor: float) -> None:
         counter.clear()
         counter.floor = floor
+        counter.crossed_at = 0
         counter.alerted_at = counter.blocked_until = _NEVER

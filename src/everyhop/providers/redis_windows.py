@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sliding windows that servers share, in Redis: the rules of ``anomaly.window`` in one script a call.
 
-One subject is one hash of at most 61 buckets and eight further fields, under a key with a hash tag of its own, so a cluster
+One subject is one hash of at most 61 buckets and eleven further fields, under a key with a hash tag of its own, so a cluster
 keeps it in one slot; each write renews its life, so what is not used goes by itself.  Time is the server's.  A call that
 was sent and not answered may have counted: with its position, repeating it counts nothing twice.
 """
@@ -31,7 +31,8 @@ CHUNK: Final = 100
 """Calls that are sent together."""
 
 # Fields: h the newest bucket, t the sum, a when the alert was told, u until when it is blocked, f from when calls count, p the
-# newest position, w the width of a bucket, m the newest time; and buckets by their number modulo 61.  All times in milliseconds.
+# newest position, w the width of a bucket, m the newest time, x what the call at position y crossed, and z its count; and buckets by
+# their number modulo 61.  All times in milliseconds.
 _STATE: Final = """
 local key = KEYS[1]
 local now = tonumber(ARGV[1])
@@ -53,7 +54,11 @@ local alert, block, block_ms = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(AR
 local position = tonumber(ARGV[7])
 local window = width * 60
 if position > 0 then
-  if position <= seen then return {0, 0} end
+  if position <= seen then
+    local x = redis.call('HMGET', key, 'x', 'y', 'z')
+    if x[1] and tonumber(x[2]) == position then return {tonumber(x[3]), tonumber(x[1])} end
+    return {0, 0}
+  end
   seen = position
 end
 if blocked > now then
@@ -87,6 +92,7 @@ elseif alert > 0 and total >= alert and alerted == 0 then
   crossed, alerted = 1, now
 end
 redis.call('HSET', key, 'h', here, 't', total, 'a', alerted, 'u', blocked, 'f', floor, 'p', seen, 'w', width, 'm', now)
+if crossed > 0 and position > 0 then redis.call('HSET', key, 'x', crossed, 'y', position, 'z', total) end
 redis.call('PEXPIRE', key, life)
 return {total, crossed}
 """
