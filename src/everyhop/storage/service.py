@@ -13,6 +13,7 @@ from everyhop.storage.api_keys import SqlApiKeyStore
 from everyhop.storage.authorities import SqlAuthorityStore
 from everyhop.storage.consumers import SqlConsumers
 from everyhop.storage.database import Database, open_database
+from everyhop.storage.detection import SqlDetection
 from everyhop.storage.issuing import SqlIssuingStore
 from everyhop.storage.leases import SqlLeases
 from everyhop.storage.log_lines import SqlLogLines
@@ -42,6 +43,7 @@ class Storage:
     consumers: SqlConsumers
     leases: SqlLeases
     log_lines: SqlLogLines
+    detection: SqlDetection
 
     def close(self) -> None:
         """Close every connection."""
@@ -74,6 +76,7 @@ def open_storage(path: Path, *, entropy: Entropy | None = None, producer: str = 
         consumers=SqlConsumers(database),
         leases=SqlLeases(database),
         log_lines=SqlLogLines(database),
+        detection=SqlDetection(database, entropy=source, producer=producer),
     )
 
 
