@@ -352,6 +352,18 @@ def _detect() -> dict[str, Any]:
                 ],
                 "description": "Too many subjects at once: alert instead of blocking.",
             },
+            "detectors": {
+                "type": "object",
+                "minProperties": 1,
+                "propertyNames": _pattern(g.DETECTOR_NAME),
+                "additionalProperties": {
+                    "oneOf": [
+                        {"enum": ["on", "off"]},
+                        {"type": "object", "additionalProperties": {"type": ["string", "number"]}},
+                    ]
+                },
+                "description": "What is set of the detectors beside the thresholds.",
+            },
         },
         description="How much is too much, and what happens then.",
     )

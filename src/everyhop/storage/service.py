@@ -13,6 +13,7 @@ from everyhop.storage.api_keys import SqlApiKeyStore
 from everyhop.storage.authorities import SqlAuthorityStore
 from everyhop.storage.consumers import SqlConsumers
 from everyhop.storage.database import Database, open_database
+from everyhop.storage.detection import SqlDetection
 from everyhop.storage.issuing import SqlIssuingStore
 from everyhop.storage.leases import SqlLeases
 from everyhop.storage.log_lines import SqlLogLines
@@ -47,6 +48,7 @@ class Storage:
     consumers: SqlConsumers
     leases: SqlLeases
     log_lines: SqlLogLines
+    detection: SqlDetection
     pseudonyms: SqlPseudonyms | None = None
 
     def close(self) -> None:
@@ -96,6 +98,7 @@ def open_storage(
         consumers=SqlConsumers(database),
         leases=SqlLeases(database),
         log_lines=SqlLogLines(database),
+        detection=SqlDetection(database, entropy=source, producer=producer),
     )
 
 
