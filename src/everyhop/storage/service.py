@@ -11,6 +11,7 @@ from typing import Final
 from everyhop.core.clock import Entropy
 from everyhop.storage.api_keys import SqlApiKeyStore
 from everyhop.storage.authorities import SqlAuthorityStore
+from everyhop.storage.blocks import SqlBlockStore
 from everyhop.storage.database import Database, open_database
 from everyhop.storage.issuing import SqlIssuingStore
 from everyhop.storage.meta import SqlMeta
@@ -36,6 +37,7 @@ class Storage:
     token_journal: SqlTokenJournal
     api_keys: SqlApiKeyStore
     proposals: SqlProposalStore
+    blocks: SqlBlockStore
 
     def close(self) -> None:
         """Close every connection."""
@@ -65,6 +67,7 @@ def open_storage(path: Path, *, entropy: Entropy | None = None, producer: str = 
         token_journal=SqlTokenJournal(database, entropy=source, producer=producer),
         api_keys=SqlApiKeyStore(database, entropy=source, producer=producer),
         proposals=SqlProposalStore(database, entropy=source, producer=producer),
+        blocks=SqlBlockStore(database, entropy=source, producer=producer),
     )
 
 
