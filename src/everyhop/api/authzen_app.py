@@ -40,6 +40,7 @@ from everyhop.authzen.metadata import (
 )
 from everyhop.authzen.parse import MAX_BODY_BYTES
 from everyhop.core.errors import AccessDenied, InputError
+from everyhop.issuing.errors import ActorBlocked
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from everyhop.api.oauth_endpoints import Refusals
     from everyhop.control.authzen_peps import Pep
     from everyhop.core.clock import Clock
+    from everyhop.issuing.ports import Blocks
 
 _log = logging.getLogger(__name__)
 
@@ -88,6 +90,7 @@ class AuthzenDoor:
         endpoints: Endpoints,
         names: frozenset[str],
         clock: Clock,
+        blocks: Blocks,
         work: Callable[[Callable[[], Response]], Awaitable[Response]],
     ) -> None:
         """``names`` are further base URLs under which this PDP is reached; ``work`` runs a call beside the event loop."""
@@ -98,6 +101,7 @@ class AuthzenDoor:
         self._endpoints = endpoints
         self._names = endpoints.urls("") | names
         self._clock = clock
+        self._blocks = blocks
         self._work = work
 
     def routes(self) -> list[Route]:
@@ -154,11 +158,15 @@ class AuthzenDoor:
         try:
             pep = self._peps.authenticate(Presented.read(request, urls))
             name = pep.name
+            self._refuse_blocked(request, name)
             return self._answer(request, pep, answer, body)
         except NotAuthenticated as error:
             self._note(request, name, "unauthenticated", error.message)
             wait = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
             return _refusal(401, "authenticate as a PEP", {"www-authenticate": _CHALLENGE, **wait})
+        except ActorBlocked as error:
+            self._note(request, name, "blocked", error.message)
+            return _refusal(429, "blocked", {"retry-after": str(error.retry_after)})
         except AccessDenied as error:
             self._note(request, name, "access_denied", error.message)
             return _refusal(403, error.message)
@@ -176,6 +184,12 @@ class AuthzenDoor:
             reason = f"{session.forbidden} of the questions are not for this PEP"
             self._note(request, pep.name, "access_denied", reason)
         return Response(msgspec.json.encode(found), headers=_HEADERS, media_type="application/json")
+
+    def _refuse_blocked(self, request: Request, name: str) -> None:
+        """Refuse a PEP that is blocked itself, or asks from an address that is."""
+        found = self._blocks.actor(self._clock.now(), subject=name, address=source_of(request))
+        if found is not None:
+            raise ActorBlocked(found.subject, found.retry_after)
 
     def _note(self, request: Request, caller: str | None, error: str, reason: str) -> None:
         detail = {"endpoint": request.scope["path"][:200], "source": source_of(request) or ""}

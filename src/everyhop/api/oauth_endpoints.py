@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from everyhop.api.oauth_clients import Client, Clients
     from everyhop.api.oauth_discovery import Endpoints
+    from everyhop.core.clock import Clock
+    from everyhop.issuing.ports import Blocks
     from everyhop.issuing.requests import ExchangeRequest, Issued, MintRequest
 
 _log = logging.getLogger(__name__)
@@ -76,8 +78,15 @@ class OAuthEndpoints:
         trust_domain: str,
         work: Callable[[Callable[[], Response]], Awaitable[Response]],
         work_long: Callable[[Callable[[], Response]], Awaitable[Response]],
+        blocks: Blocks,
+        clock: Clock,
     ) -> None:
-        """``work`` runs a blocking call beside the event loop, ``work_long`` one that may wait for others."""
+        """``work`` runs a blocking call beside the event loop, ``work_long`` one that may wait for others.
+
+        Who is among ``blocks``, or comes from there, is answered nothing else.
+        """
+        self._blocks = blocks
+        self._clock = clock
         self._tokens = tokens
         self._clients = clients
         self._refusals = refusals
@@ -132,8 +141,7 @@ class OAuthEndpoints:
         grant = required(form, "grant_type")
         if grant not in _GRANTS:
             raise OAuthRefusal(OAuthCode.UNSUPPORTED_GRANT_TYPE, "this grant is not supported")
-        client = self._clients.authenticate(request, form)
-        known.append(client)
+        client = self._authenticated(request, form, known)
         client = self._bound(request, client)
         service_of = self._clients.service_of
         if grant == CLIENT_CREDENTIALS:
@@ -143,6 +151,23 @@ class OAuthEndpoints:
         else:
             exchange = api_key_request(form, client, trust_domain=self._trust_domain)
         return _issued(self._tokens.exchange(exchange), is_exchange=True)
+
+    def _authenticated(self, request: Request, form: dict[str, str], known: list[Client]) -> Client:
+        """Return who asks, unless that one is blocked; a blocked address is not even asked who it is."""
+        now = self._clock.now()
+        found = self._blocks.actor(now, address=source_of(request))
+        if found is None:
+            client = self._clients.authenticate(request, form)
+            known.append(client)
+            found = self._blocks.actor(now, identity=client.spiffe_id)
+            if found is None:
+                return client
+        raise OAuthRefusal(
+            OAuthCode.TEMPORARILY_UNAVAILABLE,
+            "blocked",
+            status=429,
+            headers={"retry-after": str(found.retry_after)},
+        )
 
     def _bound(self, request: Request, client: Client) -> Client:
         """Return the client with what its token is bound to: the key of its proof, else its certificate.
@@ -159,11 +184,11 @@ class OAuthEndpoints:
         return client
 
     def _introspect(self, request: Request, form: dict[str, str], known: list[Client]) -> Response:
-        known.append(self._clients.authenticate(request, form))
+        self._authenticated(request, form, known)
         return json_response(self._tokens.introspect(required(form, "token"), asker=known[0].spiffe_id))
 
     def _revoke(self, request: Request, form: dict[str, str], known: list[Client]) -> Response:
-        known.append(self._clients.authenticate(request, form))
+        self._authenticated(request, form, known)
         self._tokens.revoke(required(form, "token"), asker=known[0].spiffe_id)
         return Response(status_code=200, headers=NO_STORE)
 

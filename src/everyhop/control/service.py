@@ -14,6 +14,8 @@ from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from everyhop.anomaly.blocks_codec import encode_blocks
+from everyhop.anomaly.looking import is_quarantined
 from everyhop.auditlog import Kind, RecordFilter, Report, Tally
 from everyhop.auditlog.personal import PersonKind
 from everyhop.auditlog.sealing import AGENT_PATH, agent_path
@@ -25,6 +27,8 @@ from everyhop.control.policy_changes import HeldError, PolicyChanges
 from everyhop.control.policy_in_force import Rejected, check_candidate, rejection
 from everyhop.control.proposals import UNKNOWN_FILE, Actor, ChangeRules
 from everyhop.control.pseudonymity import Pseudonymity
+from everyhop.control.responding import BlocksInForce, Responder, ResponderPorts
+from everyhop.control.response_orders import ResponseOrders
 from everyhop.control.sealed_records import SealedRecords
 from everyhop.control.token_control import TokenControl
 from everyhop.core.clock import rfc3339
@@ -42,9 +46,10 @@ from everyhop.spiffe import SpiffeId
 from everyhop.spiffe.bundle import decode_bundle, encode_bundle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Set as AbstractSet
     from concurrent.futures import Executor
 
+    from everyhop.anomaly.model import Subject
     from everyhop.auditlog import AppendResult, Order, Page, Record, RecordStore
     from everyhop.auditlog.model import Scalar
     from everyhop.auditlog.personal import Wish
@@ -57,6 +62,7 @@ if TYPE_CHECKING:
     from everyhop.control.policy_holder import PolicyHolder
     from everyhop.control.ports import PolicyRules, PolicySource, SnapshotStore
     from everyhop.control.proposals import ProposalStore
+    from everyhop.control.responding import BlockStore
     from everyhop.control.sealed_records import SealStore
     from everyhop.control.token_control import TokenWorks
     from everyhop.core.clock import Clock
@@ -91,6 +97,9 @@ class ControlPorts:
     policy: PolicyHolder
     proposals: ProposalStore
     seals: SealStore
+    blocks: BlockStore
+    blocks_in_force: BlocksInForce = field(default_factory=BlocksInForce)
+    exempt: Callable[[], AbstractSet[Subject]] = frozenset
     changes: ChangeRules = field(default_factory=ChangeRules)
     pseudonymity: Pseudonymity = field(default_factory=Pseudonymity)
     urls: Mapping[str, str] = field(default_factory=dict)
@@ -123,10 +132,31 @@ class ControlPlane:
             publish=self._publish,
         )
 
+        self.responder = Responder(
+            ResponderPorts(
+                store=ports.blocks,
+                held=ports.blocks_in_force,
+                snapshot=lambda: self.snapshot,
+                clock=ports.clock,
+                pool=ports.pool,
+                publish=self._publish_blocks,
+                end_tokens=self._end_tokens,
+                exempt=ports.exempt,
+            )
+        )
+        self.orders = ResponseOrders(
+            responder=self.responder, feed=ports.feed, snapshot=lambda: self.snapshot, clock=ports.clock
+        )
+
     @property
     def feed(self) -> Feed:
         """Return the feed that agents' streams read."""
         return self._p.feed
+
+    @property
+    def blocks_in_force(self) -> BlocksInForce:
+        """Return the blocks of the moment, for every thread."""
+        return self._p.blocks_in_force
 
     @property
     def snapshot(self) -> Snapshot:
@@ -151,6 +181,7 @@ class ControlPlane:
         When the source is refused, the last snapshot of this state directory is used, loudly; when there is
         none, the refusal is raised (InputError, PolicyError, Conflict).
         """
+        await self.responder.start()
         stored = await self._work(self._p.snapshots.latest)
         if stored is not None:
             self._snapshot, self._document = decode_snapshot(stored), stored
@@ -286,6 +317,7 @@ class ControlPlane:
             e.id for e in entries if e.kind is AuthorityKind.X509 and e.status is AuthorityStatus.ACTIVE
         )
         tokens, token_sequence = await self.tokens.truth()
+        blocks = self.responder.blocks
         self._p.feed.publish(
             Truth(
                 snapshot=self._document,
@@ -295,8 +327,24 @@ class ControlPlane:
                 authority=next(active, ""),
                 tokens=tokens,
                 token_sequence=token_sequence,
+                blocks=encode_blocks(blocks),
+                block_sequence=blocks.sequence,
             )
         )
+
+    async def _publish_blocks(self) -> None:
+        """Tell agents whom to refuse, at once: nothing else is read anew."""
+        async with self._publish_lock:
+            truth, blocks = self._p.feed.truth, self.responder.blocks
+            if truth is not None:
+                self._p.feed.publish(
+                    replace(truth, blocks=encode_blocks(blocks), block_sequence=blocks.sequence)
+                )
+
+    async def _end_tokens(self, spiffe_id: str) -> None:
+        """Take back every token of a workload."""
+        await self._work(self._p.tokens.service.revoke_subject, spiffe_id)
+        await self._publish()
 
     async def document_of(self, content_hash: str) -> bytes:
         """Return a snapshot as it is stored and sent; raises NotFound."""
@@ -322,6 +370,8 @@ class ControlPlane:
         service = self.snapshot.service_of(spiffe_id)
         if service is None:
             raise AccessDenied(f"{spiffe_id[:200]} is no identity of the policy in force")
+        if is_quarantined(self._p.blocks_in_force(), self._p.clock.now(), spiffe_id):
+            raise AccessDenied(f"{spiffe_id} is quarantined", hint="who is, and why: everyhop blocks")
         return service.name
 
     def _subject_of(self, agent: str, spiffe_id: str) -> str:
@@ -359,7 +409,7 @@ class ControlPlane:
         return await self._work(sign_all)
 
     async def sign_jwt(self, agent: str, spiffe_id: str, audience: tuple[str, ...]) -> IssuedJwt:
-        """Issue a JWT-SVID; raises AccessDenied for an identity that the policy does not know."""
+        """Issue a JWT-SVID; raises AccessDenied for an identity that the policy does not know or that is quarantined."""
         self._service_of(spiffe_id)
         _log.info(
             "issued a JWT-SVID", extra={"agent": agent, "spiffe_id": spiffe_id, "audience": list(audience)}
@@ -566,12 +616,15 @@ class ControlPlane:
             **self.policy_status(),
             "bundle_sequence": None if truth is None else truth.bundle_sequence,
             "token_sequence": None if truth is None else truth.token_sequence,
+            "block_sequence": self.responder.blocks.sequence,
+            "blocked": len(self.responder.blocks.by_subject),
             "agents": [
                 {
                     "id": r.agent,
                     "snapshot": r.snapshot,
                     "bundle_sequence": r.bundle_sequence,
                     "token_sequence": r.token_sequence,
+                    "block_sequence": r.block_sequence,
                     "spooled_records": r.spooled,
                 }
                 for r in reports

@@ -18,6 +18,7 @@ from everyhop.api.ext_authz import ExternalAuthorization, authorization_server
 from everyhop.api.http import http_server, serve_until_stopped
 from everyhop.api.workload_api import workload_server
 from everyhop.control.app_decisions import ApplicationDecisions
+from everyhop.control.blocks_held import HeldBlocks
 from everyhop.control.client import ControlClient
 from everyhop.control.credentials import Credentials
 from everyhop.control.launching import Places, load_key
@@ -71,8 +72,13 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
             control=client, identities=identities, clock=clock, entropy=entropy, changes=changes
         )
         truth = TokenTruth(clock)
+        blocks = HeldBlocks(layout.agent_state / "blocks.json", clock)
         credentials = Credentials(
-            tokens=service_tokens, exchanger=client, spend=single_use(settings, clock), clock=clock
+            tokens=service_tokens,
+            exchanger=client,
+            spend=single_use(settings, clock),
+            clock=clock,
+            blocks=blocks,
         )
         inspector = stack.enter_context(contextlib.closing(ProcInspector()))
         workloads = WorkloadService(
@@ -90,6 +96,7 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
             tokens=service_tokens,
             exchanger=client,
             truth=truth,
+            blocks=blocks,
         )
         secrets = SecretDiscovery(
             identities=identities,
@@ -97,6 +104,7 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
             workloads=workloads,
             changes=changes,
             tokens=service_tokens,
+            is_withheld=blocks.is_quarantined,
         )
         decisions = ApplicationDecisions(
             workloads,
@@ -113,6 +121,7 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
             node=client.agent,
             sds_socket=layout.sds_socket,
             max_connections=settings.max_connections,
+            clock=clock,
         )
         authorizers = None
         if settings.authorizers:
@@ -138,6 +147,7 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
                 decisions=decisions,
                 sealer=AgentSealer(identities, client.agent, clock=clock),
                 spool_limit=settings.spool_limit,
+                blocks=blocks,
                 authorizers=authorizers,
             )
         )

@@ -17,6 +17,7 @@ from everyhop.control.feed import Feed
 from everyhop.control.policy_holder import PolicyHolder
 from everyhop.control.proposals import ChangeRules
 from everyhop.control.pseudonymity import Pseudonymity
+from everyhop.control.responding import BlocksInForce
 from everyhop.control.service import ControlPlane, ControlPorts
 from everyhop.core.errors import Conflict, InputError, PolicyError
 from everyhop.policy import decode_snapshot, parse_policy
@@ -114,7 +115,7 @@ def _control_plane(
     pool: Executor,
     exchange_pool: Executor,
 ) -> ControlPlane:
-    clock, policy = SystemClock(), PolicyHolder()
+    clock, policy, blocks = SystemClock(), PolicyHolder(), BlocksInForce()
     return ControlPlane(
         ControlPorts(
             authority=authority,
@@ -126,11 +127,13 @@ def _control_plane(
             pool=pool,
             exchange_pool=exchange_pool,
             records_keep=settings.records_keep,
-            tokens=token_works(storage, layout, settings, authority=authority, policy=policy),
+            tokens=token_works(storage, layout, settings, authority=authority, policy=policy, blocks=blocks),
             policy=policy,
             proposals=storage.proposals,
             seals=storage.seals,
             pseudonymity=Pseudonymity(storage.pseudonyms, is_on=settings.pseudonyms),
+            blocks=storage.blocks,
+            blocks_in_force=blocks,
             changes=ChangeRules(confirm_wider=settings.confirm_wider, two_person=settings.two_person),
             urls=describe(layout, settings),
         )
@@ -158,6 +161,7 @@ def _oauth_door(
         feed=control.feed,
         records=storage.records,
         api_keys=control.tokens.works.api_keys,
+        blocks=control.blocks_in_force,
         pool=pool,
         exchange_pool=exchange_pool,
         authzen_pool=authzen_pool,
@@ -260,6 +264,7 @@ async def _serve(
                 group.create_task(control.run_schedule()),
                 group.create_task(control.tokens.run_schedule()),
                 group.create_task(sealing.run()),
+                group.create_task(control.responder.run()),
                 group.create_task(watch_policy(control, source, applied)),
                 group.create_task(exports.run()),
             ]

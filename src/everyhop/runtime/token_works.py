@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from everyhop.authority import Authority
     from everyhop.control.policy_holder import PolicyHolder
+    from everyhop.control.responding import BlocksInForce
     from everyhop.runtime.layout import StateLayout
     from everyhop.runtime.settings import Settings
     from everyhop.storage import Storage
@@ -45,6 +46,7 @@ def token_works(
     *,
     authority: Authority,
     policy: PolicyHolder,
+    blocks: BlocksInForce,
 ) -> TokenWorks:
     """Compose and start them: the first signing key is made here, and a restart makes none.
 
@@ -80,5 +82,6 @@ def token_works(
         api_keys=api_keys,
         users=OidcTokens(lambda: policy().snapshot.user_issuers),
         workloads=SvidSubjects(authority, rules.issuer),
+        blocks=blocks,
     )
     return TokenWorks(service=TokenService(ports, rules), api_keys=api_keys, journal=storage.token_journal)

@@ -11,6 +11,7 @@ from typing import Final
 from everyhop.core.clock import Clock, Entropy
 from everyhop.storage.api_keys import SqlApiKeyStore
 from everyhop.storage.authorities import SqlAuthorityStore
+from everyhop.storage.blocks import SqlBlockStore
 from everyhop.storage.consumers import SqlConsumers
 from everyhop.storage.database import Database, open_database
 from everyhop.storage.detection import SqlDetection
@@ -50,6 +51,7 @@ class Storage:
     log_lines: SqlLogLines
     detection: SqlDetection
     pseudonyms: SqlPseudonyms | None = None
+    blocks: SqlBlockStore
 
     def close(self) -> None:
         """Close every connection."""
@@ -99,6 +101,7 @@ def open_storage(
         leases=SqlLeases(database),
         log_lines=SqlLogLines(database),
         detection=SqlDetection(database, entropy=source, producer=producer),
+        blocks=SqlBlockStore(database, entropy=source, producer=producer),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from everyhop.cli.verbs import (
     apikey,
+    block,
     bundle,
     call,
     can,
@@ -39,6 +40,7 @@ VERBS = (
     svid,
     token,
     apikey,
+    block,
     keys,
     bundle,
     entry,
