@@ -37,7 +37,7 @@ def test_what_has_not_changed_is_not_encoded_again():
 
 
 def test_a_restart_goes_on_and_leaves_out_what_cannot_be_read():
-    memory = Memory(Value, limit=3)
+    memory = Memory(Value, limit=9)
     memory.restore(filled("a", "b").state() | {"c": b"\xc1", "d": b""})
     memory.touch("a").count += 1
     assert {key: memory.get(key).count for key in memory.state()} == {"b": 1, "a": 2}
@@ -51,6 +51,6 @@ def test_a_state_of_a_greater_memory_keeps_the_newest():
 
 def test_keys_are_bounded_and_fit_for_every_store():
     memory = filled("x" * 10_000, "a\0b\n")
-    assert [len(key) for key in memory.state()] == [MAX_KEY, 9]
+    assert [len(key) for key in memory.state()] == [MAX_KEY, 10]
     assert all(key.isprintable() for key in memory.state())
     assert memory.get("a\0b\n").count == 1
