@@ -11,7 +11,9 @@ from typing import Final
 from everyhop.core.clock import Entropy
 from everyhop.storage.api_keys import SqlApiKeyStore
 from everyhop.storage.authorities import SqlAuthorityStore
+from everyhop.storage.canaries import SqlCanaryStore
 from everyhop.storage.database import Database, open_database
+from everyhop.storage.detector_state import SqlDetectorStates
 from everyhop.storage.issuing import SqlIssuingStore
 from everyhop.storage.meta import SqlMeta
 from everyhop.storage.migrate import migrate
@@ -36,6 +38,8 @@ class Storage:
     token_journal: SqlTokenJournal
     api_keys: SqlApiKeyStore
     proposals: SqlProposalStore
+    canaries: SqlCanaryStore
+    detector_states: SqlDetectorStates
 
     def close(self) -> None:
         """Close every connection."""
@@ -65,6 +69,8 @@ def open_storage(path: Path, *, entropy: Entropy | None = None, producer: str = 
         token_journal=SqlTokenJournal(database, entropy=source, producer=producer),
         api_keys=SqlApiKeyStore(database, entropy=source, producer=producer),
         proposals=SqlProposalStore(database, entropy=source, producer=producer),
+        canaries=SqlCanaryStore(database, entropy=source, producer=producer),
+        detector_states=SqlDetectorStates(database),
     )
 
 

@@ -34,6 +34,7 @@ MAX_TRIES: Final = 128
 MAX_FAILED: Final = 1024
 ALL: Final = "all"
 _ACCOUNT: Final = 64
+_KEY: Final = "apikey:"
 _TRIES: Final = frozenset({"exchange", "authenticate", "login"})
 _FORGET: Final = 0.9  # what the usual number of failing accounts keeps of its past each window
 _FAILED_OF_ONE: Final = 0.9
@@ -56,6 +57,7 @@ def attempt_of(o: Observation) -> Attempt | None:
     account = o.api_key or o.user or o.detail.get("account") or o.detail.get("subject")
     if not isinstance(account, str):
         return None
+    account = account.removeprefix(_KEY)  # the subject of a token that was given for an API key
     failed = o.outcome is Outcome.FAILED
     return Attempt(o.time.timestamp(), o.address, account[:_ACCOUNT], failed, o.record)
 

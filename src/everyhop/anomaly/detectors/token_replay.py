@@ -134,7 +134,10 @@ class TokenReplay:
         if token.told > time - window or len(turns) - len(set(turns)) < 1:
             return ()
         token.told = time
-        subject = _subject(SubjectKind.USER, o.user) or Subject(SubjectKind.ADDRESS, o.address)
+        user = o.user or o.detail.get("subject")
+        subject = _subject(SubjectKind.USER, user if isinstance(user, str) else None) or Subject(
+            SubjectKind.ADDRESS, o.address
+        )
         places = " and ".join(sorted(set(turns))[:4])
         return (
             Finding(
