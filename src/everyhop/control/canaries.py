@@ -162,18 +162,22 @@ class CanaryControl:
 
         Never raises: a refusal must stay the refusal that it was.
         """
-        return self.refused_digests((digest_of(text) for text in texts), shown)
-
-    def refused_digests(self, digests: Iterable[bytes], shown: Shown) -> bool:
-        """Do the same for SHA-256 digests of credentials, which is what agents send."""
         try:
-            for digest in digests:
-                canary = self._find(digest)
-                if canary is not None:
-                    self._record(canary, shown)
-                    return True
+            return self.refused_digests((digest_of(text) for text in texts), shown)
         except Exception:  # noqa: BLE001  # whatever it is, the caller is refused
             _log.exception("a refused credential could not be looked at")
+            return False
+
+    def refused_digests(self, digests: Iterable[bytes], shown: Shown) -> bool:
+        """Do the same for SHA-256 digests of credentials, which is what agents send.
+
+        Raises Unavailable when a use cannot be recorded: an agent tries again.
+        """
+        for digest in digests:
+            canary = self._find(digest)
+            if canary is not None:
+                self._record(canary, shown)
+                return True
         return False
 
     def _record(self, canary: Canary, shown: Shown) -> None:
@@ -190,17 +194,21 @@ class CanaryControl:
             "a canary was used",
             extra={"canary": canary.id, "caller": shown.caller, "source": shown.source, "where": shown.where},
         )
-        self._store.used(
-            Use(
-                canary=canary,
-                time=now,
-                caller=shown.caller,
-                source=shown.source,
-                where=shown.where,
-                target=shown.target,
-                decision=shown.decision,
-            )
+        use = Use(
+            canary=canary,
+            time=now,
+            caller=shown.caller,
+            source=shown.source,
+            where=shown.where,
+            target=shown.target,
+            decision=shown.decision,
         )
+        try:
+            self._store.used(use)
+        except BaseException:
+            with self._lock:
+                self._recent.pop(key, None)
+            raise
         self.on_use()
 
     def find(self, service: str) -> ServiceCanary | None:
