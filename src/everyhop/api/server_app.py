@@ -193,7 +193,9 @@ class AdminDoor:
 
     async def _status(self, request: Request) -> Response:
         del request
-        return reply(self._control.status())
+        exports = self._control.exports
+        more = {} if exports is None else {"exports": await exports.status()}
+        return reply(self._control.status() | more)
 
     async def _policy_status(self, request: Request) -> Response:
         del request

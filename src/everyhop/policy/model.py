@@ -12,6 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from everyhop.policy.detect import DEFAULTS, Detection
 from everyhop.policy.facts import NOTHING_KNOWN, Context, Value
 from everyhop.policy.vocabulary import Attributes
 
@@ -304,6 +305,7 @@ class Snapshot:
     attributes: Attributes = field(default_factory=Attributes)
     shadow_edges: tuple[Edge, ...] = ()
     directory: Directory = field(default_factory=Directory)
+    detection: Detection = DEFAULTS
     canonical: bytes
     hash: str
     _owners: Mapping[str, Service] = field(init=False, repr=False, compare=False)

@@ -50,6 +50,7 @@ def json_schema() -> dict[str, Any]:
             },
             "shadow": _list(_edge(), "Edges on which the policy is only watched."),
             "directory": _directory(),
+            "detect": _detect(),
             "users": _users(),
             "allow": _list(_ref("allow_rule"), "Who may call what; without a rule nobody may."),
             "deny": _list(_ref("deny_rule"), "What nobody of these may call, whatever allow says."),
@@ -313,3 +314,63 @@ def _directory() -> dict[str, Any]:
         },
         description="Users and resources that the decision point knows by itself.",
     )
+
+
+def _detect() -> dict[str, Any]:
+    return _object(
+        {
+            "mode": {"enum": ["enforce", "observe"], "description": "observe: findings only, no blocks."},
+            "window": _pattern(g.DURATION),
+            "users": _limits(),
+            "api_keys": _limits(),
+            "addresses": _limits(),
+            "services": _limits(),
+            "per_service": {
+                "type": "object",
+                "minProperties": 1,
+                "propertyNames": _pattern(g.SERVICE_NAME),
+                "additionalProperties": _limits(expected_rate=_pattern(g.RATE)),
+                "description": "Thresholds of single services.",
+            },
+            "exempt": {
+                "type": "array",
+                "minItems": 1,
+                "items": _pattern(g.EXEMPTION),
+                "description": f"Never blocked by a detector: {g.EXEMPTION_HINT}.",
+            },
+            "on_error": {"enum": ["local", "allow"], "description": "While shared counters do not answer."},
+            "breaker": {
+                "oneOf": [
+                    {"const": "off"},
+                    _object({"share": _pattern(g.PERCENT), "within": _pattern(g.DURATION)}),
+                ],
+                "description": "Too many subjects at once: alert instead of blocking.",
+            },
+            "detectors": {
+                "type": "object",
+                "minProperties": 1,
+                "propertyNames": _pattern(g.DETECTOR_NAME),
+                "additionalProperties": {
+                    "oneOf": [
+                        {"enum": ["on", "off"]},
+                        {"type": "object", "additionalProperties": {"type": ["string", "number"]}},
+                    ]
+                },
+                "description": "What is set of the detectors beside the thresholds.",
+            },
+        },
+        description="How much is too much, and what happens then.",
+    )
+
+
+def _limits(**more: Any) -> dict[str, Any]:
+    number = {"oneOf": [{"const": "never"}, _number(1, g.MAX_THRESHOLD)]}
+    outcomes = {"type": "array", "minItems": 1, "uniqueItems": True, "items": {"enum": list(g.COUNTED)}}
+    properties = {
+        "alert": number,
+        "block": number,
+        "block_for": _pattern(g.DURATION),
+        "count": {"oneOf": [{"const": g.ALL}, outcomes]},
+        **more,
+    }
+    return {"oneOf": [{"const": "off"}, _object(properties)]}

@@ -21,6 +21,7 @@ from everyhop.core.errors import Conflict, InputError, PolicyError
 from everyhop.policy import decode_snapshot, parse_policy
 from everyhop.providers.keystores import FileKeyStore
 from everyhop.runtime.approvals import Door, admit_anybody, approval_door
+from everyhop.runtime.exports import exports_of
 from everyhop.runtime.face import describe
 from everyhop.runtime.face_door import oauth_door
 from everyhop.runtime.face_server import face_service
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from starlette.applications import Starlette
 
+    from everyhop.control.exporting import Exports
     from everyhop.runtime.layout import StateLayout
     from everyhop.runtime.settings import Settings
     from everyhop.spiffe import TrustDomain
@@ -158,6 +160,12 @@ def _oauth_door(
     )
 
 
+def _exports(storage: Storage, settings: Settings, stack: contextlib.AsyncExitStack) -> Exports:
+    # A thread of their own: a receiver's pace is nobody else's, and what it asks of the database is short.
+    pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="exports"))
+    return exports_of(storage, settings, origin=None, clock=SystemClock(), entropy=SystemEntropy(), pool=pool)
+
+
 async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> None:
     """Serve until SIGTERM or SIGINT.
 
@@ -180,6 +188,8 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
         authority = _authority(storage, layout, settings, domain)
         control = _control_plane(storage, layout, settings, authority, pool=pool, exchange_pool=exchange_pool)
         await control.start(source)
+        exports = _exports(storage, settings, stack)
+        control.exports = exports
         strangers = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="oauth"))
         # Of its own too, so that a long search keeps nobody from his token.
         peps = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="authzen"))
@@ -203,7 +213,7 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
             )
         )
         approvals = approval_door(control, settings)
-        await _serve(control, layout, source, fingerprint, stop, approvals=approvals)
+        await _serve(control, layout, source, fingerprint, stop, approvals=approvals, exports=exports)
 
 
 async def _serve(
@@ -214,6 +224,7 @@ async def _serve(
     stop: asyncio.Event,
     *,
     approvals: Door | None,
+    exports: Exports,
 ) -> None:
     with contextlib.ExitStack() as stack:
         doors = []
@@ -230,6 +241,7 @@ async def _serve(
                 group.create_task(control.run_schedule()),
                 group.create_task(control.tokens.run_schedule()),
                 group.create_task(watch_policy(control, source, applied)),
+                group.create_task(exports.run()),
             ]
             for server, listener in doors:
                 group.create_task(serve_until_stopped(server, listener.sock))

@@ -3,8 +3,11 @@
 
 from everyhop.storage.api_keys import SqlApiKeyStore
 from everyhop.storage.authorities import SqlAuthorityStore
+from everyhop.storage.consumers import SqlConsumers
 from everyhop.storage.database import Database, open_database
 from everyhop.storage.issuing import SqlIssuingStore
+from everyhop.storage.leases import SqlLeases
+from everyhop.storage.log_lines import SqlLogLines
 from everyhop.storage.meta import SqlMeta
 from everyhop.storage.migrate import current_revision, migrate
 from everyhop.storage.proposals import SqlProposalStore
@@ -20,7 +23,10 @@ __all__ = [
     "SnapshotStore",
     "SqlApiKeyStore",
     "SqlAuthorityStore",
+    "SqlConsumers",
     "SqlIssuingStore",
+    "SqlLeases",
+    "SqlLogLines",
     "SqlMeta",
     "SqlProposalStore",
     "SqlRecordStore",

@@ -12,9 +12,12 @@ from everyhop.core.clock import Entropy
 from everyhop.storage.api_keys import SqlApiKeyStore
 from everyhop.storage.authorities import SqlAuthorityStore
 from everyhop.storage.canaries import SqlCanaryStore
+from everyhop.storage.consumers import SqlConsumers
 from everyhop.storage.database import Database, open_database
 from everyhop.storage.detector_state import SqlDetectorStates
 from everyhop.storage.issuing import SqlIssuingStore
+from everyhop.storage.leases import SqlLeases
+from everyhop.storage.log_lines import SqlLogLines
 from everyhop.storage.meta import SqlMeta
 from everyhop.storage.migrate import migrate
 from everyhop.storage.proposals import SqlProposalStore
@@ -40,6 +43,9 @@ class Storage:
     proposals: SqlProposalStore
     canaries: SqlCanaryStore
     detector_states: SqlDetectorStates
+    consumers: SqlConsumers
+    leases: SqlLeases
+    log_lines: SqlLogLines
 
     def close(self) -> None:
         """Close every connection."""
@@ -71,6 +77,9 @@ def open_storage(path: Path, *, entropy: Entropy | None = None, producer: str = 
         proposals=SqlProposalStore(database, entropy=source, producer=producer),
         canaries=SqlCanaryStore(database, entropy=source, producer=producer),
         detector_states=SqlDetectorStates(database),
+        consumers=SqlConsumers(database),
+        leases=SqlLeases(database),
+        log_lines=SqlLogLines(database),
     )
 
 
