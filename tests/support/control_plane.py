@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from everyhop.anomaly.model import Subject
 from everyhop.apikeys import ApiKeys
 from everyhop.authority import Authority
 from everyhop.control.canaries import CanaryControl, open_marker
@@ -87,7 +88,12 @@ class TextSource:
 class ControlUnderTest:
     """A control plane with the parts that a test looks at."""
 
-    def __init__(self, directory: Path, changes: ChangeRules | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        changes: ChangeRules | None = None,
+        exempt: Callable[[], frozenset[Subject]] = frozenset,
+    ) -> None:
         self.clock = MovableClock()
         self.storage: Storage = open_storage(directory / "everyhop.db", entropy=RealEntropy())
         self.pool = ThreadPoolExecutor(2)
@@ -116,6 +122,8 @@ class ControlUnderTest:
                 tokens=self.works,
                 policy=self.policy,
                 proposals=self.storage.proposals,
+                blocks=self.storage.blocks,
+                exempt=exempt,
                 changes=changes or ChangeRules(),
             )
         )

@@ -13,6 +13,7 @@ from everyhop.api.canary_admin import canary_routes
 from everyhop.api.http import make_app, moment_of as _when, read_message, reply
 from everyhop.api.insight import insight_routes, told
 from everyhop.api.policy_admin import policy_routes
+from everyhop.api.response_admin import response_routes
 from everyhop.api.token_admin import token_routes
 from everyhop.auditlog import Kind, Order, Point, RecordFilter
 from everyhop.auditlog.query import MAX_PAGE
@@ -60,6 +61,7 @@ def _update(known: Truth | None, truth: Truth) -> bytes:
         else UNCHANGED,
         authority=truth.authority if known is None or truth.authority != known.authority else None,
         tokens=msgspec.Raw(truth.tokens) if known is None or truth.tokens != known.tokens else UNCHANGED,
+        blocks=msgspec.Raw(truth.blocks) if known is None or truth.blocks != known.blocks else UNCHANGED,
     )
     return msgspec.json.encode(update) + b"\n"
 
@@ -188,6 +190,7 @@ class AdminDoor:
                 *token_routes(self._control),
                 *canary_routes(self._control),
                 *insight_routes(self._control),
+                *response_routes(self._control),
             ]
         )
 

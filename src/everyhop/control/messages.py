@@ -8,6 +8,7 @@ from typing import Annotated, Final  # msgspec resolves annotations at run time
 
 import msgspec
 
+from everyhop.anomaly.model import BlockMode  # msgspec resolves annotations at run time
 from everyhop.auditlog import Record  # msgspec resolves annotations at run time
 
 UNCHANGED: Final = msgspec.Raw()
@@ -22,13 +23,14 @@ class Update(Message, frozen=True, omit_defaults=True):
 
     ``snapshot`` is an encoded snapshot document, ``bundle`` an encoded bundle document (both raw JSON),
     ``authority`` the id of the active X.509 authority: when it changes, SVIDs are renewed at once.  ``tokens``
-    is a :class:`TokenTruthDocument`.
+    is a :class:`TokenTruthDocument`, ``blocks`` what :func:`everyhop.anomaly.blocks_codec.encode_blocks` gave.
     """
 
     snapshot: msgspec.Raw = UNCHANGED
     bundle: msgspec.Raw = UNCHANGED
     authority: str | None = None
     tokens: msgspec.Raw = UNCHANGED
+    blocks: msgspec.Raw = UNCHANGED
 
 
 class RevokedDocument(Message, frozen=True):
@@ -76,6 +78,57 @@ class MintTokensRequest(Message, frozen=True):
 
     agent: str
     items: list[MintItem]
+
+
+class BlockWish(Message, frozen=True):
+    """Somebody to be blocked: ``subject`` is a service's name, a SPIFFE ID, or ``KIND:VALUE``.
+
+    ``seconds`` of None lasts until it is lifted.  ``wait_seconds`` is how long to wait for every agent.
+    """
+
+    subject: str
+    reason: str
+    mode: BlockMode = BlockMode.BLOCK
+    seconds: Annotated[float, msgspec.Meta(gt=0, le=366 * 86_400)] | None = None
+    wait_seconds: Annotated[float, msgspec.Meta(ge=0, le=60)] = 5.0
+    force: bool = False
+
+
+class UnblockWish(Message, frozen=True):
+    """Somebody whose block is to be lifted, named as above."""
+
+    subject: str
+    reason: str
+    wait_seconds: Annotated[float, msgspec.Meta(ge=0, le=60)] = 5.0
+
+
+class BlockView(Message, frozen=True):
+    """One block as the owner may see it."""
+
+    subject: str
+    mode: BlockMode
+    since: datetime
+    until: datetime | None
+    reason: str
+    by: str
+    finding: str | None = None
+    service: str | None = None
+
+
+class BlockAnswer(Message, frozen=True):
+    """What a change of blocks came to.
+
+    ``block`` is what is in force now, or what was lifted; ``lagging`` names the agents that have not confirmed yet, and
+    ``milliseconds`` is how long all the others took.
+    """
+
+    block: BlockView
+    sequence: int
+    agents: int
+    lagging: list[str]
+    milliseconds: float
+    calls: list[str] = []
+    called_by: list[str] = []
 
 
 class MintedToken(Message, frozen=True):
@@ -215,7 +268,10 @@ class InstanceReport(Message, frozen=True):
 
 
 class AgentReport(Message, frozen=True):
-    """What an agent has applied: snapshot, bundle sequence of every sidecar, token keys, its instances."""
+    """What an agent has applied: snapshot, bundle sequence of every sidecar, token keys, its instances.
+
+    ``block_sequence`` is the number of the blocks that the agent and every running sidecar enforce.
+    """
 
     agent: str
     snapshot: str | None
@@ -223,6 +279,7 @@ class AgentReport(Message, frozen=True):
     instances: list[InstanceReport] = []
     spooled: int = 0
     token_sequence: int = 0
+    block_sequence: int = 0
 
 
 class LaunchRequest(Message, frozen=True):

@@ -18,6 +18,7 @@ from everyhop.api.ext_authz import ExternalAuthorization, authorization_server
 from everyhop.api.http import http_server, serve_until_stopped
 from everyhop.api.workload_api import workload_server
 from everyhop.control.app_decisions import ApplicationDecisions
+from everyhop.control.blocks_held import HeldBlocks
 from everyhop.control.client import ControlClient
 from everyhop.control.credentials import Credentials
 from everyhop.control.launching import Places, load_key
@@ -71,8 +72,13 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
             control=client, identities=identities, clock=clock, entropy=entropy, changes=changes
         )
         truth = TokenTruth(clock)
+        blocks = HeldBlocks(layout.agent_state / "blocks.json", clock)
         credentials = Credentials(
-            tokens=service_tokens, exchanger=client, spend=single_use(settings, clock), clock=clock
+            tokens=service_tokens,
+            exchanger=client,
+            spend=single_use(settings, clock),
+            clock=clock,
+            blocks=blocks,
         )
         refused = RefusedCredentials(client, clock)
         inspector = stack.enter_context(contextlib.closing(ProcInspector()))
@@ -98,6 +104,7 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
             workloads=workloads,
             changes=changes,
             tokens=service_tokens,
+            is_withheld=blocks.is_quarantined,
         )
         decisions = ApplicationDecisions(
             workloads, layout.agent_state / "decisions", clock=clock, entropy=entropy
@@ -110,6 +117,7 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
             node=client.agent,
             sds_socket=layout.sds_socket,
             max_connections=settings.max_connections,
+            clock=clock,
         )
         authorizers = None
         if settings.authorizers:
@@ -133,6 +141,7 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
                 record_flush_ms=int(settings.record_flush.total_seconds() * 1000),
                 entropy=entropy,
                 decisions=decisions,
+                blocks=blocks,
                 authorizers=authorizers,
             )
         )

@@ -126,6 +126,7 @@ def _control_plane(
             tokens=token_works(storage, layout, settings, authority=authority, policy=policy),
             policy=policy,
             proposals=storage.proposals,
+            blocks=storage.blocks,
             changes=ChangeRules(confirm_wider=settings.confirm_wider, two_person=settings.two_person),
             urls=describe(layout, settings),
         )
@@ -240,6 +241,7 @@ async def _serve(
             background = [
                 group.create_task(control.run_schedule()),
                 group.create_task(control.tokens.run_schedule()),
+                group.create_task(control.responder.run()),
                 group.create_task(watch_policy(control, source, applied)),
                 group.create_task(exports.run()),
             ]

@@ -11,6 +11,7 @@ from typing import Final
 from everyhop.core.clock import Entropy
 from everyhop.storage.api_keys import SqlApiKeyStore
 from everyhop.storage.authorities import SqlAuthorityStore
+from everyhop.storage.blocks import SqlBlockStore
 from everyhop.storage.canaries import SqlCanaryStore
 from everyhop.storage.consumers import SqlConsumers
 from everyhop.storage.database import Database, open_database
@@ -46,6 +47,7 @@ class Storage:
     consumers: SqlConsumers
     leases: SqlLeases
     log_lines: SqlLogLines
+    blocks: SqlBlockStore
 
     def close(self) -> None:
         """Close every connection."""
@@ -80,6 +82,7 @@ def open_storage(path: Path, *, entropy: Entropy | None = None, producer: str = 
         consumers=SqlConsumers(database),
         leases=SqlLeases(database),
         log_lines=SqlLogLines(database),
+        blocks=SqlBlockStore(database, entropy=source, producer=producer),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from everyhop.cli.verbs import (
     apikey,
+    block,
     bundle,
     call,
     can,
@@ -41,6 +42,7 @@ VERBS = (
     token,
     apikey,
     canary,
+    block,
     keys,
     bundle,
     entry,
