@@ -113,6 +113,20 @@ class Engine:
             found = found[:MAX_FINDINGS]
         return [self._judge(one, now) for one in found]
 
+    def prime(self, records: Sequence[tuple[int, Recorded]], *, wall: datetime, now: float) -> None:
+        """Count what was looked at before, and tell nothing of it: detectors remember by themselves."""
+        seen: list[Seen] = []
+        for position, record in records:
+            if record.kind == _RESPONSE:
+                self._rates.take(seen, wall=wall, now=now)
+                seen = []
+                self._follow(record, wall, now)
+            elif (observation := observe(record)) is not None:
+                seen.append(Seen(position, observation))
+                for subject in observation.subjects:
+                    self._breaker.see(subject, now)
+        self._rates.take(seen, wall=wall, now=now)
+
     def look(self, subject: Subject, *, now: float) -> Look:
         """Return the counter of a subject."""
         return self._windows.look(str(subject), self._detection.window.total_seconds(), now=now)

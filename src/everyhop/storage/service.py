@@ -15,6 +15,7 @@ from everyhop.storage.blocks import SqlBlockStore
 from everyhop.storage.canaries import SqlCanaryStore
 from everyhop.storage.consumers import SqlConsumers
 from everyhop.storage.database import Database, open_database
+from everyhop.storage.detection import SqlDetection
 from everyhop.storage.detector_state import SqlDetectorStates
 from everyhop.storage.issuing import SqlIssuingStore
 from everyhop.storage.leases import SqlLeases
@@ -48,6 +49,7 @@ class Storage:
     leases: SqlLeases
     log_lines: SqlLogLines
     blocks: SqlBlockStore
+    detection: SqlDetection
 
     def close(self) -> None:
         """Close every connection."""
@@ -83,6 +85,7 @@ def open_storage(path: Path, *, entropy: Entropy | None = None, producer: str = 
         leases=SqlLeases(database),
         log_lines=SqlLogLines(database),
         blocks=SqlBlockStore(database, entropy=source, producer=producer),
+        detection=SqlDetection(database, entropy=source, producer=producer),
     )
 
 
