@@ -12,6 +12,7 @@ from pathlib import Path
 from everyhop.anomaly.model import Subject
 from everyhop.apikeys import ApiKeys
 from everyhop.authority import Authority
+from everyhop.control.canaries import CanaryControl, open_marker
 from everyhop.control.feed import Feed
 from everyhop.control.policy_holder import PolicyHolder
 from everyhop.control.proposals import Actor, ChangeRules, Origin
@@ -133,12 +134,21 @@ class ControlUnderTest:
         settings = IssuingSettings(issuer="https://127.0.0.1:8443", trust_domain="shop.example")
         keys = SigningKeys(store=self.storage.issuing, keystore=keystore, clock=self.clock, settings=settings)
         keys.start()
+        canaries = CanaryControl(
+            store=self.storage.canaries,
+            marker=open_marker(self.storage.meta, keystore, entropy),
+            clock=self.clock,
+            entropy=entropy,
+            snapshot=lambda: self.policy().snapshot,
+            edge_scopes=self.policy.edge_scopes,
+        )
         api_keys = ApiKeys(
             store=self.storage.api_keys,
             keystore=keystore,
             edge_scopes=self.policy.edge_scopes,
             clock=self.clock,
             entropy=entropy,
+            canaries=canaries,
         )
         ports = TokenPorts(
             keys=keys,
@@ -150,7 +160,10 @@ class ControlUnderTest:
             api_keys=api_keys,
         )
         return TokenWorks(
-            service=TokenService(ports, settings), api_keys=api_keys, journal=self.storage.token_journal
+            service=TokenService(ports, settings),
+            api_keys=api_keys,
+            journal=self.storage.token_journal,
+            canaries=canaries,
         )
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ import msgspec
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
+from everyhop.api.canary_admin import canary_routes
 from everyhop.api.export_admin import export_routes
 from everyhop.api.http import make_app, moment_of as _when, read_message, reply
 from everyhop.api.insight import insight_routes, told
@@ -28,6 +29,7 @@ from everyhop.control.messages import (
     PseudonymsResponse,
     RecordBatch,
     RecordsAccepted,
+    RefusedBatch,
     SignJwtRequest,
     SignJwtResponse,
     SignX509Request,
@@ -82,6 +84,7 @@ class AgentDoor:
                 Route("/v1/sign-jwt", self._sign_jwt, methods=["POST"]),
                 Route("/v1/tokens/mint", self._mint, methods=["POST"]),
                 Route("/v1/tokens/exchange", self._exchange, methods=["POST"]),
+                Route("/v1/credentials/refused", self._refused, methods=["POST"]),
                 Route("/v1/records", self._records, methods=["POST"]),
                 Route("/v1/pseudonyms", self._pseudonyms, methods=["POST"]),
                 Route("/v1/report", self._report, methods=["POST"]),
@@ -125,6 +128,11 @@ class AgentDoor:
     async def _exchange(self, request: Request) -> Response:
         message = await read_message(request, ExchangeTokenRequest, max_bytes=256 * 1024)
         return reply(await self._control.tokens.exchange(message))
+
+    async def _refused(self, request: Request) -> Response:
+        message = await read_message(request, RefusedBatch, max_bytes=1024 * 1024)
+        await self._control.tokens.look_at(message.items)
+        return reply({})
 
     async def _records(self, request: Request) -> Response:
         message = await read_message(request, RecordBatch)
@@ -193,6 +201,7 @@ class AdminDoor:
                 Route("/v1/policy", self._policy_status, methods=["GET"]),
                 *policy_routes(self._control),
                 *token_routes(self._control),
+                *canary_routes(self._control),
                 *insight_routes(self._control),
                 *export_routes(self._control),
                 *response_routes(self._control),

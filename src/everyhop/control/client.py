@@ -23,6 +23,8 @@ from everyhop.control.messages import (
     PseudonymsResponse,
     RecordBatch,
     RecordsAccepted,
+    RefusedBatch,
+    RefusedCredential,
     SignJwtRequest,
     SignJwtResponse,
     SignX509Item,
@@ -158,6 +160,10 @@ class ControlClient:
         if len(found) != len(persons):
             raise Unavailable("the server gave another number of pseudonyms than asked for")
         return found
+
+    async def refused(self, items: Sequence[RefusedCredential]) -> None:
+        """Hand over digests of credentials that sidecars refused."""
+        await self._post("/v1/credentials/refused", RefusedBatch(agent=self.agent, items=list(items)), dict)
 
     async def report(self, report: AgentReport) -> None:
         """Tell what this agent has applied."""

@@ -409,6 +409,59 @@ class TokenReply(Message, frozen=True):
     x5t: str
 
 
+class RefusedCredential(Message, frozen=True):
+    """A credential that a sidecar refused, by its SHA-256 in 64 hex digits, and who showed it (``control.canaries.Shown``)."""
+
+    digest: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+    where: str
+    caller: str | None = None
+    source: str | None = None
+    target: str | None = None
+    decision: str | None = None
+
+
+class RefusedBatch(Message, frozen=True):
+    """Refused credentials of one agent."""
+
+    agent: str
+    items: Annotated[list[RefusedCredential], msgspec.Meta(max_length=256)]
+
+
+class CanaryWish(Message, frozen=True):
+    """A canary to make; ``kind`` is ``api-key``, ``secret`` or ``service``, ``response`` alert, block or quarantine."""
+
+    kind: str
+    name: str
+    response: str = "alert"
+    owner: str | None = None
+    scopes: list[str] = []  # msgspec copies an empty default
+    environment: str = "live"
+    life_seconds: float | None = None
+    prefix: str = ""
+
+
+class CanaryView(Message, frozen=True):
+    """A canary without what it is recognised by; ``lookup`` is the public part of an API key."""
+
+    id: str
+    kind: str
+    name: str
+    response: str
+    state: str
+    created_at: datetime
+    created_by: str
+    ended_at: datetime | None = None
+    lookup: str | None = None
+
+
+class CanaryCreated(Message, frozen=True):
+    """A new canary; ``text`` is the credential, shown once, and ``is_declared`` says whether the policy has the service."""
+
+    canary: CanaryView
+    text: str | None = None
+    is_declared: bool | None = None
+
+
 class RevokeRequest(Message, frozen=True):
     """What to take back: one token, a transaction, or everything that a subject had up to now; exactly one."""
 

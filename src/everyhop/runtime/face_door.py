@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from everyhop.apikeys import ApiKeys
     from everyhop.auditlog import RecordStore
+    from everyhop.control.canaries import CredentialWatch
     from everyhop.control.feed import Feed
     from everyhop.control.responding import BlocksInForce
     from everyhop.issuing import TokenJournal, TokenService
@@ -104,6 +105,7 @@ def oauth_door(
     pool: Executor,
     exchange_pool: Executor,
     authzen_pool: Executor,
+    watch: CredentialWatch | None = None,
 ) -> Starlette:
     """Return the app for :func:`everyhop.runtime.face_server.face_service`.
 
@@ -133,6 +135,7 @@ def oauth_door(
         clock=clock,
         blocks=blocks,
         work=_worker(authzen_pool),
+        watch=watch,
     )
     return oauth_app(
         endpoints=endpoints,
@@ -156,6 +159,7 @@ def oauth_door(
             work_long=_worker(exchange_pool),
             blocks=blocks,
             clock=clock,
+            watch=watch,
         ),
         further=authzen.routes(),
     )

@@ -165,6 +165,7 @@ def _oauth_door(
         pool=pool,
         exchange_pool=exchange_pool,
         authzen_pool=authzen_pool,
+        watch=control.tokens.works.canaries,
     )
 
 
