@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _EPILOG: Final = """\
 examples:
   everyhop log export --jsonl records.jsonl --since 24h
+  everyhop log export --tiles /srv/log              for any web server, what is new since the last time
   everyhop log export --to siem --after 120000      once more, to a receiver of the settings
   everyhop log export status
   everyhop log export resume hook                   after its receiver had answered 410

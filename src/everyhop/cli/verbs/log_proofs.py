@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``everyhop log verify|prove|export|rotate-key|restart``: what the audit log proves, and to whom."""
+"""``everyhop log verify|prove|rotate-key|restart`` and ``log export --tiles``: what the audit log proves, and to whom."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from everyhop.cli.arguments import add_verb, admin, layout_of
+from everyhop.cli.log_export import Way
 from everyhop.cli.output import paint, print_error, print_json, printable, say, wants_json
 
 if TYPE_CHECKING:
@@ -39,12 +40,6 @@ with the log's public key alone: everyhop log verify --receipt FILE --vkey VKEY
 example:
   everyhop log prove 0f3a9c… --out refund.tlog-proof
 """
-_EXPORT = """\
-Writes what is new since the last time; the directory can be served by any web server.  The export is recorded.
-
-example:
-  everyhop log export --tiles /srv/log
-"""
 _ROTATE = """\
 The new key signs beside the old one from now on, so those who trust the old one have time to learn the new one
 (`log.vkey` of an export, /log/vkey of the face).  --retire ends all keys but the newest.
@@ -61,6 +56,12 @@ The server is stopped while this runs.
 example:
   everyhop log restart --reason "disk of host7 lost; restored the backup of 2026-03-01"
 """
+
+
+def _declare_tiles(group: argparse._MutuallyExclusiveGroup) -> None:
+    group.add_argument(
+        "--tiles", metavar="DIR", type=Path, help="the log as tiles, what is new since the last time"
+    )
 
 
 def add_proofs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -100,8 +101,6 @@ def add_proofs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     prove.add_argument(
         "--out", metavar="FILE", type=Path, help="where to (default: EVENT.tlog-proof; - for stdout)"
     )
-    export = add_verb(verbs, "export", _export, _EXPORT, "write the log as tiles")
-    export.add_argument("--tiles", metavar="DIR", type=Path, required=True, help="the directory")
     rotate = add_verb(verbs, "rotate-key", _rotate, _ROTATE, "sign with a new key of the log")
     rotate.add_argument("--retire", action="store_true", help="end all keys but the newest")
     restart = add_verb(verbs, "restart", _restart, _RESTART, "accept the loss of records, on record")
@@ -239,7 +238,7 @@ def _prove(args: argparse.Namespace) -> int:
     return 0
 
 
-def _export(args: argparse.Namespace) -> int:
+def _export_tiles(args: argparse.Namespace) -> int:
     from everyhop.runtime.log_reading import export
 
     done = export(layout_of(args), args.tiles)
@@ -279,3 +278,6 @@ def _restart(args: argparse.Namespace) -> int:
     else:
         print(f"a new log: {origin}")
     return 0
+
+
+TILES: Final = Way(dest="tiles", declare=_declare_tiles, run=_export_tiles)
