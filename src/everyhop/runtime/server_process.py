@@ -170,7 +170,7 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
     fingerprint = source.fingerprint()
     async with contextlib.AsyncExitStack() as stack:
         storage = stack.enter_context(
-            contextlib.closing(open_storage(layout.database, entropy=SystemEntropy()))
+            contextlib.closing(open_storage(settings.database or layout.database, entropy=SystemEntropy()))
         )
         pool = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="control"))
         # Of its own, because an exchange may wait for the keys of somebody else's OIDC issuer.

@@ -21,7 +21,7 @@ from everyhop.auditlog.sealing import Seal
 from everyhop.core.clock import Entropy
 from everyhop.core.errors import InputError, NotFound
 from everyhop.storage.append import SqlRecordWriter, last_seq
-from everyhop.storage.database import Database
+from everyhop.storage.database import LONG_WAIT_SECONDS, Database
 from everyhop.storage.dialect import holds
 from everyhop.storage.log_seals import SqlSealWriter
 from everyhop.storage.record_rows import findable
@@ -151,7 +151,7 @@ class SqlRecordStore:
         limit: int = 10_000,
     ) -> int:
         """Delete whole tiles of the oldest records that are too old or too many, and record it."""
-        with self._database.writing() as connection:
+        with self._database.writing(wait=LONG_WAIT_SECONDS) as connection:
             pruned = prune_tiles(connection, before=before, keep_rows=keep_rows, limit=limit)
             if pruned is None:
                 return 0
