@@ -51,6 +51,8 @@ class SqlRecordWriter:
         another one it is a conflict, and so is one whose line differs from what was stored first.  In a place that
         was pruned, nothing is left to compare it with: it counts as delivered before.
         """
+        if not rows:
+            return []
         outcomes = self._sort_out(rows)
         fresh = [row for row, outcome in zip(rows, outcomes, strict=True) if outcome is Outcome.STORED]
         if fresh:

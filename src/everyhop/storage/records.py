@@ -13,7 +13,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from everyhop.auditlog.append import AppendResult, append_event, append_records
+from everyhop.auditlog.append import AppendResult, append_event, check_batch
 from everyhop.auditlog.codec import decode_record
 from everyhop.auditlog.model import Event, Kind, Record
 from everyhop.auditlog.query import MAX_PAGE, Order, Page, RecordFilter
@@ -23,8 +23,8 @@ from everyhop.core.errors import InputError, NotFound
 from everyhop.storage.append import SqlRecordWriter, last_seq
 from everyhop.storage.database import LONG_WAIT_SECONDS, Database
 from everyhop.storage.dialect import holds
-from everyhop.storage.log_seals import SqlSealWriter
-from everyhop.storage.record_rows import findable
+from everyhop.storage.group_commit import GroupCommit
+from everyhop.storage.record_rows import findable, row_of
 from everyhop.storage.retention import prune_event, prune_tiles
 from everyhop.storage.schema import from_micros, records, to_micros
 
@@ -40,14 +40,14 @@ class SqlRecordStore:
         self._database = database
         self._entropy = entropy
         self._producer = producer
+        self._group = GroupCommit(database)
 
     def append(self, batch: Sequence[Record], *, seals: Sequence[Seal] = ()) -> AppendResult:
-        """Append in one transaction; durable when it returns."""
-        with self._database.writing() as connection:
-            result = append_records(SqlRecordWriter(connection), batch)
-            for seal in seals:
-                SqlSealWriter(connection).save(seal)
-            return result
+        """Append in one transaction, perhaps together with others' batches; durable when it returns."""
+        check_batch(batch)
+        if not batch and not seals:
+            return AppendResult(stored=0, duplicates=0)
+        return self._group.append([row_of(record) for record in batch], seals)
 
     def note(self, event: Event) -> Record:
         """Append an event of this process."""
