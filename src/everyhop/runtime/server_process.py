@@ -190,7 +190,7 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
         storage = stack.enter_context(
             contextlib.closing(
                 open_storage(
-                    layout.database,
+                    settings.database or layout.database,
                     entropy=SystemEntropy(),
                     keys=FileKeyStore(layout.keys / "kek"),
                     clock=SystemClock(),

@@ -36,11 +36,12 @@ class SqlLogLines:
         found: list[tuple[int, bytes]] = []
         size = 0
         with self._database.reading() as connection:
-            for row in connection.execution_options(yield_per=50).execute(statement):
-                size += len(row.line)
-                if found and size > max_bytes:
-                    break
-                found.append((row.n, bytes(row.line)))
+            with connection.execution_options(yield_per=50).execute(statement) as rows:
+                for row in rows:
+                    size += len(row.line)
+                    if found and size > max_bytes:
+                        break
+                    found.append((row.n, bytes(row.line)))
         return found
 
     def head(self) -> int:
