@@ -115,7 +115,7 @@ class ControlUnderTest:
                 tokens=self.works,
                 policy=self.policy,
                 proposals=self.storage.proposals,
-                seals=self.storage.seals,
+                seals=self.storage.log_seals,
                 changes=changes or ChangeRules(),
             )
         )

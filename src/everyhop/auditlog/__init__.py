@@ -4,8 +4,9 @@
 from everyhop.auditlog.append import AppendResult, append_event, append_records
 from everyhop.auditlog.codec import decode_record, decode_records, encode_record, encode_records
 from everyhop.auditlog.model import Event, Kind, Point, Record, clip
-from everyhop.auditlog.ports import RecordStore, RecordWriter
+from everyhop.auditlog.ports import LogTree, RecordStore, RecordWriter, SealStore
 from everyhop.auditlog.query import MAX_PAGE, Order, Page, RecordFilter
+from everyhop.auditlog.sealing import Seal, StoredCheckpoint
 from everyhop.auditlog.tally import Group, Report, Tally
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Event",
     "Group",
     "Kind",
+    "LogTree",
     "Order",
     "Page",
     "Point",
@@ -22,6 +24,9 @@ __all__ = [
     "RecordStore",
     "RecordWriter",
     "Report",
+    "Seal",
+    "SealStore",
+    "StoredCheckpoint",
     "Tally",
     "append_event",
     "append_records",

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from concurrent.futures import Executor
 
-    from everyhop.auditlog import AppendResult, Order, Page, Record, RecordStore
+    from everyhop.auditlog import AppendResult, Order, Page, Record, RecordStore, SealStore
     from everyhop.auditlog.model import Scalar
     from everyhop.auditlog.sealing import SealedResult
     from everyhop.authority import Authority, IssuedJwt
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from everyhop.control.policy_holder import PolicyHolder
     from everyhop.control.ports import PolicyRules, PolicySource, SnapshotStore
     from everyhop.control.proposals import ProposalStore
-    from everyhop.control.sealed_records import SealStore
     from everyhop.control.token_control import TokenWorks
     from everyhop.core.clock import Clock
     from everyhop.policy.model import Snapshot
@@ -409,7 +408,7 @@ class ControlPlane:
                     await self._publish()
                 if self._p.clock.now() - pruned > PRUNE_INTERVAL:
                     pruned = self._p.clock.now()
-                    await self._work(self._p.records.prune, before=pruned - self._p.records_keep)
+                    await self._work(self._p.records.prune, now=pruned, before=pruned - self._p.records_keep)
             except Exception:  # noqa: BLE001  # the schedule must go on, whatever one step met
                 _log.exception("a scheduled task failed; it is tried again")
 

@@ -124,7 +124,7 @@ def _control_plane(
             tokens=token_works(storage, layout, settings, authority=authority, policy=policy),
             policy=policy,
             proposals=storage.proposals,
-            seals=storage.seals,
+            seals=storage.log_seals,
             changes=ChangeRules(confirm_wider=settings.confirm_wider, two_person=settings.two_person),
             urls=describe(layout, settings),
         )

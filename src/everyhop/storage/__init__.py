@@ -5,6 +5,8 @@ from everyhop.storage.api_keys import SqlApiKeyStore
 from everyhop.storage.authorities import SqlAuthorityStore
 from everyhop.storage.database import Database, open_database
 from everyhop.storage.issuing import SqlIssuingStore
+from everyhop.storage.log_seals import SqlSealStore
+from everyhop.storage.log_tree import SqlLogTree
 from everyhop.storage.meta import SqlMeta
 from everyhop.storage.migrate import current_revision, migrate
 from everyhop.storage.proposals import SqlProposalStore
@@ -21,9 +23,11 @@ __all__ = [
     "SqlApiKeyStore",
     "SqlAuthorityStore",
     "SqlIssuingStore",
+    "SqlLogTree",
     "SqlMeta",
     "SqlProposalStore",
     "SqlRecordStore",
+    "SqlSealStore",
     "SqlTokenJournal",
     "Storage",
     "current_revision",

@@ -14,6 +14,7 @@ from everyhop.storage.authorities import SqlAuthorityStore
 from everyhop.storage.database import Database, open_database
 from everyhop.storage.issuing import SqlIssuingStore
 from everyhop.storage.log_seals import SqlSealStore
+from everyhop.storage.log_tree import SqlLogTree
 from everyhop.storage.meta import SqlMeta
 from everyhop.storage.migrate import migrate
 from everyhop.storage.proposals import SqlProposalStore
@@ -32,7 +33,8 @@ class Storage:
     authorities: SqlAuthorityStore
     snapshots: SnapshotStore
     records: SqlRecordStore
-    seals: SqlSealStore
+    log_tree: SqlLogTree
+    log_seals: SqlSealStore
     meta: SqlMeta
     issuing: SqlIssuingStore
     token_journal: SqlTokenJournal
@@ -62,7 +64,8 @@ def open_storage(path: Path, *, entropy: Entropy | None = None, producer: str = 
         authorities=SqlAuthorityStore(database, entropy=source, producer=producer),
         snapshots=SnapshotStore(database, entropy=source, producer=producer),
         records=SqlRecordStore(database, entropy=source, producer=producer),
-        seals=SqlSealStore(database),
+        log_tree=SqlLogTree(database),
+        log_seals=SqlSealStore(database),
         meta=SqlMeta(database),
         issuing=SqlIssuingStore(database, entropy=source, producer=producer),
         token_journal=SqlTokenJournal(database, entropy=source, producer=producer),
