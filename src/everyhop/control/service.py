@@ -40,7 +40,7 @@ from everyhop.spiffe import SpiffeId
 from everyhop.spiffe.bundle import decode_bundle, encode_bundle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Executor
 
     from everyhop.auditlog import AppendResult, Order, Page, Record, RecordStore, SealStore
@@ -88,6 +88,8 @@ class ControlPorts:
     seals: SealStore
     changes: ChangeRules = field(default_factory=ChangeRules)
     urls: Mapping[str, str] = field(default_factory=dict)
+    remember: Callable[[Sequence[bytes]], None] | None = None
+    """Keeps the X.509 authorities (DER) of every bundle, for whoever checks old seals."""
 
 
 class ControlPlane:
@@ -277,6 +279,8 @@ class ControlPlane:
         active = (
             e.id for e in entries if e.kind is AuthorityKind.X509 and e.status is AuthorityStatus.ACTIVE
         )
+        if self._p.remember is not None:
+            await self._work(self._p.remember, bundle.x509_authorities)
         tokens, token_sequence = await self.tokens.truth()
         self._p.feed.publish(
             Truth(

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from everyhop.auditlog.append import AppendResult
 from everyhop.auditlog.model import Record
 from everyhop.core.errors import Unavailable
+from everyhop.storage.database import note_recorded
 from everyhop.storage.dialect import find_ids, find_places, insert_records
 from everyhop.storage.record_rows import Row, row_of
 from everyhop.storage.retention import join_ranges
@@ -42,7 +43,12 @@ class SqlRecordWriter:
     def insert(self, batch: Sequence[Record]) -> AppendResult:
         """Insert what is not there yet.  Raises InputError when a record is too large, before anything is stored."""
         rows = [row_of(record) for record in batch]
-        return result_of(rows, self.insert_rows(rows))
+        outcomes = self.insert_rows(rows)
+        note_recorded(
+            self._connection,
+            (record for record, outcome in zip(batch, outcomes, strict=True) if outcome is Outcome.STORED),
+        )
+        return result_of(rows, outcomes)
 
     def insert_rows(self, rows: Sequence[Row]) -> list[Outcome]:
         """Insert the rows that are not there yet, and say of each what became of it.

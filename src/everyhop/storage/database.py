@@ -10,14 +10,15 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from everyhop.auditlog.model import Record
 from everyhop.core.errors import SettingsError, Unavailable
 
 BUSY_TIMEOUT_MS: Final = 10_000
@@ -31,6 +32,14 @@ _PRAGMAS: Final = (
     "PRAGMA trusted_schema = OFF",
 )
 _WRITE: Final = "everyhop_write"
+_RECORDED: Final = "everyhop_recorded"
+
+
+class Sealing(Protocol):
+    """Signs what this process records."""
+
+    def seal(self, connection: sa.Connection, records: Sequence[Record], /) -> None:
+        """Sign records that were inserted, in their transaction."""
 
 
 class Database:
@@ -39,6 +48,7 @@ class Database:
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
         self._writer = engine.execution_options(**{_WRITE: True})
+        self.own_seals: Sealing | None = None
         # Threads queue here; SQLite's own way to wait is to sleep and try again, unfairly.
         self._turn = threading.Lock()
 
@@ -61,7 +71,10 @@ class Database:
             raise Unavailable("the database does not answer: other threads hold it")
         try:
             with _wrapped_errors(), self._writer.connect() as connection, connection.begin():
+                own = begin_recording(connection)
                 yield connection
+                if own and self.own_seals is not None:
+                    self.own_seals.seal(connection, own)
         finally:
             self._turn.release()
 
@@ -121,6 +134,18 @@ def _on_connect(connection: Any, _entry: ConnectionPoolEntry) -> None:
 def _on_begin(connection: sa.Connection) -> None:
     is_writer = connection.get_execution_options().get(_WRITE, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writer else "BEGIN")
+
+
+def begin_recording(connection: sa.Connection) -> list[Record]:
+    """Return the list of the records that this transaction inserts, empty at its beginning."""
+    recorded: list[Record] = []
+    connection.info[_RECORDED] = recorded
+    return recorded
+
+
+def note_recorded(connection: sa.Connection, inserted: Iterable[Record]) -> None:
+    """Note that records were inserted."""
+    connection.info.setdefault(_RECORDED, []).extend(inserted)
 
 
 @contextmanager
