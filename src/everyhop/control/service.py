@@ -410,11 +410,15 @@ class ControlPlane:
                     ):
                         _log.info("authority: %s %s %s", change.action, change.kind, change.authority_id)
                     await self._publish()
-                if self._p.clock.now() - pruned > PRUNE_INTERVAL:
-                    pruned = self._p.clock.now()
-                    await self._work(self._p.records.prune, now=pruned, before=pruned - self._p.records_keep)
+                now = self._p.clock.now()
+                # A portion at each step until nothing is left: one long transaction would keep everybody waiting.
+                if now - pruned > PRUNE_INTERVAL and not await self._prune(now):
+                    pruned = now
             except Exception:  # noqa: BLE001  # the schedule must go on, whatever one step met
                 _log.exception("a scheduled task failed; it is tried again")
+
+    async def _prune(self, now: datetime) -> int:
+        return await self._work(self._p.records.prune, now=now, before=now - self._p.records_keep)
 
     # -- records
 

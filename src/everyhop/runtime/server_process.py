@@ -206,7 +206,9 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
     async with contextlib.AsyncExitStack() as stack:
         storage = stack.enter_context(
             contextlib.closing(
-                open_storage(layout.database, entropy=SystemEntropy(), producer=own_producer())
+                open_storage(
+                    settings.database or layout.database, entropy=SystemEntropy(), producer=own_producer()
+                )
             )
         )
         own_seals = OwnSeals(OWN_PRODUCERS, SystemClock().now)

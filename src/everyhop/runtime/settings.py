@@ -38,6 +38,7 @@ MAX_AUTHORIZER_WORKERS: Final = 64
 _SMALLEST_SPOOL: Final = 64 * 1024
 _LARGEST_SPOOL: Final = 1024**4
 _LONGEST_CACHE: Final = timedelta(days=1)
+_DATABASE_SCHEMES: Final = ("postgresql://", "postgres://")
 _REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://")
 
 
@@ -53,6 +54,8 @@ class Settings:
     """Life of a signing authority; its successor is published at half of it."""
     refresh_hint: timedelta = timedelta(minutes=5)
     """``spiffe_refresh_hint`` of the bundle document."""
+    database: str = field(default="", repr=False)
+    """URL of a PostgreSQL database (``postgresql://…``); empty means ``STATE/everyhop.db``.  May hold a password."""
     records_keep: timedelta = timedelta(days=30)
     """How long decision records are kept."""
     envoy: str = ""
@@ -173,6 +176,10 @@ def _check_bounds(settings: Settings) -> None:
         raise SettingsError(f"authorizer_workers is between 1 and {MAX_AUTHORIZER_WORKERS}")
     if settings.log_level not in {"debug", "info", "warning", "error"}:
         raise SettingsError("log_level is one of debug, info, warning, error")
+    if settings.database and not settings.database.startswith(_DATABASE_SCHEMES):
+        raise SettingsError(
+            "database starts with postgresql://, or is empty for SQLite in the state directory"
+        )
     if settings.envoy and not Path(settings.envoy).is_file():
         raise SettingsError(f"no Envoy binary at {settings.envoy}")
 

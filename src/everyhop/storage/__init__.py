@@ -3,17 +3,19 @@
 
 from everyhop.storage.api_keys import SqlApiKeyStore
 from everyhop.storage.authorities import SqlAuthorityStore
-from everyhop.storage.database import Database, open_database
+from everyhop.storage.database import Database
 from everyhop.storage.issuing import SqlIssuingStore
 from everyhop.storage.log_seals import SqlSealStore
 from everyhop.storage.log_tree import SqlLogTree
 from everyhop.storage.meta import SqlMeta
 from everyhop.storage.migrate import current_revision, migrate
+from everyhop.storage.postgresql import open_postgresql
 from everyhop.storage.proposals import SqlProposalStore
 from everyhop.storage.records import SqlRecordStore
 from everyhop.storage.schema import HEAD, metadata
 from everyhop.storage.service import Storage, open_storage
 from everyhop.storage.snapshots import SnapshotStore
+from everyhop.storage.sqlite import open_database
 from everyhop.storage.token_journal import SqlTokenJournal
 
 __all__ = [
@@ -34,5 +36,6 @@ __all__ = [
     "metadata",
     "migrate",
     "open_database",
+    "open_postgresql",
     "open_storage",
 ]

@@ -43,12 +43,7 @@ class SqlRecordWriter:
     def insert(self, batch: Sequence[Record]) -> AppendResult:
         """Insert what is not there yet.  Raises InputError when a record is too large, before anything is stored."""
         rows = [row_of(record) for record in batch]
-        outcomes = self.insert_rows(rows)
-        note_recorded(
-            self._connection,
-            (record for record, outcome in zip(batch, outcomes, strict=True) if outcome is Outcome.STORED),
-        )
-        return result_of(rows, outcomes)
+        return result_of(rows, self.insert_rows(rows))
 
     def insert_rows(self, rows: Sequence[Row]) -> list[Outcome]:
         """Insert the rows that are not there yet, and say of each what became of it.
@@ -57,6 +52,8 @@ class SqlRecordWriter:
         another one it is a conflict, and so is one whose line differs from what was stored first.  In a place that
         was pruned, nothing is left to compare it with: it counts as delivered before.
         """
+        if not rows:
+            return []
         outcomes = self._sort_out(rows)
         fresh = [row for row, outcome in zip(rows, outcomes, strict=True) if outcome is Outcome.STORED]
         if fresh:
@@ -69,6 +66,7 @@ class SqlRecordWriter:
                     f"the log holds records behind its head ({head.size}): it was altered", retry=False
                 ) from error
             head.grow([row.leaf for row in fresh])
+            note_recorded(self._connection, fresh)
         return outcomes
 
     def next_seq(self, producer: str) -> int:

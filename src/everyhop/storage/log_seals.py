@@ -61,8 +61,6 @@ class SqlSealStore:
     def reading(self) -> Iterator[SealReading]:
         """Open one consistent state for :func:`~everyhop.auditlog.completeness.check_completeness`."""
         with self._database.reading() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             yield SealReading(connection)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final
 
+from everyhop.auditlog.codec import decode_record
 from everyhop.auditlog.sealing import MAX_SEALED, seal_digest, seal_records, sealed_hash
 from everyhop.storage.log_seals import insert_seal, last_seal
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-    from everyhop.auditlog.model import Record
     from everyhop.auditlog.sealing import Seal, SealKey
+    from everyhop.storage.database import Recorded
 
 MAX_PENDING: Final = 50_000
 
@@ -40,19 +41,20 @@ class OwnSeals:
         """Sign with this key from now on."""
         self._key = key
 
-    def seal(self, connection: sa.Connection, records: Iterable[Record]) -> None:
-        """Sign those of ``records`` that are ours, and those before them that still wait; call it before the commit.
+    def seal(self, connection: sa.Connection, rows: Iterable[Recorded]) -> None:
+        """Sign those of ``rows`` that are ours, and those before them that still wait; call it before the commit.
 
         A transaction that is rolled back leaves hashes behind; the next record of that number takes their place.
         """
         now = self._now()
         with self._lock:
             touched: dict[str, int] = {}
-            for record in records:
-                prefix, dash, _ = record.producer.partition("-")
+            for row in rows:
+                prefix, dash, _ = row.producer.partition("-")
                 if dash and prefix in self._prefixes:
-                    self._pending.setdefault(record.producer, {})[record.seq] = sealed_hash(record)
-                    touched[record.producer] = max(record.seq, touched.get(record.producer, 0))
+                    leaf = sealed_hash(decode_record(row.line))
+                    self._pending.setdefault(row.producer, {})[row.seq] = leaf
+                    touched[row.producer] = max(row.seq, touched.get(row.producer, 0))
             key = self._key
             if key is None or key.expires_at <= now:
                 self._forget_too_many()

@@ -11,15 +11,17 @@ from typing import Final
 from everyhop.core.clock import Entropy
 from everyhop.storage.api_keys import SqlApiKeyStore
 from everyhop.storage.authorities import SqlAuthorityStore
-from everyhop.storage.database import Database, open_database
+from everyhop.storage.database import Database
 from everyhop.storage.issuing import SqlIssuingStore
 from everyhop.storage.log_seals import SqlSealStore
 from everyhop.storage.log_tree import SqlLogTree
 from everyhop.storage.meta import SqlMeta
 from everyhop.storage.migrate import migrate
+from everyhop.storage.postgresql import open_postgresql
 from everyhop.storage.proposals import SqlProposalStore
 from everyhop.storage.records import SqlRecordStore
 from everyhop.storage.snapshots import SnapshotStore
+from everyhop.storage.sqlite import open_database
 from everyhop.storage.token_journal import SqlTokenJournal
 
 _FRACTION_BITS: Final = 53
@@ -46,13 +48,15 @@ class Storage:
         self.database.close()
 
 
-def open_storage(path: Path, *, entropy: Entropy | None = None, producer: str = "server") -> Storage:
-    """Open the SQLite file at ``path``, made 0600 when it is missing, and bring its schema up to date.
+def open_storage(place: Path | str, *, entropy: Entropy | None = None, producer: str = "server") -> Storage:
+    """Open a database and bring its schema up to date.
 
-    ``producer`` names this server in the audit log.  Raises SettingsError when the file is not ours alone or was made
-    by a newer everyhop, Unavailable when it does not answer.
+    ``place`` is the path of a SQLite file, made 0600 when it is missing, or the URL of a PostgreSQL database
+    (a text that begins with ``postgresql://``).  ``producer`` names this server in the audit log.  Raises
+    SettingsError when the file is not ours alone, the URL cannot be read, or the schema is that of a newer everyhop;
+    Unavailable when the database does not answer.
     """
-    database = open_database(path)
+    database = open_database(place) if isinstance(place, Path) else open_postgresql(place)
     try:
         migrate(database)
     except BaseException:
