@@ -46,11 +46,11 @@ from everyhop.spiffe import SpiffeId
 from everyhop.spiffe.bundle import decode_bundle, encode_bundle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Set as AbstractSet
+    from collections.abc import Callable, Mapping, Sequence, Set as AbstractSet
     from concurrent.futures import Executor
 
     from everyhop.anomaly.model import Subject
-    from everyhop.auditlog import AppendResult, Order, Page, Record, RecordStore
+    from everyhop.auditlog import AppendResult, Order, Page, Record, RecordStore, SealStore
     from everyhop.auditlog.model import Scalar
     from everyhop.auditlog.personal import Wish
     from everyhop.auditlog.sealing import SealedResult
@@ -63,7 +63,6 @@ if TYPE_CHECKING:
     from everyhop.control.ports import PolicyRules, PolicySource, SnapshotStore
     from everyhop.control.proposals import ProposalStore
     from everyhop.control.responding import BlockStore
-    from everyhop.control.sealed_records import SealStore
     from everyhop.control.token_control import TokenWorks
     from everyhop.core.clock import Clock
     from everyhop.policy.model import Snapshot
@@ -103,6 +102,8 @@ class ControlPorts:
     changes: ChangeRules = field(default_factory=ChangeRules)
     pseudonymity: Pseudonymity = field(default_factory=Pseudonymity)
     urls: Mapping[str, str] = field(default_factory=dict)
+    remember: Callable[[Sequence[bytes]], None] | None = None
+    """Keeps the X.509 authorities (DER) of every bundle, for whoever checks old seals."""
 
 
 class ControlPlane:
@@ -316,6 +317,8 @@ class ControlPlane:
         active = (
             e.id for e in entries if e.kind is AuthorityKind.X509 and e.status is AuthorityStatus.ACTIVE
         )
+        if self._p.remember is not None:
+            await self._work(self._p.remember, bundle.x509_authorities)
         tokens, token_sequence = await self.tokens.truth()
         blocks = self.responder.blocks
         self._p.feed.publish(

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Final
 
 from everyhop.api.http import http_server, serve_until_stopped
 from everyhop.api.server_app import AdminDoor, AgentDoor
+from everyhop.auditlog import Event, Kind
 from everyhop.authority import Authority, AuthoritySettings
 from everyhop.control.feed import Feed
 from everyhop.control.policy_holder import PolicyHolder
 from everyhop.control.proposals import ChangeRules
 from everyhop.control.pseudonymity import Pseudonymity
 from everyhop.control.responding import BlocksInForce
+from everyhop.control.sealed_records import OWN_PRODUCERS
 from everyhop.control.service import ControlPlane, ControlPorts
 from everyhop.core.errors import Conflict, InputError, PolicyError
 from everyhop.policy import decode_snapshot, parse_policy
@@ -27,20 +29,24 @@ from everyhop.runtime.exports import exports_of
 from everyhop.runtime.face import describe
 from everyhop.runtime.face_door import oauth_door
 from everyhop.runtime.face_server import face_service
+from everyhop.runtime.known_authorities import KnownAuthorities
 from everyhop.runtime.log_works import log_sealing, open_log
 from everyhop.runtime.policy_files import PolicyFiles, PureRules
 from everyhop.runtime.single_use import replay_guard
 from everyhop.runtime.system import SystemClock, SystemEntropy
 from everyhop.runtime.token_works import token_works
 from everyhop.storage import open_storage
+from everyhop.storage.own_seals import OwnSeals
 from everyhop.wire.sockets import UnixListener
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Executor
     from pathlib import Path
 
     from starlette.applications import Starlette
 
+    from everyhop.auditlog.sealing import SealKey
     from everyhop.control.checkpointer import LogSealing
     from everyhop.control.exporting import Exports
     from everyhop.runtime.layout import StateLayout
@@ -51,6 +57,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 WATCH_SECONDS: Final = 0.07
 WORKERS: Final = 4
+_PRODUCER_BYTES: Final = 6
 
 
 async def watch_policy(control: ControlPlane, source: PolicyFiles, applied: object) -> None:
@@ -78,6 +85,32 @@ async def watch_policy(control: ControlPlane, source: PolicyFiles, applied: obje
             continue  # apply_policy has logged and kept the refusal
         except Exception:  # noqa: BLE001  # the watch must go on, whatever one text met
             _log.exception("the policy could not be applied; it is tried again at its next change")
+
+
+def own_producer() -> str:
+    """Return the name under which this process records: one of its own, so that its numbers are its own."""
+    return f"server-{SystemEntropy().token_bytes(_PRODUCER_BYTES).hex()}"
+
+
+def _sealing(storage: Storage, seals: OwnSeals) -> Callable[[SealKey], None]:
+    """Return what takes each new key; the first one is noted, and that record takes along all that waited."""
+    has_begun = False
+
+    def use(key: SealKey) -> None:
+        nonlocal has_begun
+        seals.use(key)
+        if not has_begun:
+            storage.records.note(
+                Event(
+                    kind=Kind.LOG,
+                    action="seal",
+                    time=SystemClock().now(),
+                    detail={"certificate": key.thumbprint},
+                )
+            )
+            has_begun = True
+
+    return use
 
 
 def _trust_domain(storage: Storage, source: PolicyFiles) -> TrustDomain:
@@ -130,12 +163,13 @@ def _control_plane(
             tokens=token_works(storage, layout, settings, authority=authority, policy=policy, blocks=blocks),
             policy=policy,
             proposals=storage.proposals,
-            seals=storage.seals,
+            seals=storage.log_seals,
             pseudonymity=Pseudonymity(storage.pseudonyms, is_on=settings.pseudonyms),
             blocks=storage.blocks,
             blocks_in_force=blocks,
             changes=ChangeRules(confirm_wider=settings.confirm_wider, two_person=settings.two_person),
             urls=describe(layout, settings),
+            remember=KnownAuthorities(layout.known_authorities).add,
         )
     )
 
@@ -192,12 +226,15 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
                 open_storage(
                     settings.database or layout.database,
                     entropy=SystemEntropy(),
+                    producer=own_producer(),
                     keys=FileKeyStore(layout.keys / "kek"),
                     clock=SystemClock(),
                     disguise=settings.pseudonyms,
                 )
             )
         )
+        own_seals = OwnSeals(OWN_PRODUCERS, SystemClock().now)
+        storage.database.own_seals = own_seals
         pool = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="control"))
         # Of its own, because an exchange may wait for the keys of somebody else's OIDC issuer.
         exchange_pool = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="exchange"))
@@ -229,6 +266,7 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
                 layout=layout,
                 settings=settings,
                 pool=pool,
+                seal_with=_sealing(storage, own_seals),
             )
         )
         approvals = approval_door(control, settings)

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from everyhop.auditlog.append import AppendResult
 from everyhop.auditlog.model import Record
 from everyhop.core.errors import Unavailable
-from everyhop.storage.database import disguise_of
+from everyhop.storage.database import disguise_of, note_recorded
 from everyhop.storage.dialect import find_ids, find_places, insert_records
 from everyhop.storage.record_rows import Row, row_of
 from everyhop.storage.retention import join_ranges
@@ -76,6 +76,7 @@ class SqlRecordWriter:
                     f"the log holds records behind its head ({head.size}): it was altered", retry=False
                 ) from error
             head.grow([row.leaf for row in fresh])
+            note_recorded(self._connection, fresh)
         return outcomes
 
     def next_seq(self, producer: str) -> int:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import sqlalchemy as sa
 
@@ -27,6 +27,7 @@ LONG_WAIT_SECONDS: Final = 60.0
 POOL_SIZE: Final = 12
 WRITERS: Final = 2  # connections of their own, so that no number of readers keeps a writer waiting
 
+_RECORDED: Final = "everyhop_recorded"
 _DISGUISE: Final = "everyhop_disguise"
 
 Disguise = Callable[[sa.Connection, Sequence[Record]], list[Record]]
@@ -57,6 +58,29 @@ class Engines:
     options: Callable[[float], dict[str, Any]]
 
 
+class Recorded(Protocol):
+    """A row of a record that was inserted."""
+
+    @property
+    def producer(self) -> str:
+        """Return its producer."""
+
+    @property
+    def seq(self) -> int:
+        """Return its number."""
+
+    @property
+    def line(self) -> bytes:
+        """Return it as it is stored."""
+
+
+class Sealing(Protocol):
+    """Signs what this process records."""
+
+    def seal(self, connection: sa.Connection, rows: Sequence[Recorded], /) -> None:
+        """Sign those records that are this process's own, in their transaction."""
+
+
 class Database:
     """An engine with its two kinds of transaction.  Safe to share between threads; one per process."""
 
@@ -65,6 +89,7 @@ class Database:
         self._engines = engines
         self.disguise: Disguise | None = None
         """What puts pseudonyms into records on the append path; None where they are switched off."""
+        self.own_seals: Sealing | None = None
         # Threads queue here; SQLite's own way to wait is to sleep and try again, unfairly.
         self._turn = threading.Lock()
 
@@ -98,7 +123,10 @@ class Database:
                 with writer.connect() as connection, connection.begin():
                     connection.execution_options(**{_DISGUISE: self.disguise})
                     self._engines.lock(connection, max(end - time.monotonic(), 0.001))
+                    recorded = begin_recording(connection)
                     yield connection
+                    if recorded and self.own_seals is not None:
+                        self.own_seals.seal(connection, recorded)
         finally:
             self._turn.release()
 
@@ -112,6 +140,18 @@ class Database:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def begin_recording(connection: sa.Connection) -> list[Recorded]:
+    """Return the list of the records that this transaction inserts, empty at its beginning."""
+    recorded: list[Recorded] = []
+    connection.info[_RECORDED] = recorded
+    return recorded
+
+
+def note_recorded(connection: sa.Connection, inserted: Iterable[Recorded]) -> None:
+    """Note that records were inserted."""
+    connection.info.setdefault(_RECORDED, []).extend(inserted)
 
 
 @contextmanager

@@ -35,13 +35,15 @@ class SqlLogLines:
         )
         found: list[tuple[int, bytes]] = []
         size = 0
-        with self._database.reading() as connection:
-            with connection.execution_options(yield_per=50).execute(statement) as rows:
-                for row in rows:
-                    size += len(row.line)
-                    if found and size > max_bytes:
-                        break
-                    found.append((row.n, bytes(row.line)))
+        with (
+            self._database.reading() as connection,
+            connection.execution_options(yield_per=50).execute(statement) as rows,
+        ):
+            for row in rows:
+                size += len(row.line)
+                if found and size > max_bytes:
+                    break
+                found.append((row.n, bytes(row.line)))
         return found
 
     def head(self) -> int:

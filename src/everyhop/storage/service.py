@@ -44,7 +44,7 @@ class Storage:
     snapshots: SnapshotStore
     records: SqlRecordStore
     log_tree: SqlLogTree
-    seals: SqlSealStore
+    log_seals: SqlSealStore
     meta: SqlMeta
     issuing: SqlIssuingStore
     token_journal: SqlTokenJournal
@@ -99,7 +99,7 @@ def open_storage(
         snapshots=SnapshotStore(database, entropy=source, producer=producer),
         records=SqlRecordStore(database, entropy=source, producer=producer),
         log_tree=SqlLogTree(database),
-        seals=SqlSealStore(database),
+        log_seals=SqlSealStore(database),
         meta=SqlMeta(database),
         issuing=SqlIssuingStore(database, entropy=source, producer=producer),
         token_journal=SqlTokenJournal(database, entropy=source, producer=producer),
