@@ -9,6 +9,7 @@ import msgspec
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
+from everyhop.api.export_admin import export_routes
 from everyhop.api.http import make_app, moment_of as _when, read_message, reply
 from everyhop.api.insight import insight_routes, told
 from everyhop.api.policy_admin import policy_routes
@@ -179,12 +180,15 @@ class AdminDoor:
                 *policy_routes(self._control),
                 *token_routes(self._control),
                 *insight_routes(self._control),
+                *export_routes(self._control),
             ]
         )
 
     async def _status(self, request: Request) -> Response:
         del request
-        return reply(self._control.status())
+        exports = self._control.exports
+        more = {} if exports is None else {"exports": await exports.status()}
+        return reply(self._control.status() | more)
 
     async def _policy_status(self, request: Request) -> Response:
         del request

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from everyhop.auditlog import Kind, Point, Record, clip, decode_record, encode_record
+from everyhop.auditlog.preparing import prepared
+from everyhop.auditlog.trace import joined
 from everyhop.core.errors import EveryhopError, InputError
 from everyhop.dataplane.spool import LOG, ROTATED, SpoolReader
 
@@ -45,11 +47,15 @@ _REASON: Final = re.compile(r"[a-z][a-z-]{0,40}", re.ASCII)
 _HASH: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _DIRECTORY: Final = re.compile(r"(.+)@([0-9a-f]{8})")
 _LAST_STATUS: Final = 599
+_TRACE_LENGTH: Final = 49
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """One decision as a workload tells it; nothing in it is checked yet.  ``time`` is in microseconds."""
+    """One decision as a workload tells it; nothing in it is checked yet.
+
+    ``time`` is in microseconds, ``trace`` two ids with a dash between them.
+    """
 
     id: str
     time: int
@@ -65,6 +71,7 @@ class Claim:
     user: str = ""
     snapshot: str = ""
     detail: str = ""
+    trace: str = ""
 
 
 @dataclass(slots=True)
@@ -175,7 +182,7 @@ def record_of(claim: Claim, service: str, pid: int, now: datetime) -> Record:
         "detail": _plain(claim.detail, 512),
         "pid": pid,
     }
-    return Record(
+    found = Record(
         id=claim.id,
         seq=1,
         producer=service,
@@ -192,8 +199,10 @@ def record_of(claim: Claim, service: str, pid: int, now: datetime) -> Record:
         reason=claim.reason if _REASON.fullmatch(claim.reason) else None,
         snapshot=claim.snapshot if _HASH.fullmatch(claim.snapshot) else None,
         status=claim.status if claim.status <= _LAST_STATUS else None,
+        trace=_trace(claim.trace),
         detail={name: value for name, value in detail.items() if value is not None},
     )
+    return prepared(found)
 
 
 def numbered(line: bytes, *, instance: str, seq: int) -> Record:
@@ -227,6 +236,10 @@ def _loss(service: str, count: int, now: datetime) -> Record:
         reason=DROPPED,
         detail={"count": min(count, 2**53)},
     )
+
+
+def _trace(text: str) -> str | None:
+    return joined(text[:32], text[33:]) if len(text) == _TRACE_LENGTH and text[32] == "-" else None
 
 
 def _moment(micros: int, now: datetime) -> datetime:

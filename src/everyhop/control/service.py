@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from everyhop.auditlog.model import Scalar
     from everyhop.authority import Authority, IssuedJwt
     from everyhop.authz.difference import Plan
+    from everyhop.control.exporting import Exports
     from everyhop.control.feed import Feed
     from everyhop.control.messages import AgentReport, SignX509Item
     from everyhop.control.policy_holder import PolicyHolder
@@ -94,6 +95,7 @@ class ControlPlane:
         self._pending: dict[str, object] | None = None
         self._changes = PolicyChanges(ports.proposals, ports.clock, ports.changes)
         self._described: dict[str, Callable[[], object]] = {}
+        self.exports: Exports | None = None
         self._policy_lock = asyncio.Lock()
         self._rotation_lock = asyncio.Lock()
         self._publish_lock = asyncio.Lock()

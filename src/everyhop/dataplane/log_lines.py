@@ -18,6 +18,8 @@ from typing import Any, Final
 import msgspec
 
 from everyhop.auditlog.model import MAX_NAME, MAX_PATH, Kind, Point, Record, Scalar, clip
+from everyhop.auditlog.preparing import prepared
+from everyhop.auditlog.trace import trace_of
 from everyhop.core.decision import Reason
 from everyhop.dataplane import _names as names
 from everyhop.dataplane.asked_log import ASKED, asked_record
@@ -82,6 +84,7 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True, rename={"received": "in
     user: str | None = None
     code: str | None = None
     why: str | None = None
+    trace: str | None = None
     failure: str | None = None
     flags: str | None = None
     ms: float | None = None
@@ -117,10 +120,10 @@ def record_of(line: bytes, *, instance: str, seq: int) -> Record:
         if parsed.time.tzinfo is None:
             raise ValueError("a time without a zone")
         if parsed.kind == ASKED:  # ours: Envoy writes its kinds as constants
-            return asked_record(line, instance=instance, seq=seq)
-        return _record(parsed, instance, seq)
+            return prepared(asked_record(line, instance=instance, seq=seq))
+        return prepared(_record(parsed, instance, seq))
     except (ValueError, msgspec.MsgspecError, RecursionError):
-        return Record(
+        unread = Record(
             id=derived_id(instance, seq),
             seq=seq,
             producer=instance,
@@ -131,6 +134,7 @@ def record_of(line: bytes, *, instance: str, seq: int) -> Record:
             instance=instance,
             detail={"bytes": len(line), "start": clip(repr(line[:200]), 400)},
         )
+        return prepared(unread)
 
 
 def derived_id(instance: str, seq: int) -> str:
@@ -157,6 +161,7 @@ def _record(line: LogLine, instance: str, seq: int) -> Record:
         "status": line.status if line.status is not None and 0 <= line.status <= 999 else None,  # noqa: PLR2004
         "latency_ms": line.ms if line.ms is not None and line.ms >= 0 else None,
         "instance": instance,
+        "trace": trace_of(line.trace),
         "detail": _detail(line) | outcome.detail,
     }
     if own and line.user:

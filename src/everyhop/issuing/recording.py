@@ -35,6 +35,8 @@ class Recorder:
             detail["txn"] = issued.txn
         if issued.subject != request.caller:
             detail["subject"] = issued.subject
+        if issued.roles:
+            detail["roles"] = " ".join(issued.roles[:_SCOPES_SHOWN])
         self._journal.issued(
             TokenEvent(action=action, time=now, caller=request.caller, target=request.target, detail=detail)
         )

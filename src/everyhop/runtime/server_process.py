@@ -21,6 +21,7 @@ from everyhop.core.errors import Conflict, InputError, PolicyError
 from everyhop.policy import decode_snapshot, parse_policy
 from everyhop.providers.keystores import FileKeyStore
 from everyhop.runtime.approvals import Door, admit_anybody, approval_door
+from everyhop.runtime.exports import exports_of
 from everyhop.runtime.face import describe
 from everyhop.runtime.face_door import oauth_door
 from everyhop.runtime.face_server import face_service
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from everyhop.control.checkpointer import LogSealing
+    from everyhop.control.exporting import Exports
     from everyhop.runtime.layout import StateLayout
     from everyhop.runtime.settings import Settings
     from everyhop.spiffe import TrustDomain
@@ -159,6 +161,14 @@ def _oauth_door(
     )
 
 
+def _exports(storage: Storage, settings: Settings, origin: str, stack: contextlib.AsyncExitStack) -> Exports:
+    # A thread of their own: a receiver's pace is nobody else's, and what it asks of the database is short.
+    pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="exports"))
+    return exports_of(
+        storage, settings, origin=origin, clock=SystemClock(), entropy=SystemEntropy(), pool=pool
+    )
+
+
 async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> None:
     """Serve until SIGTERM or SIGINT.
 
@@ -183,6 +193,8 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
         authority = _authority(storage, layout, settings, domain)
         control = _control_plane(storage, layout, settings, authority, pool=pool, exchange_pool=exchange_pool)
         await control.start(source)
+        exports = _exports(storage, settings, signer.origin, stack)
+        control.exports = exports
         strangers = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="oauth"))
         # Of its own too, so that a long search keeps nobody from his token.
         peps = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="authzen"))
@@ -208,7 +220,9 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
         approvals = approval_door(control, settings)
         sealing = log_sealing(storage, signer, pool=pool)
         control.describe("log", sealing.status)
-        await _serve(control, layout, source, fingerprint, stop, approvals=approvals, sealing=sealing)
+        await _serve(
+            control, layout, source, fingerprint, stop, approvals=approvals, sealing=sealing, exports=exports
+        )
 
 
 async def _serve(
@@ -220,6 +234,7 @@ async def _serve(
     *,
     approvals: Door | None,
     sealing: LogSealing,
+    exports: Exports,
 ) -> None:
     with contextlib.ExitStack() as stack:
         doors = []
@@ -237,6 +252,7 @@ async def _serve(
                 group.create_task(control.tokens.run_schedule()),
                 group.create_task(sealing.run()),
                 group.create_task(watch_policy(control, source, applied)),
+                group.create_task(exports.run()),
             ]
             for server, listener in doors:
                 group.create_task(serve_until_stopped(server, listener.sock))

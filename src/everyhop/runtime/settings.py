@@ -19,7 +19,9 @@ from typing import Final, get_type_hints
 from everyhop.control.asking import AskingProxy
 from everyhop.core.durations import parse_duration
 from everyhop.core.errors import InputError, SettingsError
+from everyhop.exports import ExportSettings
 from everyhop.runtime.authorizer_settings import parse_authorizers
+from everyhop.runtime.export_settings import parse_exports
 from everyhop.runtime.face_address import check_issuer, check_names, parse_listen
 
 _PREFIX: Final = "EVERYHOP_"
@@ -27,6 +29,7 @@ _WORDS: Final[dict[object, str]] = {
     timedelta: "duration such as 30s",
     tuple[str, ...]: "list of texts",
     tuple[AskingProxy, ...]: "list of tables, in the file",
+    tuple[ExportSettings, ...]: "list of tables [[export]], in the file",
     int: "whole number",
     bool: "true or false",
     str: "text",
@@ -91,6 +94,8 @@ class Settings:
     """Users (names or numbers) who may approve at ``approval_socket`` without owning the state directory."""
     approval_socket: str = ""
     """Absolute path of the socket for approvers; empty means none."""
+    export: tuple[ExportSettings, ...] = ()
+    """Who else gets the log."""
     log_level: str = "info"
     """debug, info, warning or error."""
 
@@ -111,6 +116,8 @@ def _convert(name: str, kind: object, value: object, origin: str) -> object:
             return value
         if kind == tuple[AskingProxy, ...] and isinstance(value, list):
             return parse_authorizers(value)
+        if kind == tuple[ExportSettings, ...] and isinstance(value, list):
+            return parse_exports(value)
         if kind == tuple[str, ...] and isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         if kind == tuple[str, ...] and isinstance(value, list) and all(isinstance(v, str) for v in value):

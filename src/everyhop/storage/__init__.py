@@ -7,6 +7,7 @@ from everyhop.storage.consumers import SqlConsumers
 from everyhop.storage.database import Database, open_database
 from everyhop.storage.issuing import SqlIssuingStore
 from everyhop.storage.leases import SqlLeases
+from everyhop.storage.log_lines import SqlLogLines
 from everyhop.storage.log_seals import SqlSealStore, SqlSealWriter
 from everyhop.storage.log_tree import SqlLogTree
 from everyhop.storage.meta import SqlMeta
@@ -27,6 +28,7 @@ __all__ = [
     "SqlConsumers",
     "SqlIssuingStore",
     "SqlLeases",
+    "SqlLogLines",
     "SqlLogTree",
     "SqlMeta",
     "SqlProposalStore",

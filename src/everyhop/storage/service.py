@@ -15,6 +15,7 @@ from everyhop.storage.consumers import SqlConsumers
 from everyhop.storage.database import Database, open_database
 from everyhop.storage.issuing import SqlIssuingStore
 from everyhop.storage.leases import SqlLeases
+from everyhop.storage.log_lines import SqlLogLines
 from everyhop.storage.log_seals import SqlSealStore
 from everyhop.storage.log_tree import SqlLogTree
 from everyhop.storage.meta import SqlMeta
@@ -44,6 +45,7 @@ class Storage:
     proposals: SqlProposalStore
     consumers: SqlConsumers
     leases: SqlLeases
+    log_lines: SqlLogLines
 
     def close(self) -> None:
         """Close every connection."""
@@ -77,6 +79,7 @@ def open_storage(path: Path, *, entropy: Entropy | None = None, producer: str = 
         proposals=SqlProposalStore(database, entropy=source, producer=producer),
         consumers=SqlConsumers(database),
         leases=SqlLeases(database),
+        log_lines=SqlLogLines(database),
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from everyhop.cli.arguments import add_verb, admin, layout_of
+from everyhop.cli.log_export import Way
 from everyhop.cli.output import paint, print_error, print_json, printable, say, wants_json
 
 if TYPE_CHECKING:
@@ -38,12 +39,6 @@ with the log's public key alone: everyhop log verify --receipt FILE --vkey VKEY
 
 example:
   everyhop log prove 0f3a9c… --out refund.tlog-proof
-"""
-_EXPORT = """\
-Writes what is new since the last time; the directory can be served by any web server.  The export is recorded.
-
-example:
-  everyhop log export --tiles /srv/log
 """
 _ROTATE = """\
 The new key signs beside the old one from now on, so those who trust the old one have time to learn the new one
@@ -100,8 +95,6 @@ def add_proofs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     prove.add_argument(
         "--out", metavar="FILE", type=Path, help="where to (default: EVENT.tlog-proof; - for stdout)"
     )
-    export = add_verb(verbs, "export", _export, _EXPORT, "write the log as tiles")
-    export.add_argument("--tiles", metavar="DIR", type=Path, required=True, help="the directory")
     rotate = add_verb(verbs, "rotate-key", _rotate, _ROTATE, "sign with a new key of the log")
     rotate.add_argument("--retire", action="store_true", help="end all keys but the newest")
     restart = add_verb(verbs, "restart", _restart, _RESTART, "accept the loss of records, on record")
@@ -279,3 +272,16 @@ def _restart(args: argparse.Namespace) -> int:
     else:
         print(f"a new log: {origin}")
     return 0
+
+
+def _declare(group: argparse._MutuallyExclusiveGroup) -> None:
+    group.add_argument(
+        "--tiles",
+        metavar="DIR",
+        type=Path,
+        help="the log as files for any web server, with proofs (tlog-tiles)",
+    )
+
+
+TILES: Final = Way(dest="tiles", declare=_declare, run=_export)
+"""The way of ``log export`` that writes tiles, what is new since the last time."""
