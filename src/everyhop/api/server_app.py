@@ -12,6 +12,7 @@ from starlette.routing import Route
 from everyhop.api.export_admin import export_routes
 from everyhop.api.http import make_app, moment_of as _when, read_message, reply
 from everyhop.api.insight import insight_routes, told
+from everyhop.api.log_admin import log_routes
 from everyhop.api.policy_admin import policy_routes
 from everyhop.api.token_admin import token_routes
 from everyhop.auditlog import Kind, Order, Point, RecordFilter
@@ -181,6 +182,7 @@ class AdminDoor:
                 *token_routes(self._control),
                 *insight_routes(self._control),
                 *export_routes(self._control),
+                *log_routes(self._control),
             ]
         )
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from everyhop.authz.difference import Plan
     from everyhop.control.exporting import Exports
     from everyhop.control.feed import Feed
+    from everyhop.control.log_keys import LogKeys
     from everyhop.control.messages import AgentReport, SignX509Item
     from everyhop.control.policy_holder import PolicyHolder
     from everyhop.control.ports import PolicyRules, PolicySource, SnapshotStore
@@ -96,6 +97,7 @@ class ControlPlane:
         self._changes = PolicyChanges(ports.proposals, ports.clock, ports.changes)
         self._described: dict[str, Callable[[], object]] = {}
         self.exports: Exports | None = None
+        self.log_keys: LogKeys | None = None
         self._policy_lock = asyncio.Lock()
         self._rotation_lock = asyncio.Lock()
         self._publish_lock = asyncio.Lock()

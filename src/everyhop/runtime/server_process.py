@@ -11,9 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from everyhop.api.http import http_server, serve_until_stopped
+from everyhop.api.log_app import LogDoor
 from everyhop.api.server_app import AdminDoor, AgentDoor
 from everyhop.authority import Authority, AuthoritySettings
 from everyhop.control.feed import Feed
+from everyhop.control.log_keys import LogKeys
 from everyhop.control.policy_holder import PolicyHolder
 from everyhop.control.proposals import ChangeRules
 from everyhop.control.service import ControlPlane, ControlPorts
@@ -34,13 +36,16 @@ from everyhop.storage import open_storage
 from everyhop.wire.sockets import UnixListener
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from concurrent.futures import Executor
     from pathlib import Path
 
     from starlette.applications import Starlette
+    from starlette.routing import Route
 
     from everyhop.control.checkpointer import LogSealing
     from everyhop.control.exporting import Exports
+    from everyhop.providers.log_keys import FileLogSigner
     from everyhop.runtime.layout import StateLayout
     from everyhop.runtime.settings import Settings
     from everyhop.spiffe import TrustDomain
@@ -143,6 +148,7 @@ def _oauth_door(
     pool: Executor,
     exchange_pool: Executor,
     authzen_pool: Executor,
+    further: Sequence[Route],
 ) -> Starlette:
     return oauth_door(
         layout,
@@ -158,6 +164,7 @@ def _oauth_door(
         pool=pool,
         exchange_pool=exchange_pool,
         authzen_pool=authzen_pool,
+        further=further,
     )
 
 
@@ -166,6 +173,21 @@ def _exports(storage: Storage, settings: Settings, origin: str, stack: contextli
     pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="exports"))
     return exports_of(
         storage, settings, origin=origin, clock=SystemClock(), entropy=SystemEntropy(), pool=pool
+    )
+
+
+def _log_door(
+    control: ControlPlane, storage: Storage, signer: FileLogSigner, stack: contextlib.AsyncExitStack
+) -> LogDoor:
+    # Of its own: however much somebody reads of the log, it keeps nobody else waiting.
+    pool = stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="log"))
+    return LogDoor(
+        storage.log_tree,
+        signer,
+        records=storage.records,
+        snapshot=lambda: control.snapshot,
+        clock=SystemClock(),
+        pool=pool,
     )
 
 
@@ -206,6 +228,7 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
             pool=strangers,
             exchange_pool=exchange_pool,
             authzen_pool=peps,
+            further=_log_door(control, storage, signer, stack).routes(),
         )
         await stack.enter_async_context(
             face_service(
@@ -218,6 +241,7 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
             )
         )
         approvals = approval_door(control, settings)
+        control.log_keys = LogKeys(signer, storage.records, SystemClock(), pool)
         sealing = log_sealing(storage, signer, pool=pool)
         control.describe("log", sealing.status)
         await _serve(
