@@ -227,6 +227,11 @@ def _keys(text: str, kind: type[K]) -> list[K]:
     return [kind.parse(line) for line in lines]
 
 
+def read_keys(text: str) -> list[VerifierKey]:
+    """Return the public keys of logs in a text, or in the file of that name.  Raises InputError."""
+    return _keys(text, VerifierKey)
+
+
 def _read(file: Path, max_bytes: int) -> bytes:
     try:
         with file.open("rb") as opened:

@@ -242,7 +242,7 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
         )
         approvals = approval_door(control, settings)
         control.log_keys = LogKeys(signer, storage.records, SystemClock(), pool)
-        sealing = log_sealing(storage, signer, pool=pool)
+        sealing = log_sealing(storage, settings, signer, pool=pool)
         control.describe("log", sealing.status)
         await _serve(
             control, layout, source, fingerprint, stop, approvals=approvals, sealing=sealing, exports=exports
