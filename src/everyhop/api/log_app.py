@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from everyhop.api.oauth_clients import certificate_of
+from everyhop.api.oauth_errors import OAuthRefusal
 from everyhop.auditlog import Event, Kind
 from everyhop.core.errors import AccessDenied, InputError, NotFound, TrustError, Unavailable
 from everyhop.tlog import Tile, encode_bundle, width_of
@@ -75,7 +76,7 @@ class LogDoor:
         self._clock = clock
         self._pool = pool
         self._waiting = 0
-        self._recorded: dict[str, datetime] = {}
+        self._recorded: dict[tuple[str, bool], datetime] = {}
         self._recording = asyncio.Lock()
 
     def routes(self) -> list[Route]:
@@ -106,8 +107,13 @@ class LogDoor:
         if tile.level is not None:
             data = await self._call(partial(self._hashes, tile))
             return Response(data, media_type=_OCTETS, headers={"cache-control": _IMMUTABLE})
-        reader = self._reader(request)
-        await self._record(reader, tile)
+        caller, service = self._caller(request)
+        readers = self._snapshot().readers
+        is_reader = service in readers
+        if service is not None:
+            await self._record(caller, tile, is_reader=is_reader)
+        if not is_reader:
+            raise AccessDenied(f"{caller[:200]} is no reader of the audit log")
         data = await self._call(partial(self._entries, tile))
         return Response(
             data, media_type=_OCTETS, headers={"cache-control": _PRIVATE, "vary": "accept-encoding"}
@@ -135,37 +141,37 @@ class LogDoor:
         if newest is None or tile.width > width_of(newest.size, tile.level, tile.index):
             raise NotFound("no such tile in what was signed for")
 
-    def _reader(self, request: Request) -> str:
-        """Return the SPIFFE ID of a reader.  Raises NotShown or AccessDenied."""
-        certificate = certificate_of(request)
+    def _caller(self, request: Request) -> tuple[str, str | None]:
+        """Return the SPIFFE ID of who asks, and its service if the policy declares one.  Raises NotShown."""
+        try:
+            certificate = certificate_of(request)
+        except OAuthRefusal as error:
+            raise NotShown(error.message) from error
         if certificate is None:
             raise NotShown("records are shown to services with an SVID that the policy names as readers")
-        snapshot = self._snapshot()
-        service = snapshot.service_of(certificate.spiffe_id)
-        if service is None or service.name not in snapshot.readers:
-            raise AccessDenied(f"{certificate.spiffe_id[:200]} is no reader of the audit log")
-        return certificate.spiffe_id
+        service = self._snapshot().service_of(certificate.spiffe_id)
+        return certificate.spiffe_id, None if service is None else service.name
 
-    async def _record(self, reader: str, tile: Tile) -> None:
-        """Record that somebody reads, once in a while for each reader; nothing is shown when that fails."""
+    async def _record(self, caller: str, tile: Tile, *, is_reader: bool) -> None:
+        """Record that a service reads or may not, once in a while for each; nothing is shown when that fails."""
         async with self._recording:
             now = self._clock.now()
-            last = self._recorded.get(reader)
+            last = self._recorded.get((caller, is_reader))
             if last is not None and timedelta(0) <= now - last < READ_WINDOW:
                 return
             event = Event(
                 kind=Kind.LOG,
                 action="read",
                 time=now,
-                caller=reader,
-                decision="allow",
-                reason="reader",
+                caller=caller,
+                decision="allow" if is_reader else "deny",
+                reason="reader" if is_reader else "not-a-reader",
                 detail={"first": tile.path, "seconds": int(READ_WINDOW.total_seconds())},
             )
             await self._call(partial(self._records.note, event))
             self._recorded = {
-                name: moment for name, moment in self._recorded.items() if now - moment < READ_WINDOW
-            } | {reader: now}
+                key: moment for key, moment in self._recorded.items() if now - moment < READ_WINDOW
+            } | {(caller, is_reader): now}
 
     async def _call(self, call: Callable[[], T]) -> T:
         if self._waiting >= MAX_WAITING:
