@@ -33,10 +33,12 @@ LONG = (
     "e2e/test_conditions.py",
     "e2e/test_decisions_guide.py",
     "e2e/test_foreign_proxies.py",
+    "e2e/test_log_proofs.py",
     "e2e/test_policy_changes.py",
     "integration/bypasses/",
     "integration/dataplane/test_differential_conditions.py",
     "integration/dataplane/test_shadow.py",
+    "integration/log/",
     "integration/proxies/test_bypass_attempts.py",
 )
 

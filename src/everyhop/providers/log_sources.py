@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 import httpx
@@ -16,7 +17,6 @@ from everyhop.tlog.tiles import MAX_BUNDLE_BYTES, WIDTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 CHECKPOINT: Final = "checkpoint"
 TIMEOUT_SECONDS: Final = 20.0
@@ -97,6 +97,8 @@ class UrlFiles:
 def _reach(url: str, context: ssl.SSLContext | None) -> tuple[str, httpx.HTTPTransport]:
     if url.startswith("unix:"):
         path = url.removeprefix("unix:").removeprefix("//")
+        if not Path(path).is_socket():
+            raise Unavailable(f"nobody listens at {path[:200]}")
         return "http://log", httpx.HTTPTransport(uds=path)
     if not url.startswith(("https://", "http://")):
         raise InputError(f"not a URL of a log: {url[:200]}", hint="https://…, or unix:/path/of/a.sock")
