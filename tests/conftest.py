@@ -33,11 +33,13 @@ LONG = (
     "e2e/test_conditions.py",
     "e2e/test_decisions_guide.py",
     "e2e/test_foreign_proxies.py",
+    "e2e/test_log_proofs.py",
     "e2e/test_policy_changes.py",
     "e2e/test_postgresql.py",
     "integration/bypasses/",
     "integration/dataplane/test_differential_conditions.py",
     "integration/dataplane/test_shadow.py",
+    "integration/log/",
     "integration/proxies/test_bypass_attempts.py",
 )
 

@@ -13,6 +13,7 @@ from everyhop.api.canary_admin import canary_routes
 from everyhop.api.export_admin import export_routes
 from everyhop.api.http import make_app, moment_of as _when, read_message, reply
 from everyhop.api.insight import insight_routes, told
+from everyhop.api.log_admin import log_routes
 from everyhop.api.policy_admin import policy_routes
 from everyhop.api.response_admin import response_routes
 from everyhop.api.token_admin import token_routes
@@ -205,6 +206,7 @@ class AdminDoor:
                 *insight_routes(self._control),
                 *export_routes(self._control),
                 *response_routes(self._control),
+                *log_routes(self._control),
             ]
         )
 

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from everyhop.authz.difference import Plan
     from everyhop.control.exporting import Exports
     from everyhop.control.feed import Feed
+    from everyhop.control.log_keys import LogKeys
     from everyhop.control.messages import AgentReport, RecordBatch, SignX509Item
     from everyhop.control.policy_holder import PolicyHolder
     from everyhop.control.ports import PolicyRules, PolicySource, SnapshotStore
@@ -121,6 +122,7 @@ class ControlPlane:
             seals=ports.seals, log=ports.records, bundle=self._bundle_in_force, clock=ports.clock
         )
         self.exports: Exports | None = None
+        self.log_keys: LogKeys | None = None
         self._policy_lock = asyncio.Lock()
         self._rotation_lock = asyncio.Lock()
         self._publish_lock = asyncio.Lock()

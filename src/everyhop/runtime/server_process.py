@@ -11,10 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from everyhop.api.http import http_server, serve_until_stopped
+from everyhop.api.log_app import LogDoor
 from everyhop.api.server_app import AdminDoor, AgentDoor
 from everyhop.auditlog import Event, Kind
 from everyhop.authority import Authority, AuthoritySettings
 from everyhop.control.feed import Feed
+from everyhop.control.log_keys import LogKeys
 from everyhop.control.policy_holder import PolicyHolder
 from everyhop.control.proposals import ChangeRules
 from everyhop.control.pseudonymity import Pseudonymity
@@ -40,15 +42,17 @@ from everyhop.storage.own_seals import OwnSeals
 from everyhop.wire.sockets import UnixListener
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Executor
     from pathlib import Path
 
     from starlette.applications import Starlette
+    from starlette.routing import Route
 
     from everyhop.auditlog.sealing import SealKey
     from everyhop.control.checkpointer import LogSealing
     from everyhop.control.exporting import Exports
+    from everyhop.providers.log_keys import FileLogSigner
     from everyhop.runtime.layout import StateLayout
     from everyhop.runtime.settings import Settings
     from everyhop.spiffe import TrustDomain
@@ -183,6 +187,7 @@ def _oauth_door(
     pool: Executor,
     exchange_pool: Executor,
     authzen_pool: Executor,
+    further: Sequence[Route],
 ) -> Starlette:
     return oauth_door(
         layout,
@@ -200,13 +205,31 @@ def _oauth_door(
         exchange_pool=exchange_pool,
         authzen_pool=authzen_pool,
         watch=control.tokens.works.canaries,
+        further=further,
     )
 
 
-def _exports(storage: Storage, settings: Settings, stack: contextlib.AsyncExitStack) -> Exports:
+def _exports(storage: Storage, settings: Settings, origin: str, stack: contextlib.AsyncExitStack) -> Exports:
     # A thread of their own: a receiver's pace is nobody else's, and what it asks of the database is short.
     pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="exports"))
-    return exports_of(storage, settings, origin=None, clock=SystemClock(), entropy=SystemEntropy(), pool=pool)
+    return exports_of(
+        storage, settings, origin=origin, clock=SystemClock(), entropy=SystemEntropy(), pool=pool
+    )
+
+
+def _log_door(
+    control: ControlPlane, storage: Storage, signer: FileLogSigner, stack: contextlib.AsyncExitStack
+) -> LogDoor:
+    # Of its own: however much somebody reads of the log, it keeps nobody else waiting.
+    pool = stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="log"))
+    return LogDoor(
+        storage.log_tree,
+        signer,
+        records=storage.records,
+        snapshot=lambda: control.snapshot,
+        clock=SystemClock(),
+        pool=pool,
+    )
 
 
 async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> None:
@@ -244,7 +267,7 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
         authority = _authority(storage, layout, settings, domain)
         control = _control_plane(storage, layout, settings, authority, pool=pool, exchange_pool=exchange_pool)
         await control.start(source)
-        exports = _exports(storage, settings, stack)
+        exports = _exports(storage, settings, signer.origin, stack)
         control.exports = exports
         strangers = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="oauth"))
         # Of its own too, so that a long search keeps nobody from his token.
@@ -257,6 +280,7 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
             pool=strangers,
             exchange_pool=exchange_pool,
             authzen_pool=peps,
+            further=_log_door(control, storage, signer, stack).routes(),
         )
         await stack.enter_async_context(
             face_service(
@@ -270,7 +294,8 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
             )
         )
         approvals = approval_door(control, settings)
-        sealing = log_sealing(storage, signer, pool=pool)
+        control.log_keys = LogKeys(signer, storage.records, SystemClock(), pool)
+        sealing = log_sealing(storage, settings, signer, pool=pool)
         control.describe("log", sealing.status)
         await _serve(
             control, layout, source, fingerprint, stop, approvals=approvals, sealing=sealing, exports=exports

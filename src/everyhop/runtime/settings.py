@@ -23,6 +23,7 @@ from everyhop.exports import ExportSettings
 from everyhop.runtime.authorizer_settings import parse_authorizers
 from everyhop.runtime.export_settings import parse_exports
 from everyhop.runtime.face_address import check_issuer, check_names, parse_listen
+from everyhop.runtime.log_settings import check_log
 
 _PREFIX: Final = "EVERYHOP_"
 _WORDS: Final[dict[object, str]] = {
@@ -105,6 +106,12 @@ class Settings:
     """Absolute path of the socket for approvers; empty means none."""
     export: tuple[ExportSettings, ...] = ()
     """Who else gets the log."""
+    log_checkpoint_file: str = ""
+    """Absolute path of a file to which each signed checkpoint of the log is appended; empty means none."""
+    log_checkpoint_webhook: str = field(default="", repr=False)
+    """Where each checkpoint is posted; empty means nowhere.  May hold a secret."""
+    log_witnesses: tuple[str, ...] = ()
+    """Witnesses of the log, each ``URL VKEY``."""
     log_level: str = "info"
     """debug, info, warning or error."""
 
@@ -164,6 +171,7 @@ def load_settings(file: Path | None, environ: Mapping[str, str] | None = None) -
     _check_bounds(settings)
     _check_tokens(settings)
     _check_changes(settings)
+    check_log(settings.log_checkpoint_file, settings.log_checkpoint_webhook, settings.log_witnesses)
     return settings
 
 
