@@ -14,6 +14,7 @@ from everyhop.authority import Authority
 from everyhop.control.feed import Feed
 from everyhop.control.policy_holder import PolicyHolder
 from everyhop.control.proposals import Actor, ChangeRules, Origin
+from everyhop.control.pseudonymity import Pseudonymity
 from everyhop.control.service import ControlPlane, ControlPorts
 from everyhop.control.token_control import TokenWorks
 from everyhop.issuing import IssuingSettings, SigningKeys, TokenPorts, TokenService
@@ -88,7 +89,9 @@ class ControlUnderTest:
 
     def __init__(self, directory: Path, changes: ChangeRules | None = None) -> None:
         self.clock = MovableClock()
-        self.storage: Storage = open_storage(directory / "everyhop.db", entropy=RealEntropy())
+        self.storage: Storage = open_storage(
+            directory / "everyhop.db", entropy=RealEntropy(), keys=MemoryKeyStore(), clock=self.clock
+        )
         self.pool = ThreadPoolExecutor(2)
         self.authority = Authority(
             trust_domain=parse_policy({"p": POLICY.encode()}).trust_domain,
@@ -116,6 +119,7 @@ class ControlUnderTest:
                 policy=self.policy,
                 proposals=self.storage.proposals,
                 changes=changes or ChangeRules(),
+                pseudonymity=Pseudonymity(self.storage.pseudonyms),
             )
         )
 

@@ -70,6 +70,11 @@ def conditions_of(wanted: RecordFilter) -> list[sa.ColumnElement[bool]]:
     return [*conditions, *_within(wanted)]
 
 
+def place_of(wanted: RecordFilter) -> sa.ColumnElement[int]:
+    """Return what to order by: for a few ids, something that no index gives, or the log would be walked to find them."""
+    return records.c.n + 0 if wanted.id_prefix else records.c.n
+
+
 def _within(wanted: RecordFilter) -> list[sa.ColumnElement[bool]]:
     said = {
         "operation": wanted.operation,

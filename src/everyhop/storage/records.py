@@ -20,7 +20,7 @@ from everyhop.auditlog.query import MAX_PAGE, Order, Page, RecordFilter
 from everyhop.core.clock import Entropy
 from everyhop.core.errors import InputError, NotFound
 from everyhop.storage.database import Database, disguise_of
-from everyhop.storage.record_conditions import conditions_of, holds
+from everyhop.storage.record_conditions import conditions_of, holds, place_of
 from everyhop.storage.schema import from_micros, records, to_micros
 
 # One prepared statement for a whole batch, given to the driver directly: half the cost of an insert is otherwise
@@ -152,7 +152,8 @@ class SqlRecordStore:
         statement = sa.select(records.c.n, records.c.line).where(*conditions_of(wanted))
         if cursor is not None:
             statement = statement.where(records.c.n < cursor if is_newest else records.c.n > cursor)
-        statement = statement.order_by(records.c.n.desc() if is_newest else records.c.n).limit(limit)
+        place = place_of(wanted)
+        statement = statement.order_by(place.desc() if is_newest else place).limit(limit)
         with self._database.reading() as connection:
             return [(row.n, row.line) for row in connection.execute(statement)]
 
