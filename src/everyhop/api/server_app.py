@@ -9,10 +9,13 @@ import msgspec
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
+from everyhop.api.canary_admin import canary_routes
+from everyhop.api.export_admin import export_routes
 from everyhop.api.http import make_app, read_message, reply
 from everyhop.api.insight import insight_routes
 from everyhop.api.log_admin import log_routes
 from everyhop.api.policy_admin import policy_routes
+from everyhop.api.response_admin import response_routes
 from everyhop.api.token_admin import token_routes
 from everyhop.authority import AuthorityKind
 from everyhop.control.messages import (
@@ -25,6 +28,7 @@ from everyhop.control.messages import (
     PseudonymsResponse,
     RecordBatch,
     RecordsAccepted,
+    RefusedBatch,
     SignJwtRequest,
     SignJwtResponse,
     SignX509Request,
@@ -55,6 +59,7 @@ def _update(known: Truth | None, truth: Truth) -> bytes:
         else UNCHANGED,
         authority=truth.authority if known is None or truth.authority != known.authority else None,
         tokens=msgspec.Raw(truth.tokens) if known is None or truth.tokens != known.tokens else UNCHANGED,
+        blocks=msgspec.Raw(truth.blocks) if known is None or truth.blocks != known.blocks else UNCHANGED,
     )
     return msgspec.json.encode(update) + b"\n"
 
@@ -74,6 +79,7 @@ class AgentDoor:
                 Route("/v1/sign-jwt", self._sign_jwt, methods=["POST"]),
                 Route("/v1/tokens/mint", self._mint, methods=["POST"]),
                 Route("/v1/tokens/exchange", self._exchange, methods=["POST"]),
+                Route("/v1/credentials/refused", self._refused, methods=["POST"]),
                 Route("/v1/records", self._records, methods=["POST"]),
                 Route("/v1/pseudonyms", self._pseudonyms, methods=["POST"]),
                 Route("/v1/report", self._report, methods=["POST"]),
@@ -118,12 +124,21 @@ class AgentDoor:
         message = await read_message(request, ExchangeTokenRequest, max_bytes=256 * 1024)
         return reply(await self._control.tokens.exchange(message))
 
+    async def _refused(self, request: Request) -> Response:
+        message = await read_message(request, RefusedBatch, max_bytes=1024 * 1024)
+        await self._control.tokens.look_at(message.items)
+        return reply({})
+
     async def _records(self, request: Request) -> Response:
         message = await read_message(request, RecordBatch)
-        result = await self._control.append_records(message.records)
+        result = await self._control.take_records(message)
         return reply(
             RecordsAccepted(
-                stored=result.stored, duplicates=result.duplicates, conflicts=list(result.conflicts)
+                stored=result.stored,
+                duplicates=result.duplicates,
+                conflicts=list(result.conflicts),
+                held=result.held,
+                head=result.head,
             )
         )
 
@@ -163,13 +178,18 @@ class AdminDoor:
                 *log_routes(self._control),
                 *policy_routes(self._control),
                 *token_routes(self._control),
+                *canary_routes(self._control),
                 *insight_routes(self._control),
+                *export_routes(self._control),
+                *response_routes(self._control),
             ]
         )
 
     async def _status(self, request: Request) -> Response:
         del request
-        return reply(self._control.status())
+        exports = self._control.exports
+        more = {} if exports is None else {"exports": await exports.status()}
+        return reply(self._control.status() | more)
 
     async def _policy_status(self, request: Request) -> Response:
         del request

@@ -7,7 +7,7 @@ While the server is away nothing is named, and nothing is sent: records wait in 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from everyhop.auditlog.personal import disguise, persons_in
 from everyhop.core.errors import Conflict, Unavailable
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from everyhop.auditlog import Record
     from everyhop.auditlog.personal import Wish
 
+T = TypeVar("T")
 MAX_CACHED: Final = 10_000
 MAX_ASKED: Final = 500
 LIFE_SECONDS: Final = 60.0
@@ -48,19 +49,17 @@ class PseudonymMemory:
         names = self._names
         return [disguise(record, lambda kind, value: names.get((kind, value))) for record in records]
 
-    async def send(
-        self, records: Sequence[Record], send: Callable[[list[Record]], Awaitable[object]]
-    ) -> None:
-        """Put pseudonyms in and hand the records to ``send``.
+    async def send(self, records: Sequence[Record], send: Callable[[list[Record]], Awaitable[T]]) -> T:
+        """Put pseudonyms in, hand the records to ``send`` and return its answer.
 
         When that raises Conflict, somebody was forgotten meanwhile: the memory is dropped and it is tried once more.
         """
         try:
-            await send(await self.apply(records))
+            return await send(await self.apply(records))
         except Conflict:
             self._names = {}
             try:
-                await send(await self.apply(records))
+                return await send(await self.apply(records))
             except Conflict as error:
                 raise Unavailable("the server does not take these records now") from error
 

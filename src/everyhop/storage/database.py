@@ -25,10 +25,10 @@ BUSY_TIMEOUT_MS: Final = 10_000
 POOL_SIZE: Final = 8
 
 _PRAGMAS: Final = (
+    f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}",  # first, so that the others wait as well
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
-    f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}",
     "PRAGMA trusted_schema = OFF",
 )
 _WRITE: Final = "everyhop_write"

@@ -7,44 +7,19 @@ can find too much, never too little, and the reader has the last word.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.functions import GenericFunction
 
+from everyhop.storage.dialect import holds
+from everyhop.storage.record_rows import findable
 from everyhop.storage.schema import records, to_micros
 
 if TYPE_CHECKING:
     from everyhop.auditlog.query import RecordFilter
 
 _LAST_CHARACTER: Final = "\U0010ffff"
-
-
-class _Position(GenericFunction[int]):
-    """Where bytes begin in other bytes, from 1; 0 where they are not."""
-
-    name = "everyhop_position"
-    type = sa.Integer()
-    inherit_cache = True
-
-
-@compiles(_Position, "sqlite")
-def _in_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
-    line, wanted = element.clauses
-    return f"instr({compiler.process(line, **kw)}, {compiler.process(wanted, **kw)})"
-
-
-@compiles(_Position)
-def _in_standard_sql(element: Any, compiler: Any, **kw: Any) -> str:
-    line, wanted = element.clauses
-    return f"position({compiler.process(wanted, **kw)} in {compiler.process(line, **kw)})"
-
-
-def holds(wanted: bytes) -> sa.ColumnElement[bool]:
-    """Return the condition that a line holds these bytes."""
-    return _Position(records.c.line, sa.literal(wanted, sa.LargeBinary)) > 0
 
 
 def conditions_of(wanted: RecordFilter) -> list[sa.ColumnElement[bool]]:
@@ -57,7 +32,7 @@ def conditions_of(wanted: RecordFilter) -> list[sa.ColumnElement[bool]]:
         "kind": None if wanted.kind is None else wanted.kind.value,
         "subject": wanted.user,
     }
-    conditions = [records.c[name] == value for name, value in equal.items() if value is not None]
+    conditions = [records.c[name] == findable(value) for name, value in equal.items() if value is not None]
     if wanted.kinds:
         conditions.append(records.c.kind.in_(sorted(kind.value for kind in wanted.kinds)))
     if wanted.since is not None:
@@ -82,13 +57,17 @@ def _within(wanted: RecordFilter) -> list[sa.ColumnElement[bool]]:
         "point": None if wanted.point is None else wanted.point.value,
         "api_key": wanted.api_key,
     }
-    conditions = [holds(_member(name, value)) for name, value in said.items() if value is not None]
+    conditions = [
+        holds(records.c.line, _member(name, value)) for name, value in said.items() if value is not None
+    ]
     if wanted.address is not None:
         # Without its last quotation mark, since a port may follow; of an IPv6 /64 only its beginning can be looked for.
         address = wanted.address.removesuffix("/64").removesuffix("::")
         if ":" in address:
             return conditions
-        conditions.append(sa.or_(*(holds(_member(name, address)[:-1]) for name in ("host", "source"))))
+        conditions.append(
+            sa.or_(*(holds(records.c.line, _member(name, address)[:-1]) for name in ("host", "source")))
+        )
     return conditions
 
 

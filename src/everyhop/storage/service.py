@@ -11,8 +11,17 @@ from typing import Final
 from everyhop.core.clock import Clock, Entropy
 from everyhop.storage.api_keys import SqlApiKeyStore
 from everyhop.storage.authorities import SqlAuthorityStore
+from everyhop.storage.blocks import SqlBlockStore
+from everyhop.storage.canaries import SqlCanaryStore
+from everyhop.storage.consumers import SqlConsumers
 from everyhop.storage.database import Database, open_database
+from everyhop.storage.detection import SqlDetection
+from everyhop.storage.detector_state import SqlDetectorStates
 from everyhop.storage.issuing import SqlIssuingStore
+from everyhop.storage.leases import SqlLeases
+from everyhop.storage.log_lines import SqlLogLines
+from everyhop.storage.log_seals import SqlSealStore
+from everyhop.storage.log_tree import SqlLogTree
 from everyhop.storage.meta import SqlMeta
 from everyhop.storage.migrate import migrate
 from everyhop.storage.proposals import SqlProposalStore
@@ -32,11 +41,20 @@ class Storage:
     authorities: SqlAuthorityStore
     snapshots: SnapshotStore
     records: SqlRecordStore
+    log_tree: SqlLogTree
+    seals: SqlSealStore
     meta: SqlMeta
     issuing: SqlIssuingStore
     token_journal: SqlTokenJournal
     api_keys: SqlApiKeyStore
     proposals: SqlProposalStore
+    canaries: SqlCanaryStore
+    detector_states: SqlDetectorStates
+    consumers: SqlConsumers
+    leases: SqlLeases
+    log_lines: SqlLogLines
+    blocks: SqlBlockStore
+    detection: SqlDetection
     pseudonyms: SqlPseudonyms | None = None
 
     def close(self) -> None:
@@ -76,11 +94,20 @@ def open_storage(
         authorities=SqlAuthorityStore(database, entropy=source, producer=producer),
         snapshots=SnapshotStore(database, entropy=source, producer=producer),
         records=SqlRecordStore(database, entropy=source, producer=producer),
+        log_tree=SqlLogTree(database),
+        seals=SqlSealStore(database),
         meta=SqlMeta(database),
         issuing=SqlIssuingStore(database, entropy=source, producer=producer),
         token_journal=SqlTokenJournal(database, entropy=source, producer=producer),
         api_keys=SqlApiKeyStore(database, entropy=source, producer=producer),
         proposals=SqlProposalStore(database, entropy=source, producer=producer),
+        canaries=SqlCanaryStore(database, entropy=source, producer=producer),
+        detector_states=SqlDetectorStates(database),
+        consumers=SqlConsumers(database),
+        leases=SqlLeases(database),
+        log_lines=SqlLogLines(database),
+        blocks=SqlBlockStore(database, entropy=source, producer=producer),
+        detection=SqlDetection(database, entropy=source, producer=producer),
     )
 
 

@@ -8,10 +8,12 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.cli.arguments import add_output, add_state, admin
+from everyhop.cli.log_export import add_export
 from everyhop.cli.log_reading import add_filters, print_record, query_of
 from everyhop.cli.log_schema import add_schema
 from everyhop.cli.output import print_json, say, wants_json
 from everyhop.cli.shadow_report import add_shadow
+from everyhop.cli.verbs.log_proofs import TILES, add_proofs
 
 if TYPE_CHECKING:
     from everyhop.control.local_link import LocalLink
@@ -67,6 +69,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     forget.set_defaults(run=_forget)
     add_schema(verbs)
     add_shadow(verbs)
+    add_proofs(verbs)
+    add_export(verbs, TILES)
 
 
 def _verb(
