@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from everyhop.anomaly.blocks_codec import encode_blocks
 from everyhop.anomaly.looking import is_quarantined
-from everyhop.auditlog import Kind, RecordFilter, Report, Tally
+from everyhop.auditlog import Event, Kind, Order, RecordFilter, Report, Tally
 from everyhop.auditlog.personal import PersonKind
 from everyhop.auditlog.sealing import AGENT_PATH, agent_path
 from everyhop.authority import AuthorityKind, AuthorityStatus
 from everyhop.authz.difference import compare
 from everyhop.control.feed import Truth
+from everyhop.control.log_tail import LogTail
 from everyhop.control.messages import AuthorityView, SignX509Result
 from everyhop.control.policy_changes import HeldError, PolicyChanges
 from everyhop.control.policy_in_force import Rejected, check_candidate, rejection
@@ -46,11 +47,11 @@ from everyhop.spiffe import SpiffeId
 from everyhop.spiffe.bundle import decode_bundle, encode_bundle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence, Set as AbstractSet
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set as AbstractSet
     from concurrent.futures import Executor
 
     from everyhop.anomaly.model import Subject
-    from everyhop.auditlog import AppendResult, Order, Page, Record, RecordStore, SealStore
+    from everyhop.auditlog import AppendResult, Page, Record, RecordStore, SealStore
     from everyhop.auditlog.model import Scalar
     from everyhop.auditlog.personal import Wish
     from everyhop.auditlog.sealing import SealedResult
@@ -76,6 +77,8 @@ _log = logging.getLogger(__name__)
 
 ACKNOWLEDGE_TIMEOUT: Final = 20.0
 SCHEDULE_INTERVAL: Final = 5.0
+HEARTBEAT_SECONDS: Final = 5.0
+FOLLOW_SECONDS: Final = 0.25  # how long records of another server stay unseen by who follows the log
 _WOULD: Final = b'"would":"'  # in the line of every record that a policy in shadow would decide otherwise
 PRUNE_INTERVAL: Final = timedelta(hours=1)
 
@@ -116,6 +119,7 @@ class ControlPlane:
         self._document = b""
         self._rejected: Rejected | None = None
         self._pending: dict[str, object] | None = None
+        self._tail = LogTail(ports.records, ports.pool)
         self._changes = PolicyChanges(ports.proposals, ports.clock, ports.changes)
         self._described: dict[str, Callable[[], object]] = {}
         self._sealed = SealedRecords(
@@ -491,7 +495,9 @@ class ControlPlane:
             self._p.pseudonymity.check(batch.records)
             return self._sealed.take(batch)
 
-        return await self._work(take)
+        result = await self._work(take)
+        self._tail.wake()
+        return result
 
     async def append_records(self, records: list[Record]) -> AppendResult:
         """Store records of an agent durably; those that had arrived before are counted apart.
@@ -503,7 +509,9 @@ class ControlPlane:
             self._p.pseudonymity.check(records)
             return self._p.records.append(records)
 
-        return await self._work(append)
+        result = await self._work(append)
+        self._tail.wake()
+        return result
 
     async def pseudonyms(self, wanted: list[Wish]) -> list[str]:
         """Return pseudonyms of persons, in the order given."""
@@ -531,16 +539,69 @@ class ControlPlane:
         """
 
         def query() -> Page:
-            names = self._p.pseudonymity
-            asked = replace(
-                wanted,
-                user=None if wanted.user is None else names.known(PersonKind.USER, wanted.user),
-                address=None if wanted.address is None else names.known(PersonKind.ADDRESS, wanted.address),
-            )
+            asked = self._as_stored(wanted)
             page = self._p.records.query(asked, order=order, cursor=cursor, limit=limit)
-            return page if as_stored else replace(page, records=names.reveal(page.records))
+            return page if as_stored else replace(page, records=self._p.pseudonymity.reveal(page.records))
 
         return await self._work(query)
+
+    async def newest_position(self) -> int:
+        """Return where the newest record stands, 0 in an empty log."""
+        page = await self._work(self._p.records.query, RecordFilter(), order=Order.NEWEST, limit=1)
+        return page.first or 0
+
+    async def follow(
+        self,
+        wanted: RecordFilter,
+        position: int,
+        *,
+        as_stored: bool = False,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    ) -> AsyncIterator[tuple[int, list[tuple[int, Record]]]]:
+        """Yield how far the log was read and what of it matches, with positions; at least every so many seconds."""
+        names = self._p.pseudonymity
+        wanted = await self._work(self._as_stored, wanted)
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            growth = self._tail.growth
+            page = await self._tail.read(position)
+            if page.last is not None:
+                position = page.last
+                found = [
+                    (n, r) for n, r in zip(page.positions, page.records, strict=True) if wanted.matches(r)
+                ]
+                if found and not as_stored:
+                    records = await self._work(names.reveal, [record for _, record in found])
+                    found = [(n, record) for (n, _), record in zip(found, records, strict=True)]
+                yield position, found
+                due = loop.time() + heartbeat_seconds
+                continue
+            if loop.time() >= due:
+                yield position, []
+                due = loop.time() + heartbeat_seconds
+            with suppress(TimeoutError):
+                await asyncio.wait_for(growth.wait(), FOLLOW_SECONDS)
+
+    async def note_read(self, *, by: str, detail: dict[str, Scalar]) -> None:
+        """Record that the log was read.  A log that cannot be written is still read: that is when it is needed."""
+        event = Event(
+            kind=Kind.LOG, action="read", time=self._p.clock.now(), caller=by, decision="allow", detail=detail
+        )
+        try:
+            await self._work(self._p.records.note, event)
+        except Unavailable as error:
+            _log.warning("a read of the log is not recorded", extra={"by": by, "reason": error.message})
+        self._tail.wake()
+
+    def _as_stored(self, wanted: RecordFilter) -> RecordFilter:
+        """Return a filter with pseudonyms for the persons that it names."""
+        names = self._p.pseudonymity
+        return replace(
+            wanted,
+            user=None if wanted.user is None else names.known(PersonKind.USER, wanted.user),
+            address=None if wanted.address is None else names.known(PersonKind.ADDRESS, wanted.address),
+        )
 
     async def decision(self, decision_id: str) -> list[Record]:
         """Return the records of one decision, the one that decided first; raises NotFound.
