@@ -8,6 +8,7 @@ take the place of another's record, or of a sidecar's.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
@@ -168,7 +169,9 @@ class ApplicationDecisions:
                 "records of an application were lost", extra={"service": service.name, "count": lost}
             )
             records.append(_loss(service.name, lost, now))
-        self._append(producer, records, durable=durable)
+        self._append(producer, records)
+        if durable:
+            await asyncio.to_thread(_sync, self._directory / producer)
         return taken, len(claims) - taken
 
     # -- the files
@@ -189,15 +192,12 @@ class ApplicationDecisions:
         paths = [self._directory / producer / name for name in (LOG, ROTATED)]
         return sum(path.stat().st_size for path in paths if path.exists())
 
-    def _append(self, producer: str, records: Sequence[Record], *, durable: bool) -> None:
+    def _append(self, producer: str, records: Sequence[Record]) -> None:
         """Write lines; opened each time, since the reader puts a long file aside."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         descriptor = os.open(self._directory / producer / LOG, flags, 0o600)
         with os.fdopen(descriptor, "wb") as opened:
             opened.write(b"".join(encode_record(record) + b"\n" for record in records))
-            if durable:
-                opened.flush()
-                os.fdatasync(descriptor)
 
 
 def record_of(claim: Claim, service: str, pid: int, now: datetime) -> Record:
@@ -234,6 +234,16 @@ def record_of(claim: Claim, service: str, pid: int, now: datetime) -> Record:
         detail={name: value for name, value in detail.items() if value is not None},
     )
     return prepared(found)
+
+
+def _sync(directory: Path) -> None:
+    """Bring a spool to the disk, its name included."""
+    for path in (directory / LOG, directory):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _event_record(claim: EventClaim, service: str, pid: int, now: datetime) -> Record:
