@@ -114,15 +114,14 @@ class _Entry:
 
 
 class _Answer:
-    """The application's answer; its end, its failure or its close is the end of the request."""
+    """The application's answer; its end, its failure or its early close is the end of the request."""
 
-    __slots__ = ("_answer", "_chunks", "_entry", "_is_complete")
+    __slots__ = ("_answer", "_chunks", "_entry")
 
     def __init__(self, answer: Iterable[bytes], entry: _Entry) -> None:
         self._answer = answer
         self._chunks: Iterator[bytes] | None = None
         self._entry = entry
-        self._is_complete = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -134,7 +133,7 @@ class _Answer:
                     self._chunks = iter(self._answer)
                 return next(self._chunks)
         except StopIteration:
-            self._is_complete = True
+            self._entry.ended(is_complete=True)
             raise
         except BaseException as error:
             self._entry.failed(error)
@@ -151,7 +150,7 @@ class _Answer:
                 self._entry.failed(error)
                 raise
         # A list is complete whether the server has asked for its end or not.
-        self._entry.ended(is_complete=self._is_complete or isinstance(self._answer, list | tuple))
+        self._entry.ended(is_complete=isinstance(self._answer, list | tuple))
 
 
 def _route_of(environ: Environ) -> str | None:
