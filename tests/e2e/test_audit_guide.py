@@ -17,7 +17,8 @@ def domain():
     source = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)[0]
     with trust_domain(POLICY.replace("[list, read]", "[list, read, create]")) as found:
         (found.root / "orders.py").write_text(source)
-        found.run("orders", sys.executable, str(found.root / "orders.py"))
+        found.run("orders", sys.executable, str(found.root / "orders.py"), wait=False)
+        wait_until(lambda: found.ready("orders"), seconds=90, what="orders is ready")
         yield found
 
 
