@@ -9,10 +9,12 @@ import msgspec
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
+from everyhop.api.canary_admin import canary_routes
 from everyhop.api.export_admin import export_routes
 from everyhop.api.http import make_app, moment_of as _when, read_message, reply
 from everyhop.api.insight import insight_routes, told
 from everyhop.api.policy_admin import policy_routes
+from everyhop.api.response_admin import response_routes
 from everyhop.api.token_admin import token_routes
 from everyhop.auditlog import Kind, Order, Point, RecordFilter
 from everyhop.auditlog.query import MAX_PAGE
@@ -23,8 +25,11 @@ from everyhop.control.messages import (
     ExchangeTokenRequest,
     MintTokensRequest,
     MintTokensResponse,
+    PseudonymsRequest,
+    PseudonymsResponse,
     RecordBatch,
     RecordsAccepted,
+    RefusedBatch,
     SignJwtRequest,
     SignJwtResponse,
     SignX509Request,
@@ -59,6 +64,7 @@ def _update(known: Truth | None, truth: Truth) -> bytes:
         else UNCHANGED,
         authority=truth.authority if known is None or truth.authority != known.authority else None,
         tokens=msgspec.Raw(truth.tokens) if known is None or truth.tokens != known.tokens else UNCHANGED,
+        blocks=msgspec.Raw(truth.blocks) if known is None or truth.blocks != known.blocks else UNCHANGED,
     )
     return msgspec.json.encode(update) + b"\n"
 
@@ -78,7 +84,9 @@ class AgentDoor:
                 Route("/v1/sign-jwt", self._sign_jwt, methods=["POST"]),
                 Route("/v1/tokens/mint", self._mint, methods=["POST"]),
                 Route("/v1/tokens/exchange", self._exchange, methods=["POST"]),
+                Route("/v1/credentials/refused", self._refused, methods=["POST"]),
                 Route("/v1/records", self._records, methods=["POST"]),
+                Route("/v1/pseudonyms", self._pseudonyms, methods=["POST"]),
                 Route("/v1/report", self._report, methods=["POST"]),
             ]
         )
@@ -121,14 +129,28 @@ class AgentDoor:
         message = await read_message(request, ExchangeTokenRequest, max_bytes=256 * 1024)
         return reply(await self._control.tokens.exchange(message))
 
+    async def _refused(self, request: Request) -> Response:
+        message = await read_message(request, RefusedBatch, max_bytes=1024 * 1024)
+        await self._control.tokens.look_at(message.items)
+        return reply({})
+
     async def _records(self, request: Request) -> Response:
         message = await read_message(request, RecordBatch)
-        result = await self._control.append_records(message.records)
+        result = await self._control.take_records(message)
         return reply(
             RecordsAccepted(
-                stored=result.stored, duplicates=result.duplicates, conflicts=list(result.conflicts)
+                stored=result.stored,
+                duplicates=result.duplicates,
+                conflicts=list(result.conflicts),
+                held=result.held,
+                head=result.head,
             )
         )
+
+    async def _pseudonyms(self, request: Request) -> Response:
+        message = await read_message(request, PseudonymsRequest)
+        wanted = [(person.kind, person.value) for person in message.persons]
+        return reply(PseudonymsResponse(pseudonyms=await self._control.pseudonyms(wanted)))
 
     async def _report(self, request: Request) -> Response:
         self._control.feed.report(await read_message(request, AgentReport))
@@ -179,8 +201,10 @@ class AdminDoor:
                 Route("/v1/policy", self._policy_status, methods=["GET"]),
                 *policy_routes(self._control),
                 *token_routes(self._control),
+                *canary_routes(self._control),
                 *insight_routes(self._control),
                 *export_routes(self._control),
+                *response_routes(self._control),
             ]
         )
 

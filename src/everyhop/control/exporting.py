@@ -263,10 +263,14 @@ class Exporter:
 class Exports:
     """All receivers of this server; of several servers each brings the log to those whose lease it has."""
 
-    def __init__(self, exports: Sequence[Export], ports: ExportPorts, *, holder: str) -> None:
+    def __init__(
+        self, exports: Sequence[Export], ports: ExportPorts, *, holder: str, origin: str | None = None
+    ) -> None:
+        """``holder`` names this process, ``origin`` the log."""
         self._exports = {export.settings.name: export for export in exports}
         self._p = ports
         self._holder = holder
+        self.origin: Final = origin
 
     async def run(self) -> None:
         """Deliver until cancelled."""

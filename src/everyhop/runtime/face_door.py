@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
     from everyhop.apikeys import ApiKeys
     from everyhop.auditlog import RecordStore
+    from everyhop.control.canaries import CredentialWatch
     from everyhop.control.feed import Feed
+    from everyhop.control.responding import BlocksInForce
     from everyhop.issuing import TokenJournal, TokenService
     from everyhop.policy.model import Snapshot
     from everyhop.runtime.layout import StateLayout
@@ -99,9 +101,11 @@ def oauth_door(
     feed: Feed,
     records: RecordStore,
     api_keys: ApiKeys,
+    blocks: BlocksInForce,
     pool: Executor,
     exchange_pool: Executor,
     authzen_pool: Executor,
+    watch: CredentialWatch | None = None,
 ) -> Starlette:
     """Return the app for :func:`everyhop.runtime.face_server.face_service`.
 
@@ -119,6 +123,7 @@ def oauth_door(
         peps=Peps(service_of=registry.service_of, tokens=tokens, keys=api_keys, clock=clock, replay=replay),
         sessions=DecisionPoints(
             snapshot=snapshot,
+            blocks=blocks,
             journal=DecisionJournal(records, entropy=entropy, prefix="authzen"),
             clock=clock,
             entropy=entropy,
@@ -128,7 +133,9 @@ def oauth_door(
         endpoints=endpoints,
         names=base_urls(endpoints.local, ("localhost", *settings.api_names)),
         clock=clock,
+        blocks=blocks,
         work=_worker(authzen_pool),
+        watch=watch,
     )
     return oauth_app(
         endpoints=endpoints,
@@ -150,6 +157,9 @@ def oauth_door(
             trust_domain=trust_domain.name,
             work=work,
             work_long=_worker(exchange_pool),
+            blocks=blocks,
+            clock=clock,
+            watch=watch,
         ),
         further=authzen.routes(),
     )

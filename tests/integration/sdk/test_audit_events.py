@@ -13,6 +13,7 @@ from tests.support.raw_grpc import RawGrpc
 
 from everyhop.auditlog import Kind
 from everyhop.core.errors import Unavailable
+from everyhop.dataplane.spool import Delivery
 from everyhop.integrations._outlet import Outlet
 from everyhop.integrations.audit import Audit
 from everyhop.sdk import connect
@@ -79,8 +80,9 @@ def ask(agent, request, **options):
 def forwarded(agent):
     found = []
 
-    async def send(records):
+    async def send(records, _previous):
         found.extend(records)
+        return Delivery(held=records[-1].seq)
 
     async def all_of_them():
         for spool in agent.decisions.spools:
