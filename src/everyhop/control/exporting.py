@@ -235,8 +235,12 @@ class Exporter:
     async def _tell(self) -> None:
         self._untold += self._sink.told()
         while self._untold:
-            await self._note(self._untold[0].reason, dict(self._untold[0].detail))
-            del self._untold[0]
+            told = self._untold.pop(0)  # first, so that a note that is cancelled on its way is not written twice
+            try:
+                await self._note(told.reason, dict(told.detail))
+            except Unavailable:
+                self._untold.insert(0, told)
+                raise
 
     async def _note(self, reason: str, detail: dict[str, Any]) -> None:
         _log.warning("an export has something to tell", extra={"export": self.name, "reason": reason})
