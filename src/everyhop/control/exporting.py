@@ -235,7 +235,9 @@ class Exporter:
     async def _tell(self) -> None:
         self._untold += self._sink.told()
         while self._untold:
-            told = self._untold.pop(0)  # first, so that a note that is cancelled on its way is not written twice
+            told = self._untold.pop(
+                0
+            )  # first, so that a note that is cancelled on its way is not written twice
             try:
                 await self._note(told.reason, dict(told.detail))
             except Unavailable:
