@@ -28,6 +28,7 @@ TESTS = Path(__file__).resolve().parent
 # Whole matrices and guides: continuous integration runs them after the others, and `make test-long` does by hand.
 LONG = (
     "e2e/test_app_decisions.py",
+    "e2e/test_audit_guide.py",
     "e2e/test_authzen_page.py",
     "e2e/test_changes_guide.py",
     "e2e/test_conditions.py",

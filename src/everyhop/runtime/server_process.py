@@ -209,7 +209,9 @@ def _oauth_door(
     )
 
 
-def _exports(storage: Storage, settings: Settings, origin: str, stack: contextlib.AsyncExitStack) -> Exports:
+def _exports(
+    storage: Storage, settings: Settings, stack: contextlib.AsyncExitStack, *, origin: str
+) -> Exports:
     # A thread of their own: a receiver's pace is nobody else's, and what it asks of the database is short.
     pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="exports"))
     return exports_of(
@@ -267,7 +269,7 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
         authority = _authority(storage, layout, settings, domain)
         control = _control_plane(storage, layout, settings, authority, pool=pool, exchange_pool=exchange_pool)
         await control.start(source)
-        exports = _exports(storage, settings, signer.origin, stack)
+        exports = _exports(storage, settings, stack, origin=signer.origin)
         control.exports = exports
         strangers = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="oauth"))
         # Of its own too, so that a long search keeps nobody from his token.
