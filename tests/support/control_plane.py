@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from everyhop.anomaly.model import Subject
 from everyhop.apikeys import ApiKeys
 from everyhop.authority import Authority
+from everyhop.control.canaries import CanaryControl, open_marker
 from everyhop.control.feed import Feed
 from everyhop.control.policy_holder import PolicyHolder
 from everyhop.control.proposals import Actor, ChangeRules, Origin
@@ -86,7 +88,12 @@ class TextSource:
 class ControlUnderTest:
     """A control plane with the parts that a test looks at."""
 
-    def __init__(self, directory: Path, changes: ChangeRules | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        changes: ChangeRules | None = None,
+        exempt: Callable[[], frozenset[Subject]] = frozenset,
+    ) -> None:
         self.clock = MovableClock()
         self.storage: Storage = open_storage(directory / "everyhop.db", entropy=RealEntropy())
         self.pool = ThreadPoolExecutor(2)
@@ -115,6 +122,8 @@ class ControlUnderTest:
                 tokens=self.works,
                 policy=self.policy,
                 proposals=self.storage.proposals,
+                blocks=self.storage.blocks,
+                exempt=exempt,
                 changes=changes or ChangeRules(),
             )
         )
@@ -124,12 +133,21 @@ class ControlUnderTest:
         settings = IssuingSettings(issuer="https://127.0.0.1:8443", trust_domain="shop.example")
         keys = SigningKeys(store=self.storage.issuing, keystore=keystore, clock=self.clock, settings=settings)
         keys.start()
+        canaries = CanaryControl(
+            store=self.storage.canaries,
+            marker=open_marker(self.storage.meta, keystore, entropy),
+            clock=self.clock,
+            entropy=entropy,
+            snapshot=lambda: self.policy().snapshot,
+            edge_scopes=self.policy.edge_scopes,
+        )
         api_keys = ApiKeys(
             store=self.storage.api_keys,
             keystore=keystore,
             edge_scopes=self.policy.edge_scopes,
             clock=self.clock,
             entropy=entropy,
+            canaries=canaries,
         )
         ports = TokenPorts(
             keys=keys,
@@ -141,7 +159,10 @@ class ControlUnderTest:
             api_keys=api_keys,
         )
         return TokenWorks(
-            service=TokenService(ports, settings), api_keys=api_keys, journal=self.storage.token_journal
+            service=TokenService(ports, settings),
+            api_keys=api_keys,
+            journal=self.storage.token_journal,
+            canaries=canaries,
         )
 
     def close(self) -> None:

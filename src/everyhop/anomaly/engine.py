@@ -82,8 +82,10 @@ class Engine:
         """Return what holds blocks back."""
         return self._breaker
 
-    def configure(self, policy: Policy) -> None:
-        """Go by another policy from now on."""
+    def configure(self, policy: Policy, detectors: Iterable[Detector] | None = None) -> None:
+        """Go by another policy from now on, and by other detectors where they are given."""
+        if detectors is not None:
+            self._detectors = tuple(detectors)
         self._detection = policy.detection
         self._rates.configure(policy.detection, _namer(policy))
 

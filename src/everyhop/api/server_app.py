@@ -9,9 +9,11 @@ import msgspec
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
+from everyhop.api.canary_admin import canary_routes
 from everyhop.api.http import make_app, moment_of as _when, read_message, reply
 from everyhop.api.insight import insight_routes, told
 from everyhop.api.policy_admin import policy_routes
+from everyhop.api.response_admin import response_routes
 from everyhop.api.token_admin import token_routes
 from everyhop.auditlog import Kind, Order, Point, RecordFilter
 from everyhop.auditlog.query import MAX_PAGE
@@ -24,6 +26,7 @@ from everyhop.control.messages import (
     MintTokensResponse,
     RecordBatch,
     RecordsAccepted,
+    RefusedBatch,
     SignJwtRequest,
     SignJwtResponse,
     SignX509Request,
@@ -58,6 +61,7 @@ def _update(known: Truth | None, truth: Truth) -> bytes:
         else UNCHANGED,
         authority=truth.authority if known is None or truth.authority != known.authority else None,
         tokens=msgspec.Raw(truth.tokens) if known is None or truth.tokens != known.tokens else UNCHANGED,
+        blocks=msgspec.Raw(truth.blocks) if known is None or truth.blocks != known.blocks else UNCHANGED,
     )
     return msgspec.json.encode(update) + b"\n"
 
@@ -77,6 +81,7 @@ class AgentDoor:
                 Route("/v1/sign-jwt", self._sign_jwt, methods=["POST"]),
                 Route("/v1/tokens/mint", self._mint, methods=["POST"]),
                 Route("/v1/tokens/exchange", self._exchange, methods=["POST"]),
+                Route("/v1/credentials/refused", self._refused, methods=["POST"]),
                 Route("/v1/records", self._records, methods=["POST"]),
                 Route("/v1/report", self._report, methods=["POST"]),
             ]
@@ -119,6 +124,11 @@ class AgentDoor:
     async def _exchange(self, request: Request) -> Response:
         message = await read_message(request, ExchangeTokenRequest, max_bytes=256 * 1024)
         return reply(await self._control.tokens.exchange(message))
+
+    async def _refused(self, request: Request) -> Response:
+        message = await read_message(request, RefusedBatch, max_bytes=1024 * 1024)
+        await self._control.tokens.look_at(message.items)
+        return reply({})
 
     async def _records(self, request: Request) -> Response:
         message = await read_message(request, RecordBatch)
@@ -178,7 +188,9 @@ class AdminDoor:
                 Route("/v1/policy", self._policy_status, methods=["GET"]),
                 *policy_routes(self._control),
                 *token_routes(self._control),
+                *canary_routes(self._control),
                 *insight_routes(self._control),
+                *response_routes(self._control),
             ]
         )
 

@@ -17,6 +17,8 @@ from everyhop.control.messages import (
     MintTokensResponse,
     RecordBatch,
     RecordsAccepted,
+    RefusedBatch,
+    RefusedCredential,
     SignJwtRequest,
     SignJwtResponse,
     SignX509Item,
@@ -125,6 +127,10 @@ class ControlClient:
     async def exchange(self, request: ExchangeTokenRequest) -> ExchangeTokenResponse:
         """Exchange a token; raises AccessDenied or TokenError when the server refuses."""
         return await self._post("/v1/tokens/exchange", request, ExchangeTokenResponse)
+
+    async def refused(self, items: Sequence[RefusedCredential]) -> None:
+        """Hand over digests of credentials that sidecars refused."""
+        await self._post("/v1/credentials/refused", RefusedBatch(agent=self.agent, items=list(items)), dict)
 
     async def send_records(self, records: list[Record]) -> RecordsAccepted:
         """Hand records over; when this returns they are durable."""

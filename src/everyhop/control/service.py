@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from everyhop.anomaly.blocks_codec import encode_blocks
+from everyhop.anomaly.exempt import Exempt
 from everyhop.auditlog import Kind, RecordFilter, Report, Tally
 from everyhop.authority import AuthorityKind, AuthorityStatus
 from everyhop.authz.difference import compare
@@ -22,6 +24,8 @@ from everyhop.control.messages import AuthorityView, SignX509Result
 from everyhop.control.policy_changes import HeldError, PolicyChanges
 from everyhop.control.policy_in_force import Rejected, check_candidate, rejection
 from everyhop.control.proposals import UNKNOWN_FILE, Actor, ChangeRules
+from everyhop.control.responding import BlocksInForce, Responder, ResponderPorts
+from everyhop.control.response_orders import ResponseOrders
 from everyhop.control.token_control import TokenControl
 from everyhop.core.clock import rfc3339
 from everyhop.core.errors import (
@@ -38,19 +42,22 @@ from everyhop.spiffe import SpiffeId
 from everyhop.spiffe.bundle import encode_bundle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Container, Mapping
     from concurrent.futures import Executor
 
+    from everyhop.anomaly.model import Subject
     from everyhop.auditlog import AppendResult, Order, Page, Record, RecordStore
     from everyhop.auditlog.model import Scalar
     from everyhop.authority import Authority, IssuedJwt
     from everyhop.authz.difference import Plan
+    from everyhop.control.detection import Detection
     from everyhop.control.exporting import Exports
     from everyhop.control.feed import Feed
     from everyhop.control.messages import AgentReport, SignX509Item
     from everyhop.control.policy_holder import PolicyHolder
     from everyhop.control.ports import PolicyRules, PolicySource, SnapshotStore
     from everyhop.control.proposals import ProposalStore
+    from everyhop.control.responding import BlockStore
     from everyhop.control.token_control import TokenWorks
     from everyhop.core.clock import Clock
     from everyhop.policy.model import Snapshot
@@ -80,6 +87,9 @@ class ControlPorts:
     tokens: TokenWorks
     policy: PolicyHolder
     proposals: ProposalStore
+    blocks: BlockStore
+    blocks_in_force: BlocksInForce = field(default_factory=BlocksInForce)
+    exempt: Callable[[], Container[Subject]] | None = None  # None: what the policy says
     changes: ChangeRules = field(default_factory=ChangeRules)
     urls: Mapping[str, str] = field(default_factory=dict)
 
@@ -95,6 +105,7 @@ class ControlPlane:
         self._pending: dict[str, object] | None = None
         self._changes = PolicyChanges(ports.proposals, ports.clock, ports.changes)
         self.exports: Exports | None = None
+        self.detection: Detection | None = None
         self._policy_lock = asyncio.Lock()
         self._rotation_lock = asyncio.Lock()
         self._publish_lock = asyncio.Lock()
@@ -105,6 +116,22 @@ class ControlPlane:
             pool=ports.pool,
             exchange_pool=ports.exchange_pool,
             publish=self._publish,
+        )
+
+        self.responder = Responder(
+            ResponderPorts(
+                store=ports.blocks,
+                held=ports.blocks_in_force,
+                snapshot=lambda: self.snapshot,
+                clock=ports.clock,
+                pool=ports.pool,
+                publish=self._publish_blocks,
+                end_tokens=self._end_tokens,
+                exempt=ports.exempt or (lambda: Exempt(self.snapshot.detection)),
+            )
+        )
+        self.orders = ResponseOrders(
+            responder=self.responder, feed=ports.feed, snapshot=lambda: self.snapshot, clock=ports.clock
         )
 
     @property
@@ -135,6 +162,7 @@ class ControlPlane:
         When the source is refused, the last snapshot of this state directory is used, loudly; when there is
         none, the refusal is raised (InputError, PolicyError, Conflict).
         """
+        await self.responder.start()
         stored = await self._work(self._p.snapshots.latest)
         if stored is not None:
             self._snapshot, self._document = decode_snapshot(stored), stored
@@ -270,6 +298,7 @@ class ControlPlane:
             e.id for e in entries if e.kind is AuthorityKind.X509 and e.status is AuthorityStatus.ACTIVE
         )
         tokens, token_sequence = await self.tokens.truth()
+        blocks = self.responder.blocks
         self._p.feed.publish(
             Truth(
                 snapshot=self._document,
@@ -279,8 +308,24 @@ class ControlPlane:
                 authority=next(active, ""),
                 tokens=tokens,
                 token_sequence=token_sequence,
+                blocks=encode_blocks(blocks),
+                block_sequence=blocks.sequence,
             )
         )
+
+    async def _publish_blocks(self) -> None:
+        """Tell agents whom to refuse, at once: nothing else is read anew."""
+        async with self._publish_lock:
+            truth, blocks = self._p.feed.truth, self.responder.blocks
+            if truth is not None:
+                self._p.feed.publish(
+                    replace(truth, blocks=encode_blocks(blocks), block_sequence=blocks.sequence)
+                )
+
+    async def _end_tokens(self, spiffe_id: str) -> None:
+        """Take back every token of a workload."""
+        await self._work(self._p.tokens.service.revoke_subject, spiffe_id)
+        await self._publish()
 
     async def document_of(self, content_hash: str) -> bytes:
         """Return a snapshot as it is stored and sent; raises NotFound."""
@@ -393,7 +438,10 @@ class ControlPlane:
 
     async def append_records(self, records: list[Record]) -> AppendResult:
         """Store records of an agent durably; those that had arrived before are counted apart."""
-        return await self._work(self._p.records.append, records)
+        result = await self._work(self._p.records.append, records)
+        if self.detection is not None:
+            self.detection.wake()
+        return result
 
     async def query_records(
         self, wanted: RecordFilter, *, order: Order, cursor: int | None, limit: int
@@ -483,12 +531,15 @@ class ControlPlane:
             **self.policy_status(),
             "bundle_sequence": None if truth is None else truth.bundle_sequence,
             "token_sequence": None if truth is None else truth.token_sequence,
+            "block_sequence": self.responder.blocks.sequence,
+            "blocked": len(self.responder.blocks.by_subject),
             "agents": [
                 {
                     "id": r.agent,
                     "snapshot": r.snapshot,
                     "bundle_sequence": r.bundle_sequence,
                     "token_sequence": r.token_sequence,
+                    "block_sequence": r.block_sequence,
                     "spooled_records": r.spooled,
                 }
                 for r in reports

@@ -21,6 +21,6 @@ def renderer(wanted: Format, *, origin: str | None) -> Callable[[Item], bytes]:
     if wanted is Format.CEF:
         return cef_of
     # Structs by the dozen, which only this form needs.
-    from everyhop.auditlog.ocsf import encode_event, event_of  # noqa: PLC0415
+    from everyhop.auditlog.ocsf import encode_event, event_of
 
     return lambda item: encode_event(event_of(item.record, index=item.index - 1, origin=origin))

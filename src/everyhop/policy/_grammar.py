@@ -13,7 +13,8 @@ TOP_KEYS: Final = (
     "version", "trust_domain", "identity", "mode", "services", "users", "attributes", "roles", "allow", "deny", "shadow",
     "directory", "detect", "tests",
 )  # fmt: skip
-SERVICE_KEYS: Final = ("workload", "operations", "probes", "tcp", "identity", "attributes")
+SERVICE_KEYS: Final = ("workload", "operations", "probes", "tcp", "identity", "attributes", "canary")
+NOT_OF_CANARIES: Final = ("workload", "operations", "probes", "tcp", "attributes")
 WORKLOAD_KEYS: Final = ("unix", "run")
 UNIX_KEYS: Final = ("uid", "user", "gid", "group", "path", "sha256")
 ROUTE_KEYS: Final = ("route", "grpc", "websocket")

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from everyhop.apikeys import ApiKeys
     from everyhop.auditlog import RecordStore
+    from everyhop.control.canaries import CredentialWatch
     from everyhop.control.feed import Feed
     from everyhop.issuing import TokenJournal, TokenService
     from everyhop.policy.model import Snapshot
@@ -102,6 +103,7 @@ def oauth_door(
     pool: Executor,
     exchange_pool: Executor,
     authzen_pool: Executor,
+    watch: CredentialWatch | None = None,
 ) -> Starlette:
     """Return the app for :func:`everyhop.runtime.face_server.face_service`.
 
@@ -129,6 +131,7 @@ def oauth_door(
         names=base_urls(endpoints.local, ("localhost", *settings.api_names)),
         clock=clock,
         work=_worker(authzen_pool),
+        watch=watch,
     )
     return oauth_app(
         endpoints=endpoints,
@@ -150,6 +153,7 @@ def oauth_door(
             trust_domain=trust_domain.name,
             work=work,
             work_long=_worker(exchange_pool),
+            watch=watch,
         ),
         further=authzen.routes(),
     )

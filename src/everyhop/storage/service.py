@@ -11,9 +11,12 @@ from typing import Final
 from everyhop.core.clock import Entropy
 from everyhop.storage.api_keys import SqlApiKeyStore
 from everyhop.storage.authorities import SqlAuthorityStore
+from everyhop.storage.blocks import SqlBlockStore
+from everyhop.storage.canaries import SqlCanaryStore
 from everyhop.storage.consumers import SqlConsumers
 from everyhop.storage.database import Database, open_database
 from everyhop.storage.detection import SqlDetection
+from everyhop.storage.detector_state import SqlDetectorStates
 from everyhop.storage.issuing import SqlIssuingStore
 from everyhop.storage.leases import SqlLeases
 from everyhop.storage.log_lines import SqlLogLines
@@ -40,10 +43,13 @@ class Storage:
     token_journal: SqlTokenJournal
     api_keys: SqlApiKeyStore
     proposals: SqlProposalStore
+    canaries: SqlCanaryStore
+    detector_states: SqlDetectorStates
     consumers: SqlConsumers
     leases: SqlLeases
     log_lines: SqlLogLines
     detection: SqlDetection
+    blocks: SqlBlockStore
 
     def close(self) -> None:
         """Close every connection."""
@@ -73,10 +79,13 @@ def open_storage(path: Path, *, entropy: Entropy | None = None, producer: str = 
         token_journal=SqlTokenJournal(database, entropy=source, producer=producer),
         api_keys=SqlApiKeyStore(database, entropy=source, producer=producer),
         proposals=SqlProposalStore(database, entropy=source, producer=producer),
+        canaries=SqlCanaryStore(database, entropy=source, producer=producer),
+        detector_states=SqlDetectorStates(database),
         consumers=SqlConsumers(database),
         leases=SqlLeases(database),
         log_lines=SqlLogLines(database),
         detection=SqlDetection(database, entropy=source, producer=producer),
+        blocks=SqlBlockStore(database, entropy=source, producer=producer),
     )
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from everyhop.cli.verbs import (
     apikey,
+    block,
     bundle,
     call,
     can,
+    canary,
     demo,
     doctor,
     entry,
@@ -39,6 +41,8 @@ VERBS = (
     svid,
     token,
     apikey,
+    canary,
+    block,
     keys,
     bundle,
     entry,
