@@ -108,6 +108,13 @@ class Engine:
                 self._breaker.see(subject, now)
             found += self._ask(observation, wall)
         found += self._rates.take(seen, wall=wall, now=now)
+        return self._judge_all(found, now)
+
+    def weigh(self, seen: Sequence[Seen], *, wall: datetime, now: float) -> list[Judged]:
+        """Return what thresholds say of observations; detectors are not asked."""
+        return self._judge_all(self._rates.take(seen, wall=wall, now=now), now)
+
+    def _judge_all(self, found: list[Found], now: float) -> list[Judged]:
         if len(found) > MAX_FINDINGS:
             self.unseen += len(found) - MAX_FINDINGS
             _log.warning("more findings at once than are told", extra={"count": len(found)})

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from everyhop.anomaly.engine import Engine
 from everyhop.anomaly.finding import Answer
 from everyhop.anomaly.model import BlockMode, Subject, SubjectKind
+from everyhop.anomaly.rates import CLASSES
 from everyhop.auditlog import Event, Kind, decode_record
 from everyhop.control.leader import Leader
 from everyhop.core.clock import rfc3339
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from everyhop.auditlog.model import Scalar
     from everyhop.control.exporting import LogLines
     from everyhop.core.clock import Clock
+    from everyhop.policy.detect import Limits
     from everyhop.policy.model import Snapshot
 
 T = TypeVar("T")
@@ -394,6 +396,16 @@ class Detection:
             }
 
         return await self._call(collect)
+
+    def limits_of(self, subject: Subject) -> Limits:
+        """Return what the policy in force says of a subject."""
+        snapshot = self._p.snapshot()
+        owner = snapshot.service_of(subject.value) if subject.kind is SubjectKind.IDENTITY else None
+        return snapshot.detection.limits_of(CLASSES[subject.kind], None if owner is None else owner.name)
+
+    def detectors_for(self, snapshot: Snapshot) -> Sequence[Detector]:
+        """Return detectors that have seen nothing yet, as a policy wishes for."""
+        return self._p.detectors(snapshot)
 
     async def look(self, subject: Subject) -> Look:
         """Return the counter of a subject."""
