@@ -10,6 +10,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from everyhop.api.canary_admin import canary_routes
+from everyhop.api.detection_admin import detection_routes
 from everyhop.api.export_admin import export_routes
 from everyhop.api.http import make_app, read_message, reply
 from everyhop.api.insight import insight_routes
@@ -184,6 +185,7 @@ class AdminDoor:
                 *response_routes(self._control),
                 *log_routes(self._control),
                 *log_key_routes(self._control),
+                *detection_routes(self._control),
             ]
         )
 

@@ -15,6 +15,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from everyhop.anomaly.blocks_codec import encode_blocks
+from everyhop.anomaly.exempt import Exempt
 from everyhop.anomaly.looking import is_quarantined
 from everyhop.auditlog import Event, Kind, Order, RecordFilter, Report, Tally
 from everyhop.auditlog.personal import PersonKind
@@ -47,7 +48,7 @@ from everyhop.spiffe import SpiffeId
 from everyhop.spiffe.bundle import decode_bundle, encode_bundle
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set as AbstractSet
+    from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
     from concurrent.futures import Executor
 
     from everyhop.anomaly.model import Subject
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from everyhop.auditlog.sealing import SealedResult
     from everyhop.authority import Authority, IssuedJwt
     from everyhop.authz.difference import Plan
+    from everyhop.control.detection import Detection
     from everyhop.control.exporting import Exports
     from everyhop.control.feed import Feed
     from everyhop.control.log_keys import LogKeys
@@ -102,7 +104,7 @@ class ControlPorts:
     seals: SealStore
     blocks: BlockStore
     blocks_in_force: BlocksInForce = field(default_factory=BlocksInForce)
-    exempt: Callable[[], AbstractSet[Subject]] = frozenset
+    exempt: Callable[[], Container[Subject]] | None = None  # None: what the policy says
     changes: ChangeRules = field(default_factory=ChangeRules)
     pseudonymity: Pseudonymity = field(default_factory=Pseudonymity)
     urls: Mapping[str, str] = field(default_factory=dict)
@@ -127,6 +129,7 @@ class ControlPlane:
         )
         self.exports: Exports | None = None
         self.log_keys: LogKeys | None = None
+        self.detection: Detection | None = None
         self._policy_lock = asyncio.Lock()
         self._rotation_lock = asyncio.Lock()
         self._publish_lock = asyncio.Lock()
@@ -148,7 +151,7 @@ class ControlPlane:
                 pool=ports.pool,
                 publish=self._publish_blocks,
                 end_tokens=self._end_tokens,
-                exempt=ports.exempt,
+                exempt=ports.exempt or (lambda: Exempt(self.snapshot.detection)),
             )
         )
         self.orders = ResponseOrders(
@@ -496,7 +499,7 @@ class ControlPlane:
             return self._sealed.take(batch)
 
         result = await self._work(take)
-        self._tail.wake()
+        self._wake()
         return result
 
     async def append_records(self, records: list[Record]) -> AppendResult:
@@ -510,8 +513,14 @@ class ControlPlane:
             return self._p.records.append(records)
 
         result = await self._work(append)
-        self._tail.wake()
+        self._wake()
         return result
+
+    def _wake(self) -> None:
+        """Let those who follow the log look at once."""
+        self._tail.wake()
+        if self.detection is not None:
+            self.detection.wake()
 
     async def pseudonyms(self, wanted: list[Wish]) -> list[str]:
         """Return pseudonyms of persons, in the order given."""

@@ -27,6 +27,7 @@ from everyhop.core.errors import Conflict, InputError, PolicyError
 from everyhop.policy import decode_snapshot, parse_policy
 from everyhop.providers.keystores import FileKeyStore
 from everyhop.runtime.approvals import Door, admit_anybody, approval_door
+from everyhop.runtime.detection import detection_of
 from everyhop.runtime.exports import exports_of
 from everyhop.runtime.face import describe
 from everyhop.runtime.face_door import oauth_door
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
     from everyhop.auditlog.sealing import SealKey
     from everyhop.control.checkpointer import LogSealing
+    from everyhop.control.detection import Detection
     from everyhop.control.exporting import Exports
     from everyhop.providers.log_keys import FileLogSigner
     from everyhop.runtime.layout import StateLayout
@@ -234,6 +236,23 @@ def _log_door(
     )
 
 
+def _detection(
+    control: ControlPlane, storage: Storage, settings: Settings, stack: contextlib.AsyncExitStack
+) -> Detection:
+    # A thread of its own: counters have one owner, and a flood of records delays no command.
+    pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="detection"))
+    return detection_of(
+        storage,
+        settings,
+        snapshot=lambda: control.snapshot,
+        clock=SystemClock(),
+        pool=pool,
+        responder=control.responder,
+        services=control.tokens.works.canaries,
+        reveal=Pseudonymity(storage.pseudonyms, is_on=settings.pseudonyms).reveal,
+    )
+
+
 async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> None:
     """Serve until SIGTERM or SIGINT.
 
@@ -271,6 +290,7 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
         await control.start(source)
         exports = _exports(storage, settings, stack, origin=signer.origin)
         control.exports = exports
+        control.detection = _detection(control, storage, settings, stack)
         strangers = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="oauth"))
         # Of its own too, so that a long search keeps nobody from his token.
         peps = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="authzen"))
@@ -333,6 +353,7 @@ async def _serve(
                 group.create_task(control.responder.run()),
                 group.create_task(watch_policy(control, source, applied)),
                 group.create_task(exports.run()),
+                *(() if control.detection is None else (group.create_task(control.detection.run()),)),
             ]
             for server, listener in doors:
                 group.create_task(serve_until_stopped(server, listener.sock))
