@@ -10,6 +10,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from everyhop.api.canary_admin import canary_routes
+from everyhop.api.detection_admin import detection_routes
 from everyhop.api.http import make_app, moment_of as _when, read_message, reply
 from everyhop.api.insight import insight_routes, told
 from everyhop.api.policy_admin import policy_routes
@@ -191,6 +192,7 @@ class AdminDoor:
                 *canary_routes(self._control),
                 *insight_routes(self._control),
                 *response_routes(self._control),
+                *detection_routes(self._control),
             ]
         )
 

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from everyhop.anomaly.blocks_codec import encode_blocks
+from everyhop.anomaly.exempt import Exempt
 from everyhop.auditlog import Kind, RecordFilter, Report, Tally
 from everyhop.authority import AuthorityKind, AuthorityStatus
 from everyhop.authz.difference import compare
@@ -41,7 +42,7 @@ from everyhop.spiffe import SpiffeId
 from everyhop.spiffe.bundle import encode_bundle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Set as AbstractSet
+    from collections.abc import Callable, Container, Mapping
     from concurrent.futures import Executor
 
     from everyhop.anomaly.model import Subject
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from everyhop.auditlog.model import Scalar
     from everyhop.authority import Authority, IssuedJwt
     from everyhop.authz.difference import Plan
+    from everyhop.control.detection import Detection
     from everyhop.control.exporting import Exports
     from everyhop.control.feed import Feed
     from everyhop.control.messages import AgentReport, SignX509Item
@@ -87,7 +89,7 @@ class ControlPorts:
     proposals: ProposalStore
     blocks: BlockStore
     blocks_in_force: BlocksInForce = field(default_factory=BlocksInForce)
-    exempt: Callable[[], AbstractSet[Subject]] = frozenset
+    exempt: Callable[[], Container[Subject]] | None = None  # None: what the policy says
     changes: ChangeRules = field(default_factory=ChangeRules)
     urls: Mapping[str, str] = field(default_factory=dict)
 
@@ -103,6 +105,7 @@ class ControlPlane:
         self._pending: dict[str, object] | None = None
         self._changes = PolicyChanges(ports.proposals, ports.clock, ports.changes)
         self.exports: Exports | None = None
+        self.detection: Detection | None = None
         self._policy_lock = asyncio.Lock()
         self._rotation_lock = asyncio.Lock()
         self._publish_lock = asyncio.Lock()
@@ -124,7 +127,7 @@ class ControlPlane:
                 pool=ports.pool,
                 publish=self._publish_blocks,
                 end_tokens=self._end_tokens,
-                exempt=ports.exempt,
+                exempt=ports.exempt or (lambda: Exempt(self.snapshot.detection)),
             )
         )
         self.orders = ResponseOrders(
@@ -435,7 +438,10 @@ class ControlPlane:
 
     async def append_records(self, records: list[Record]) -> AppendResult:
         """Store records of an agent durably; those that had arrived before are counted apart."""
-        return await self._work(self._p.records.append, records)
+        result = await self._work(self._p.records.append, records)
+        if self.detection is not None:
+            self.detection.wake()
+        return result
 
     async def query_records(
         self, wanted: RecordFilter, *, order: Order, cursor: int | None, limit: int

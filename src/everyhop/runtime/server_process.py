@@ -21,6 +21,7 @@ from everyhop.core.errors import Conflict, InputError, PolicyError
 from everyhop.policy import decode_snapshot, parse_policy
 from everyhop.providers.keystores import FileKeyStore
 from everyhop.runtime.approvals import Door, admit_anybody, approval_door
+from everyhop.runtime.detection import detection_of
 from everyhop.runtime.exports import exports_of
 from everyhop.runtime.face import describe
 from everyhop.runtime.face_door import oauth_door
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from starlette.applications import Starlette
 
+    from everyhop.control.detection import Detection
     from everyhop.control.exporting import Exports
     from everyhop.runtime.layout import StateLayout
     from everyhop.runtime.settings import Settings
@@ -167,6 +169,22 @@ def _exports(storage: Storage, settings: Settings, stack: contextlib.AsyncExitSt
     return exports_of(storage, settings, origin=None, clock=SystemClock(), entropy=SystemEntropy(), pool=pool)
 
 
+def _detection(
+    control: ControlPlane, storage: Storage, settings: Settings, stack: contextlib.AsyncExitStack
+) -> Detection:
+    # A thread of its own: counters have one owner, and a flood of records delays no command.
+    pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="detection"))
+    return detection_of(
+        storage,
+        settings,
+        snapshot=lambda: control.snapshot,
+        clock=SystemClock(),
+        pool=pool,
+        responder=control.responder,
+        services=control.tokens.works.canaries,
+    )
+
+
 async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> None:
     """Serve until SIGTERM or SIGINT.
 
@@ -191,6 +209,7 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
         await control.start(source)
         exports = _exports(storage, settings, stack)
         control.exports = exports
+        control.detection = _detection(control, storage, settings, stack)
         strangers = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="oauth"))
         # Of its own too, so that a long search keeps nobody from his token.
         peps = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="authzen"))
@@ -244,6 +263,7 @@ async def _serve(
                 group.create_task(control.responder.run()),
                 group.create_task(watch_policy(control, source, applied)),
                 group.create_task(exports.run()),
+                *(() if control.detection is None else (group.create_task(control.detection.run()),)),
             ]
             for server, listener in doors:
                 group.create_task(serve_until_stopped(server, listener.sock))

@@ -48,8 +48,8 @@ class Storage:
     consumers: SqlConsumers
     leases: SqlLeases
     log_lines: SqlLogLines
-    blocks: SqlBlockStore
     detection: SqlDetection
+    blocks: SqlBlockStore
 
     def close(self) -> None:
         """Close every connection."""
@@ -84,8 +84,8 @@ def open_storage(path: Path, *, entropy: Entropy | None = None, producer: str = 
         consumers=SqlConsumers(database),
         leases=SqlLeases(database),
         log_lines=SqlLogLines(database),
-        blocks=SqlBlockStore(database, entropy=source, producer=producer),
         detection=SqlDetection(database, entropy=source, producer=producer),
+        blocks=SqlBlockStore(database, entropy=source, producer=producer),
     )
 
 

@@ -366,12 +366,12 @@ class States(dict):
 
 async def test_detectors_remember_over_a_restart_and_see_no_record_twice(world):
     states, first, second = States(), Learner(), Learner()
-    one = world.server(detectors=(first,), states=states)
+    one = world.server(detectors=lambda _: (first,), states=states)
     await settled(one)
     world.calls(5)
     world.time.seconds = 31  # the cursor moves, and what was learned is saved
     await caught_up(one)
-    two = world.server(detectors=(second,), states=states)
+    two = world.server(detectors=lambda _: (second,), states=states)
     await settled(two)
     world.calls(2)
     await caught_up(two)
