@@ -41,6 +41,7 @@ from everyhop.authzen.metadata import (
 )
 from everyhop.authzen.parse import MAX_BODY_BYTES
 from everyhop.core.errors import AccessDenied, InputError
+from everyhop.issuing.errors import ActorBlocked
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from everyhop.control.authzen_peps import Pep
     from everyhop.control.canaries import CredentialWatch
     from everyhop.core.clock import Clock
+    from everyhop.issuing.ports import Blocks
 
 _log = logging.getLogger(__name__)
 
@@ -91,6 +93,7 @@ class AuthzenDoor:
         endpoints: Endpoints,
         names: frozenset[str],
         clock: Clock,
+        blocks: Blocks,
         work: Callable[[Callable[[], Response]], Awaitable[Response]],
         watch: CredentialWatch | None = None,
     ) -> None:
@@ -106,6 +109,7 @@ class AuthzenDoor:
         self._endpoints = endpoints
         self._names = endpoints.urls("") | names
         self._clock = clock
+        self._blocks = blocks
         self._work = work
 
     def routes(self) -> list[Route]:
@@ -162,11 +166,15 @@ class AuthzenDoor:
         try:
             pep = self._peps.authenticate(Presented.read(request, urls))
             name = pep.name
+            self._refuse_blocked(request, name)
             return self._answer(request, pep, answer, body)
         except NotAuthenticated as error:
             self._note(request, name, _UNAUTHENTICATED, error.message)
             wait = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
             return _refusal(401, "authenticate as a PEP", {"www-authenticate": _CHALLENGE, **wait})
+        except ActorBlocked as error:
+            self._note(request, name, "blocked", error.message)
+            return _refusal(429, "blocked", {"retry-after": str(error.retry_after)})
         except AccessDenied as error:
             self._note(request, name, "access_denied", error.message)
             return _refusal(403, error.message)
@@ -184,6 +192,12 @@ class AuthzenDoor:
             reason = f"{session.forbidden} of the questions are not for this PEP"
             self._note(request, pep.name, "access_denied", reason)
         return Response(msgspec.json.encode(found), headers=_HEADERS, media_type="application/json")
+
+    def _refuse_blocked(self, request: Request, name: str) -> None:
+        """Refuse a PEP that is blocked itself, or asks from an address that is."""
+        found = self._blocks.actor(self._clock.now(), subject=name, address=source_of(request))
+        if found is not None:
+            raise ActorBlocked(found.subject, found.retry_after)
 
     def _note(self, request: Request, caller: str | None, error: str, reason: str) -> None:
         detail = {"endpoint": request.scope["path"][:200], "source": source_of(request) or ""}

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from everyhop.api.oauth_clients import Client, Clients
     from everyhop.api.oauth_discovery import Endpoints
     from everyhop.control.canaries import CredentialWatch
+    from everyhop.core.clock import Clock
+    from everyhop.issuing.ports import Blocks
     from everyhop.issuing.requests import ExchangeRequest, Issued, MintRequest
 
 _log = logging.getLogger(__name__)
@@ -78,12 +80,17 @@ class OAuthEndpoints:
         trust_domain: str,
         work: Callable[[Callable[[], Response]], Awaitable[Response]],
         work_long: Callable[[Callable[[], Response]], Awaitable[Response]],
+        blocks: Blocks,
+        clock: Clock,
         watch: CredentialWatch | None = None,
     ) -> None:
         """``work`` runs a blocking call beside the event loop, ``work_long`` one that may wait for others.
 
-        ``watch`` looks at credentials that were refused.
+        Who is among ``blocks``, or comes from there, is answered nothing else.  ``watch`` looks at credentials that were
+        refused.
         """
+        self._blocks = blocks
+        self._clock = clock
         self._watch = watch
         self._tokens = tokens
         self._clients = clients
@@ -147,8 +154,7 @@ class OAuthEndpoints:
         grant = required(form, "grant_type")
         if grant not in _GRANTS:
             raise OAuthRefusal(OAuthCode.UNSUPPORTED_GRANT_TYPE, "this grant is not supported")
-        client = self._clients.authenticate(request, form)
-        known.append(client)
+        client = self._authenticated(request, form, known)
         client = self._bound(request, client)
         service_of = self._clients.service_of
         if grant == CLIENT_CREDENTIALS:
@@ -158,6 +164,23 @@ class OAuthEndpoints:
         else:
             exchange = api_key_request(form, client, trust_domain=self._trust_domain)
         return _issued(self._tokens.exchange(exchange), is_exchange=True)
+
+    def _authenticated(self, request: Request, form: dict[str, str], known: list[Client]) -> Client:
+        """Return who asks, unless that one is blocked; a blocked address is not even asked who it is."""
+        now = self._clock.now()
+        found = self._blocks.actor(now, address=source_of(request))
+        if found is None:
+            client = self._clients.authenticate(request, form)
+            known.append(client)
+            found = self._blocks.actor(now, identity=client.spiffe_id)
+            if found is None:
+                return client
+        raise OAuthRefusal(
+            OAuthCode.TEMPORARILY_UNAVAILABLE,
+            "blocked",
+            status=429,
+            headers={"retry-after": str(found.retry_after)},
+        )
 
     def _bound(self, request: Request, client: Client) -> Client:
         """Return the client with what its token is bound to: the key of its proof, else its certificate.
@@ -174,14 +197,14 @@ class OAuthEndpoints:
         return client
 
     def _introspect(self, request: Request, form: dict[str, str], known: list[Client]) -> Response:
-        known.append(self._clients.authenticate(request, form))
+        self._authenticated(request, form, known)
         found = self._tokens.introspect(required(form, "token"), asker=known[0].spiffe_id)
         if not found.get("active"):
             self._look(request, form, known)
         return json_response(found)
 
     def _revoke(self, request: Request, form: dict[str, str], known: list[Client]) -> Response:
-        known.append(self._clients.authenticate(request, form))
+        self._authenticated(request, form, known)
         if not self._tokens.revoke(required(form, "token"), asker=known[0].spiffe_id):
             self._look(request, form, known)
         return Response(status_code=200, headers=NO_STORE)

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from everyhop.api.canary_admin import canary_routes
 from everyhop.api.detection_admin import detection_routes
 from everyhop.api.http import make_app, moment_of as _when, read_message, reply
-from everyhop.api.insight import insight_routes, told
+from everyhop.api.insight import insight_routes, told, told_of_block
 from everyhop.api.policy_admin import policy_routes
 from everyhop.api.response_admin import response_routes
 from everyhop.api.token_admin import token_routes
@@ -34,6 +34,7 @@ from everyhop.control.messages import (
     SignX509Response,
     Update,
 )
+from everyhop.core.decision import Reason
 from everyhop.core.errors import InputError, NotFound
 
 if TYPE_CHECKING:
@@ -239,7 +240,10 @@ class AdminDoor:
 
     async def _record(self, request: Request) -> Response:
         record, *also = await self._control.decision(request.path_params["id"])
-        return reply(told(record, await self._snapshot_under(record)) | {"also": also})
+        answer = told(record, await self._snapshot_under(record)) | {"also": also}
+        if record.reason == Reason.BLOCKED:
+            answer |= told_of_block(answer, self._control.orders.about(record))
+        return reply(answer)
 
     async def _snapshot_under(self, record: Record) -> Snapshot | None:
         """Return the snapshot that a decision was made under; None where an application names one that is none."""

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import httpx
 import msgspec
 
+from everyhop.anomaly.looking import BlockedError
+from everyhop.anomaly.model import Block, BlockMode, Subject
 from everyhop.control.messages import (
     AgentReport,
     ExchangeTokenRequest,
@@ -26,7 +29,7 @@ from everyhop.control.messages import (
     SignX509Response,
     Update,
 )
-from everyhop.core.errors import AccessDenied, InputError, TokenError, Unavailable
+from everyhop.core.errors import AccessDenied, EveryhopError, InputError, TokenError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -42,6 +45,7 @@ _SILENCE_SECONDS: Final = 10.0
 _BAD_REQUEST: Final = 400
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
+_TOO_MANY: Final = 429
 
 
 class ControlClient:
@@ -64,6 +68,8 @@ class ControlClient:
             answer = await self._http.post(path, content=msgspec.json.encode(message))
         except httpx.HTTPError as error:
             raise Unavailable(f"the server does not answer: {type(error).__name__}") from error
+        if answer.status_code == _TOO_MANY:
+            raise _blocked(answer.json())
         if answer.status_code == _FORBIDDEN:
             raise AccessDenied(str(answer.json().get("detail", "refused")))
         if answer.status_code == _BAD_REQUEST:
@@ -125,7 +131,7 @@ class ControlClient:
         return (await self._post("/v1/tokens/mint", message, MintTokensResponse)).results
 
     async def exchange(self, request: ExchangeTokenRequest) -> ExchangeTokenResponse:
-        """Exchange a token; raises AccessDenied or TokenError when the server refuses."""
+        """Exchange a token; raises BlockedError, AccessDenied or TokenError when the server refuses."""
         return await self._post("/v1/tokens/exchange", request, ExchangeTokenResponse)
 
     async def refused(self, items: Sequence[RefusedCredential]) -> None:
@@ -141,3 +147,14 @@ class ControlClient:
     async def report(self, report: AgentReport) -> None:
         """Tell what this agent has applied."""
         await self._post("/v1/report", report, dict)
+
+
+def _blocked(problem: dict[str, Any]) -> EveryhopError:
+    """Rebuild what the server says of one who is blocked; it may know it a moment before this agent does."""
+    try:
+        subject, seconds = Subject.parse(str(problem["blocked"])), max(1, int(problem["retry_after"]))
+    except (KeyError, TypeError, ValueError, InputError):
+        return Unavailable("the server refuses for now")
+    since = datetime.fromtimestamp(0, UTC)
+    block = Block(subject=subject, mode=BlockMode.BLOCK, since=since, until=None, reason="", by="server")
+    return BlockedError(block, seconds)

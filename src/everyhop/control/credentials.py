@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import quote
 
 from everyhop.agent import TokenWish
-from everyhop.anomaly.looking import refuse_blocked
+from everyhop.anomaly.looking import BlockedError, refuse_blocked
 from everyhop.anomaly.model import Blocks
 from everyhop.apikeys.format import PREFIX, parse_key
 from everyhop.control.deciding import FactsDenied, Shown, Why, decide_call, facts_of_headers, user_of
@@ -308,6 +308,8 @@ class Credentials:
             if is_key:
                 parse_key(token)  # its checksum tells a guess from a key before anybody is asked
             answer = await self._exchanger.exchange(request)
+        except BlockedError:
+            raise
         except (AccessDenied, InputError) as error:
             raise TokenError(TokenCode.TOKEN_INVALID, error.message) from error
         verified = self._now()[1].transaction(answer.token)

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
+from everyhop.anomaly.looking import find_block
 from everyhop.anomaly.model import Block, BlockMode, Blocks, Subject, SubjectKind
 from everyhop.auditlog import Event, Kind
 from everyhop.authz.table import callers_of, reachable_targets
 from everyhop.core.clock import rfc3339
 from everyhop.core.errors import Conflict, InputError
+from everyhop.issuing.ports import BlockedActor
 from everyhop.policy.access import AccessIndex
 from everyhop.spiffe import SpiffeId
 
@@ -72,6 +74,18 @@ class BlocksInForce:
     def __call__(self) -> Blocks:
         """Return the present ones."""
         return self._blocks
+
+    def actor(
+        self,
+        now: datetime,
+        *,
+        identity: str | None = None,
+        subject: str | None = None,
+        address: str | None = None,
+    ) -> BlockedActor | None:
+        """Return the first of those who act that is blocked (the port ``issuing.ports.Blocks``)."""
+        block = find_block(self._blocks, now, identity=identity, subject=subject, address=address)
+        return None if block is None else BlockedActor(str(block.subject), block.seconds_left(now))
 
     def put(self, blocks: Blocks) -> None:
         """Replace them, unless what is held is newer."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from everyhop.anomaly.blocks_codec import encode_blocks
 from everyhop.anomaly.exempt import Exempt
+from everyhop.anomaly.looking import is_quarantined
 from everyhop.auditlog import Kind, RecordFilter, Report, Tally
 from everyhop.authority import AuthorityKind, AuthorityStatus
 from everyhop.authz.difference import compare
@@ -138,6 +139,11 @@ class ControlPlane:
     def feed(self) -> Feed:
         """Return the feed that agents' streams read."""
         return self._p.feed
+
+    @property
+    def blocks_in_force(self) -> BlocksInForce:
+        """Return the blocks of the moment, for every thread."""
+        return self._p.blocks_in_force
 
     @property
     def snapshot(self) -> Snapshot:
@@ -345,6 +351,8 @@ class ControlPlane:
         service = self.snapshot.service_of(spiffe_id)
         if service is None:
             raise AccessDenied(f"{spiffe_id[:200]} is no identity of the policy in force")
+        if is_quarantined(self._p.blocks_in_force(), self._p.clock.now(), spiffe_id):
+            raise AccessDenied(f"{spiffe_id} is quarantined", hint="who is, and why: everyhop blocks")
         return service.name
 
     async def sign_x509(self, agent: str, items: list[SignX509Item]) -> list[SignX509Result]:
@@ -373,7 +381,7 @@ class ControlPlane:
         return await self._work(sign_all)
 
     async def sign_jwt(self, agent: str, spiffe_id: str, audience: tuple[str, ...]) -> IssuedJwt:
-        """Issue a JWT-SVID; raises AccessDenied for an identity that the policy does not know."""
+        """Issue a JWT-SVID; raises AccessDenied for an identity that the policy does not know or that is quarantined."""
         self._service_of(spiffe_id)
         _log.info(
             "issued a JWT-SVID", extra={"agent": agent, "spiffe_id": spiffe_id, "audience": list(audience)}

@@ -40,6 +40,7 @@ from everyhop.issuing import (
     OAuthError,
     TokenService,
 )
+from everyhop.issuing.errors import ActorBlocked
 from everyhop.tokens.codes import TokenCode
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ class TokenControl:
     async def exchange(self, request: ExchangeTokenRequest) -> ExchangeTokenResponse:
         """Exchange for an agent's workload.
 
-        Raises TokenError with its stable code when the subject token is not believed, AccessDenied when the policy
+        Raises ActorBlocked for one who is blocked, TokenError with its stable code when the subject token is not believed, AccessDenied when the policy
         does not grant what is asked for, InputError for what nobody would be given.  With a ``source`` it is a stranger who is refused, always by a code.
         """
         wanted = ExchangeRequest(
@@ -172,6 +173,8 @@ class TokenControl:
         try:
             loop = asyncio.get_running_loop()
             issued = await loop.run_in_executor(self._exchange_pool, self._w.service.exchange, wanted)
+        except ActorBlocked:
+            raise
         except GrantRefused as refusal:
             await self._work(self._look, request)
             code = refusal.token_code or (_outside_code(refusal) if request.source is not None else None)

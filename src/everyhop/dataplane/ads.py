@@ -82,6 +82,7 @@ class _Stream:
     has_new_clusters: bool = False
     """A changed cluster waits for its endpoints, changed or not, and also when they are asked for only later."""
     delivered: str = ""
+    delivered_blocks: int = 0
     retired: dict[str, float] = field(default_factory=dict)
     """Clusters that carry tokens and have no route any more, with the moment from which on they may go."""
 
@@ -200,9 +201,9 @@ class ConfigDiscovery:
         """Note the policy once everything that was sent is confirmed and the filters are among it."""
         is_shut = stream.pushed is not None and not (stream.pushed.of(LISTENER) or stream.pushed.of(CLUSTER))
         complete = stream.delivered and not stream.unconfirmed and (FILTER in stream.subscriptions or is_shut)
-        if not complete or stream.pushed is None:
+        if not complete:
             return
-        news = (stream.delivered, stream.pushed.blocks)
+        news = (stream.delivered, stream.delivered_blocks)
         if (self._enforced.get(stream.instance), self._blocks.get(stream.instance)) != news:
             self._enforced[stream.instance], self._blocks[stream.instance] = news
             self._changes.bump()
@@ -253,6 +254,7 @@ class ConfigDiscovery:
             if gone:
                 await self._send(stream, kind, configuration, removed=gone)
         stream.delivered = "" if stream.refused else configuration.label
+        stream.delivered_blocks = configuration.blocks
         self._note_enforced(stream)
 
     def _others(self, stream: _Stream, configuration: Configuration) -> Collection[str]:

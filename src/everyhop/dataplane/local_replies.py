@@ -20,6 +20,13 @@ _CEL: Final = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
 _DECISION: Final = "%REQ(X-EVERYHOP-DECISION)%"
 _CHALLENGE: Final = 'Basic realm="everyhop egress"'
 
+REFUSED_BY: Final = "rbac_access_denied_matched_policy["
+"""How Envoy's details begin where a filter of ours refused; elsewhere in them may stand what others have chosen."""
+
+# CEL's own quoting: what reaches it as two backslashes is one.
+_BY_BLOCK: Final = (
+    rf"response.code_details.matches('^{REFUSED_BY[:-1]}\\[[0-9a-f]{{16}}\\|{Reason.BLOCKED}\\|')"
+)
 _LEFT: Final = r"int(re.extract(response.code_details, '([0-9]+)\\]$', '\\1')) - int(request.time)"
 _SECONDS_LEFT: Final = f"{_LEFT} > 86400 ? 86400 : ({_LEFT} < 1 ? 1 : {_LEFT})"
 
@@ -112,9 +119,7 @@ def _blocked_reply() -> Json:
 
     Without an end it is a day, and a caller who comes back is refused again.
     """
-    reply = _reply(
-        _expression(f"response.code_details.contains('|{Reason.BLOCKED}|')"), 429, BLOCKED, "Blocked"
-    )
+    reply = _reply(_expression(_BY_BLOCK), 429, BLOCKED, "Blocked")
     reply["headers_to_add"].append(set_header("retry-after", f"%CEL({_SECONDS_LEFT})%"))
     return reply
 

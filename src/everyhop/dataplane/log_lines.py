@@ -29,6 +29,7 @@ from everyhop.dataplane.local_replies import (
     CHECK_FAILED,
     CHECK_REFUSED,
     CHECK_UNAVAILABLE,
+    REFUSED_BY,
     TOKEN_UNAVAILABLE,
 )
 from everyhop.policy.access import TCP
@@ -52,7 +53,6 @@ _TUNNEL_STATUS: Final = {"CONNECT": 200}
 _SWITCHING: Final = 101
 _PROXY_AUTHENTICATION: Final = 407
 _UNAVAILABLE: Final = 503
-_BLOCKED_HERE: Final = f"|{Reason.BLOCKED.value}|"
 
 DECLARED: Final = "declared"  # egress: the policy knows this destination for this caller
 UNDECLARED: Final = "undeclared-destination"
@@ -279,7 +279,7 @@ def _egress(line: LogLine) -> _Outcome:
     route = _HASHED.fullmatch(line.route or "")
     snapshot, target = (route[1], route[2]) if route else (None, line.target or "")
     untrusted = "CERTIFICATE_VERIFY_FAILED" in (line.failure or "")
-    if _BLOCKED_HERE in (line.detail or "") or (line.detail == CHECK_REFUSED and line.code == BLOCKED):
+    if _is_blocked_here(line) or (line.detail == CHECK_REFUSED and line.code == BLOCKED):
         return replace(_blocked(line, snapshot=snapshot), target=target or line.host or None)
     if line.status == _PROXY_AUTHENTICATION and line.detail != "via_upstream":
         reason = NO_PROXY_SECRET
@@ -300,6 +300,12 @@ def _egress(line: LogLine) -> _Outcome:
     return _Outcome(
         allowed=reason == DECLARED, reason=reason, target=target or line.host or None, snapshot=snapshot
     )
+
+
+def _is_blocked_here(line: LogLine) -> bool:
+    """Tell whether this egress refused its own workload because that is blocked."""
+    detail = line.detail or ""
+    return detail.startswith(REFUSED_BY) and f"|{Reason.BLOCKED.value}|" in detail
 
 
 def _ends_tunnel(line: LogLine) -> bool:

@@ -56,3 +56,14 @@ class GrantRefused(AccessDenied):
         if self.error is OAuthError.TEMPORARILY_UNAVAILABLE:
             return HTTPStatus.TOO_MANY_REQUESTS
         return HTTPStatus.BAD_REQUEST
+
+
+class ActorBlocked(GrantRefused):
+    """Who asks, or on whose behalf, is blocked for now; ``subject`` is who, as records name it."""
+
+    code = "BLOCKED"
+
+    def __init__(self, subject: str, retry_after: int) -> None:
+        """``retry_after`` is in seconds."""
+        super().__init__(OAuthError.TEMPORARILY_UNAVAILABLE, "blocked", retry_after=retry_after)
+        self.subject = subject

@@ -72,6 +72,13 @@ def read_subject(
     raise GrantRefused(OAuthError.INVALID_REQUEST, f"no subject token of the type {kind[:120]!r} is taken")
 
 
+def name_of(subject: Subject) -> str:
+    """Return who a subject is, as the subject of a token says it."""
+    if isinstance(subject, AccessToken | TxnToken | UserIdentity):
+        return subject.subject
+    return f"apikey:{subject.lookup}"
+
+
 def check_actor(
     request: ExchangeRequest, view: View, settings: IssuingSettings, judges: Judges, now: datetime
 ) -> None:

@@ -97,6 +97,7 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
             tokens=service_tokens,
             exchanger=client,
             truth=truth,
+            blocks=blocks,
         )
         secrets = SecretDiscovery(
             identities=identities,

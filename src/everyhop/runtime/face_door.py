@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from everyhop.auditlog import RecordStore
     from everyhop.control.canaries import CredentialWatch
     from everyhop.control.feed import Feed
+    from everyhop.control.responding import BlocksInForce
     from everyhop.issuing import TokenJournal, TokenService
     from everyhop.policy.model import Snapshot
     from everyhop.runtime.layout import StateLayout
@@ -100,6 +101,7 @@ def oauth_door(
     feed: Feed,
     records: RecordStore,
     api_keys: ApiKeys,
+    blocks: BlocksInForce,
     pool: Executor,
     exchange_pool: Executor,
     authzen_pool: Executor,
@@ -121,6 +123,7 @@ def oauth_door(
         peps=Peps(service_of=registry.service_of, tokens=tokens, keys=api_keys, clock=clock, replay=replay),
         sessions=DecisionPoints(
             snapshot=snapshot,
+            blocks=blocks,
             journal=DecisionJournal(records, entropy=entropy, prefix="authzen"),
             clock=clock,
             entropy=entropy,
@@ -130,6 +133,7 @@ def oauth_door(
         endpoints=endpoints,
         names=base_urls(endpoints.local, ("localhost", *settings.api_names)),
         clock=clock,
+        blocks=blocks,
         work=_worker(authzen_pool),
         watch=watch,
     )
@@ -154,6 +158,8 @@ def oauth_door(
             work=work,
             work_long=_worker(exchange_pool),
             watch=watch,
+            blocks=blocks,
+            clock=clock,
         ),
         further=authzen.routes(),
     )

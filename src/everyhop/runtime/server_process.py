@@ -16,6 +16,7 @@ from everyhop.authority import Authority, AuthoritySettings
 from everyhop.control.feed import Feed
 from everyhop.control.policy_holder import PolicyHolder
 from everyhop.control.proposals import ChangeRules
+from everyhop.control.responding import BlocksInForce
 from everyhop.control.service import ControlPlane, ControlPorts
 from everyhop.core.errors import Conflict, InputError, PolicyError
 from everyhop.policy import decode_snapshot, parse_policy
@@ -113,7 +114,7 @@ def _control_plane(
     pool: Executor,
     exchange_pool: Executor,
 ) -> ControlPlane:
-    clock, policy = SystemClock(), PolicyHolder()
+    clock, policy, blocks = SystemClock(), PolicyHolder(), BlocksInForce()
     return ControlPlane(
         ControlPorts(
             authority=authority,
@@ -125,10 +126,11 @@ def _control_plane(
             pool=pool,
             exchange_pool=exchange_pool,
             records_keep=settings.records_keep,
-            tokens=token_works(storage, layout, settings, authority=authority, policy=policy),
+            tokens=token_works(storage, layout, settings, authority=authority, policy=policy, blocks=blocks),
             policy=policy,
             proposals=storage.proposals,
             blocks=storage.blocks,
+            blocks_in_force=blocks,
             changes=ChangeRules(confirm_wider=settings.confirm_wider, two_person=settings.two_person),
             urls=describe(layout, settings),
         )
@@ -156,6 +158,7 @@ def _oauth_door(
         feed=control.feed,
         records=storage.records,
         api_keys=control.tokens.works.api_keys,
+        blocks=control.blocks_in_force,
         pool=pool,
         exchange_pool=exchange_pool,
         authzen_pool=authzen_pool,

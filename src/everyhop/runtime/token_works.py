@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from everyhop.authority import Authority
     from everyhop.control.policy_holder import PolicyHolder
+    from everyhop.control.responding import BlocksInForce
     from everyhop.runtime.layout import StateLayout
     from everyhop.runtime.settings import Settings
     from everyhop.storage import Storage
@@ -46,6 +47,7 @@ def token_works(
     *,
     authority: Authority,
     policy: PolicyHolder,
+    blocks: BlocksInForce,
 ) -> TokenWorks:
     """Compose and start them: the first signing key is made here, and a restart makes none.
 
@@ -90,6 +92,7 @@ def token_works(
         api_keys=api_keys,
         users=OidcTokens(lambda: policy().snapshot.user_issuers),
         workloads=SvidSubjects(authority, rules.issuer),
+        blocks=blocks,
     )
     return TokenWorks(
         service=TokenService(ports, rules),
