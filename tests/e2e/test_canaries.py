@@ -6,13 +6,14 @@ from __future__ import annotations
 import json
 import ssl
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 from trust_domain import TrustDomainUnderTest, trust_domain, wait_until
+
+from everyhop.core.clock import parse_rfc3339
 
 POLICY = """\
 version: 1
@@ -64,15 +65,19 @@ def found(domain: TrustDomainUnderTest, canary: str) -> dict[str, Any]:
         records = [r for r in domain.records(kind="finding") if f"canary {canary}" in r["detail"]["title"]]
         return records[0] if records else None
 
-    return wait_until(look, timeout=10)
+    return wait_until(look)
+
+
+def use_of(domain: TrustDomainUnderTest, finding: dict[str, Any]) -> dict[str, Any]:
+    """Return the record that a finding names as evidence."""
+    every = [*domain.records(kind="token"), *domain.records()]
+    return next(record for record in every if record["id"] == finding["detail"]["evidence"])
 
 
 def delay(domain: TrustDomainUnderTest, finding: dict[str, Any]) -> float:
     """Return the seconds from the record of the use to that of the finding."""
-    use = domain.json("why", finding["detail"]["evidence"])
-    times = [time.strptime(r["time"][:19], "%Y-%m-%dT%H:%M:%S") for r in (use, finding)]
-    fractions = [float(f"0.{r['time'][20:26]}") for r in (use, finding)]
-    return time.mktime(times[1]) - time.mktime(times[0]) + fractions[1] - fractions[0]
+    times = [parse_rfc3339(record["time"]) for record in (use_of(domain, finding), finding)]
+    return (times[1] - times[0]).total_seconds()
 
 
 def outside(domain: TrustDomainUnderTest, token: str) -> httpx.Response:
@@ -120,7 +125,7 @@ def test_a_secret_at_an_ingress_quarantines_the_workload_that_showed_it(domain):
     assert finding["caller"] == f"identity:{DOMAIN}thief"
     assert finding["reason"] == "quarantined"
     blocks = wait_until(
-        lambda: [b for b in domain.json("block", "list")["blocks"] if "thief" in b["subject"]]
+        lambda: [b for b in domain.json("blocks")["blocks"] if "thief" in b["subject"]]
     )
     assert blocks[0]["mode"] == "quarantine"
     assert text not in json.dumps(domain.records(limit=1000))
@@ -134,7 +139,7 @@ def test_a_call_to_a_service_that_is_a_canary_quarantines_its_caller(domain):
     finding = found(domain, made["canary"]["id"])
     assert finding["caller"] == f"identity:{DOMAIN}intruder"
     assert finding["reason"] == "quarantined"
-    assert domain.json("why", finding["detail"]["evidence"])["reason"] == "undeclared-destination"
+    assert use_of(domain, finding)["reason"] == "undeclared-destination"
 
 
 def test_a_secret_at_the_token_endpoint_is_found(domain):
@@ -161,6 +166,6 @@ def test_a_block_follows_a_key_and_an_ended_canary_only_alerts(domain):
     domain.cli("unblock", "address:127.0.0.1", "--reason", "a test")
     assert domain.json("canary", "end", canary)["state"] == "ended"
     wait_until(lambda: outside(domain, text).status_code == 401)
-    assert domain.json("block", "list")["blocks"] == [
-        b for b in domain.json("block", "list")["blocks"] if "address" not in b["subject"]
+    assert domain.json("blocks")["blocks"] == [
+        b for b in domain.json("blocks")["blocks"] if "address" not in b["subject"]
     ]

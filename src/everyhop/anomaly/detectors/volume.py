@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -179,7 +180,7 @@ class VolumeDetector:
                 baseline=round(usual.middle, 1),
                 unit="calls an hour",
                 count=series.count,
-                suggestion=f"everyhop log show --caller {named(subject)}; this detector never blocks",
+                suggestion=f"everyhop log show --caller {shlex.quote(named(subject))}; this detector never blocks",
                 target=o.target,
             ),
         )
