@@ -122,6 +122,7 @@ class ControlUnderTest:
                 tokens=self.works,
                 policy=self.policy,
                 proposals=self.storage.proposals,
+                seals=self.storage.seals,
                 blocks=self.storage.blocks,
                 exempt=exempt,
                 changes=changes or ChangeRules(),

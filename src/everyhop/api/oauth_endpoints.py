@@ -86,8 +86,8 @@ class OAuthEndpoints:
     ) -> None:
         """``work`` runs a blocking call beside the event loop, ``work_long`` one that may wait for others.
 
-        Who is among ``blocks``, or comes from there, is answered nothing else.  ``watch`` looks at credentials that were
-        refused.
+        Who is among ``blocks``, or comes from there, is answered nothing else.  ``watch`` looks at credentials that
+        were refused.
         """
         self._blocks = blocks
         self._clock = clock

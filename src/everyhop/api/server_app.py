@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from everyhop.api.canary_admin import canary_routes
 from everyhop.api.detection_admin import detection_routes
+from everyhop.api.export_admin import export_routes
 from everyhop.api.http import make_app, moment_of as _when, read_message, reply
 from everyhop.api.insight import insight_routes, told, told_of_block
 from everyhop.api.policy_admin import policy_routes
@@ -25,6 +26,8 @@ from everyhop.control.messages import (
     ExchangeTokenRequest,
     MintTokensRequest,
     MintTokensResponse,
+    PseudonymsRequest,
+    PseudonymsResponse,
     RecordBatch,
     RecordsAccepted,
     RefusedBatch,
@@ -85,6 +88,7 @@ class AgentDoor:
                 Route("/v1/tokens/exchange", self._exchange, methods=["POST"]),
                 Route("/v1/credentials/refused", self._refused, methods=["POST"]),
                 Route("/v1/records", self._records, methods=["POST"]),
+                Route("/v1/pseudonyms", self._pseudonyms, methods=["POST"]),
                 Route("/v1/report", self._report, methods=["POST"]),
             ]
         )
@@ -134,12 +138,21 @@ class AgentDoor:
 
     async def _records(self, request: Request) -> Response:
         message = await read_message(request, RecordBatch)
-        result = await self._control.append_records(message.records)
+        result = await self._control.take_records(message)
         return reply(
             RecordsAccepted(
-                stored=result.stored, duplicates=result.duplicates, conflicts=list(result.conflicts)
+                stored=result.stored,
+                duplicates=result.duplicates,
+                conflicts=list(result.conflicts),
+                held=result.held,
+                head=result.head,
             )
         )
+
+    async def _pseudonyms(self, request: Request) -> Response:
+        message = await read_message(request, PseudonymsRequest)
+        wanted = [(person.kind, person.value) for person in message.persons]
+        return reply(PseudonymsResponse(pseudonyms=await self._control.pseudonyms(wanted)))
 
     async def _report(self, request: Request) -> Response:
         self._control.feed.report(await read_message(request, AgentReport))
@@ -192,6 +205,7 @@ class AdminDoor:
                 *token_routes(self._control),
                 *canary_routes(self._control),
                 *insight_routes(self._control),
+                *export_routes(self._control),
                 *response_routes(self._control),
                 *detection_routes(self._control),
             ]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from everyhop.auditlog.codec import MAX_BATCH_RECORDS
 from everyhop.auditlog.model import MAX_NAME, MAX_TEXT, Event, Point, Record, clip
+from everyhop.auditlog.preparing import prepared
 from everyhop.core.clock import Entropy
 from everyhop.core.errors import InputError
 
@@ -37,7 +38,7 @@ class AppendResult:
 
 
 def append_records(writer: RecordWriter, records: Sequence[Record]) -> AppendResult:
-    """Append records in the order given; repeating a call changes nothing.
+    """Append records in the order given, without credentials and within their bounds; repeating a call changes nothing.
 
     Raises InputError for more than 20,000 records in one call.
     """
@@ -45,7 +46,7 @@ def append_records(writer: RecordWriter, records: Sequence[Record]) -> AppendRes
         raise InputError(f"a batch has at most {MAX_BATCH_RECORDS} records")
     if not records:
         return AppendResult(stored=0, duplicates=0)
-    return writer.insert(records)
+    return writer.insert([prepared(record) for record in records])
 
 
 def append_event(writer: RecordWriter, event: Event, *, producer: str, entropy: Entropy) -> Record:

@@ -36,6 +36,8 @@ class RecordFilter:
     since: datetime | None = None
     until: datetime | None = None
     denied: bool = False
+    user: str | None = None
+    address: str | None = None
 
     def matches(self, record: Record) -> bool:
         """Tell whether a record is looked for; stores give the same answer with their own means."""

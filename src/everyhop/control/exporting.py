@@ -24,11 +24,12 @@ from everyhop.core.errors import EveryhopError, NotFound, Unavailable
 from everyhop.exports import Item, RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from concurrent.futures import Executor
 
-    from everyhop.auditlog import RecordStore
+    from everyhop.auditlog import Record, RecordStore
     from everyhop.auditlog.consumer import Consumers, Leases, Progress
+    from everyhop.auditlog.model import Scalar
     from everyhop.core.clock import Clock, Entropy
     from everyhop.exports import ExportSettings, Sink, Told
 
@@ -293,12 +294,42 @@ class Exports:
         found, head = await asyncio.get_running_loop().run_in_executor(self._p.pool, ask)
         return {name: shown(found.get(PREFIX + name), head) for name in self._exports}
 
-    async def release(self, name: str) -> None:
-        """Switch on again what a receiver's 410 has switched off.  Raises NotFound for no such export."""
+    async def lines(self, after: int, *, limit: int) -> tuple[list[tuple[int, bytes]], int]:
+        """Return number and line of the records behind ``after``, and the number of the newest record."""
+
+        def ask() -> tuple[list[tuple[int, bytes]], int]:
+            return self._p.lines.read(after, limit=limit, max_bytes=PAGE_BYTES), self._p.lines.head()
+
+        return await asyncio.get_running_loop().run_in_executor(self._p.pool, ask)
+
+    async def note_once(self, by: str, detail: Mapping[str, Scalar]) -> Record:
+        """Record that somebody takes records out of the log by hand; durable when it returns."""
+        event = Event(
+            kind=Kind.LOG,
+            action=ACTION,
+            time=self._p.clock.now(),
+            caller=by,
+            reason="by-hand",
+            detail=dict(detail),
+        )
+        return await asyncio.get_running_loop().run_in_executor(
+            self._p.pool, partial(self._p.records.note, event)
+        )
+
+    async def release(self, name: str, by: str) -> None:
+        """Switch on again what a receiver's 410 has switched off, and record that.  Raises NotFound for no such export."""
         if name not in self._exports:
             raise NotFound(f"there is no export {name[:80]!r}", hint="the settings name: " + self._names())
-        say = partial(self._p.consumers.say, PREFIX + name, "", at=self._p.clock.now())
-        await asyncio.get_running_loop().run_in_executor(self._p.pool, say)
+        now = self._p.clock.now()
+        event = Event(
+            kind=Kind.LOG, action=ACTION, time=now, caller=by, reason="resumed", detail={"name": name}
+        )
+
+        def resume() -> None:
+            self._p.records.note(event)
+            self._p.consumers.say(PREFIX + name, "", at=now)
+
+        await asyncio.get_running_loop().run_in_executor(self._p.pool, resume)
 
     def _names(self) -> str:
         return ", ".join(self._exports) or "none"

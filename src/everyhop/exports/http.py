@@ -73,7 +73,7 @@ class Poster:
                         raise Unavailable(f"the receiver's answer has more than {MAX_ANSWER} bytes")
                     return content
                 raise _refusal(answer.status_code, answer.headers.get("retry-after"))
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
             # The text of these may hold what the receiver sent; its class says what went wrong.
             raise Unavailable(
                 f"the receiver does not answer: {type(error).__name__}: {_cause(error)}"

@@ -37,6 +37,8 @@ class Recorder:
             detail["txn"] = issued.txn
         if issued.subject != request.caller:
             detail["subject"] = issued.subject
+        if issued.roles:
+            detail["roles"] = " ".join(issued.roles[:_SCOPES_SHOWN])
         if isinstance(request, ExchangeRequest) and request.source is not None:
             detail |= {"source": request.source, **_presented(request)}
         self._journal.issued(

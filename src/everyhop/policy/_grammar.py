@@ -11,7 +11,7 @@ ALL: Final = "all"
 
 TOP_KEYS: Final = (
     "version", "trust_domain", "identity", "mode", "services", "users", "attributes", "roles", "allow", "deny", "shadow",
-    "directory", "detect", "tests",
+    "directory", "detect", "audit", "tests",
 )  # fmt: skip
 SERVICE_KEYS: Final = ("workload", "operations", "probes", "tcp", "identity", "attributes", "canary")
 NOT_OF_CANARIES: Final = ("workload", "operations", "probes", "tcp", "attributes")
@@ -27,6 +27,7 @@ DETECT_KEYS: Final = (
     "mode", "window", "users", "api_keys", "addresses", "services", "per_service", "exempt", "on_error", "breaker",
     "detectors",
 )  # fmt: skip
+AUDIT_KEYS: Final = ("readers",)
 LIMITS_KEYS: Final = ("alert", "block", "block_for", "count")
 SERVICE_LIMITS_KEYS: Final = (*LIMITS_KEYS, "expected_rate")
 BREAKER_KEYS: Final = ("share", "within")

@@ -68,6 +68,7 @@ def render_canonical(snapshot: Snapshot) -> bytes:
         "attributes": {} if snapshot.attributes.is_empty else _attributes(snapshot.attributes),
         "directory": _directory(snapshot.directory),
         "detect": detection_entry(snapshot.detection),
+        "audit": {"readers": sorted(snapshot.readers)} if snapshot.readers else {},
     }
     document |= {key: part for key, part in lists.items() if part}
     if snapshot.user_issuers:

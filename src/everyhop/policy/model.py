@@ -292,7 +292,8 @@ class Snapshot:
     """A whole policy, checked.
 
     ``services`` is ordered by name, ``rules`` holds the allow rules and then the deny rules, each in the
-    policy's order.  ``hash`` is the SHA-256 of ``canonical`` in 64 hex digits.
+    policy's order.  ``readers`` are the services that may read the audit log.  ``hash`` is the SHA-256 of
+    ``canonical`` in 64 hex digits.
     """
 
     trust_domain: TrustDomain
@@ -306,6 +307,7 @@ class Snapshot:
     shadow_edges: tuple[Edge, ...] = ()
     directory: Directory = field(default_factory=Directory)
     detection: Detection = DEFAULTS
+    readers: frozenset[str] = frozenset()
     canonical: bytes
     hash: str
     _owners: Mapping[str, Service] = field(init=False, repr=False, compare=False)

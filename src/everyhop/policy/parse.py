@@ -12,6 +12,7 @@ from everyhop.core.errors import InputError
 from everyhop.core.problems import Span
 from everyhop.policy import _grammar as g
 from everyhop.policy._attributes import AttributeReader
+from everyhop.policy._audit import read_audit
 from everyhop.policy._conditions import ConditionReader
 from everyhop.policy._detect import DetectReader
 from everyhop.policy._directory import DirectoryReader
@@ -106,6 +107,7 @@ def build_snapshot(
     check_unique(issuers, problems)
     mode = _read_mode(parts, problems)
     detection = DetectReader(drafts, services, problems).read(_parts("detect", parts))
+    readers = read_audit(_parts("audit", parts), drafts, problems)
     if not drafts and problems.is_empty:
         problems.add("missing-key", documents[0].span, "policy: no service is declared", "add services:")
     problems.raise_if_any()
@@ -122,6 +124,7 @@ def build_snapshot(
         shadow_edges=edges,
         directory=directory.directory,
         detection=detection,
+        readers=readers,
         canonical=b"",
         hash="",
     )

@@ -51,6 +51,7 @@ def json_schema() -> dict[str, Any]:
             "shadow": _list(_edge(), "Edges on which the policy is only watched."),
             "directory": _directory(),
             "detect": _detect(),
+            "audit": _audit(),
             "users": _users(),
             "allow": _list(_ref("allow_rule"), "Who may call what; without a rule nobody may."),
             "deny": _list(_ref("deny_rule"), "What nobody of these may call, whatever allow says."),
@@ -314,6 +315,17 @@ def _directory() -> dict[str, Any]:
         },
         description="Users and resources that the decision point knows by itself.",
     )
+
+
+def _audit() -> dict[str, Any]:
+    readers = {
+        "type": "array",
+        "minItems": 1,
+        "uniqueItems": True,
+        "items": _pattern(g.SERVICE_NAME),
+        "description": "Services that may read records of the audit log, by their SVID.",
+    }
+    return _object({"readers": readers}, required=["readers"], description="Who may read the audit log.")
 
 
 def _detect() -> dict[str, Any]:

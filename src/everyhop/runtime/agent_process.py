@@ -24,6 +24,7 @@ from everyhop.control.credentials import Credentials
 from everyhop.control.launching import Places, load_key
 from everyhop.control.node import Node, NodePorts
 from everyhop.control.refused_credentials import RefusedCredentials
+from everyhop.control.sealer import AgentSealer
 from everyhop.control.sidecars import Sidecars
 from everyhop.control.token_truth import TokenTruth
 from everyhop.control.workload_tokens import WorkloadTokens
@@ -108,7 +109,11 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
             is_withheld=blocks.is_quarantined,
         )
         decisions = ApplicationDecisions(
-            workloads, layout.agent_state / "decisions", clock=clock, entropy=entropy
+            workloads,
+            layout.agent_state / "decisions",
+            clock=clock,
+            entropy=entropy,
+            limit=settings.spool_limit,
         )
         places, key = _places(layout), load_key(layout.agent_state / "key", entropy)
         sidecars = Sidecars(
@@ -142,6 +147,8 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
                 record_flush_ms=int(settings.record_flush.total_seconds() * 1000),
                 entropy=entropy,
                 decisions=decisions,
+                sealer=AgentSealer(identities, client.agent, clock=clock),
+                spool_limit=settings.spool_limit,
                 blocks=blocks,
                 authorizers=authorizers,
             )

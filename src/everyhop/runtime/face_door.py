@@ -157,9 +157,9 @@ def oauth_door(
             trust_domain=trust_domain.name,
             work=work,
             work_long=_worker(exchange_pool),
-            watch=watch,
             blocks=blocks,
             clock=clock,
+            watch=watch,
         ),
         further=authzen.routes(),
     )

@@ -16,6 +16,7 @@ from everyhop.authority import Authority, AuthoritySettings
 from everyhop.control.feed import Feed
 from everyhop.control.policy_holder import PolicyHolder
 from everyhop.control.proposals import ChangeRules
+from everyhop.control.pseudonymity import Pseudonymity
 from everyhop.control.responding import BlocksInForce
 from everyhop.control.service import ControlPlane, ControlPorts
 from everyhop.core.errors import Conflict, InputError, PolicyError
@@ -27,6 +28,7 @@ from everyhop.runtime.exports import exports_of
 from everyhop.runtime.face import describe
 from everyhop.runtime.face_door import oauth_door
 from everyhop.runtime.face_server import face_service
+from everyhop.runtime.log_works import log_sealing, open_log
 from everyhop.runtime.policy_files import PolicyFiles, PureRules
 from everyhop.runtime.single_use import replay_guard
 from everyhop.runtime.system import SystemClock, SystemEntropy
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
     from starlette.applications import Starlette
 
+    from everyhop.control.checkpointer import LogSealing
     from everyhop.control.detection import Detection
     from everyhop.control.exporting import Exports
     from everyhop.runtime.layout import StateLayout
@@ -129,6 +132,8 @@ def _control_plane(
             tokens=token_works(storage, layout, settings, authority=authority, policy=policy, blocks=blocks),
             policy=policy,
             proposals=storage.proposals,
+            seals=storage.seals,
+            pseudonymity=Pseudonymity(storage.pseudonyms, is_on=settings.pseudonyms),
             blocks=storage.blocks,
             blocks_in_force=blocks,
             changes=ChangeRules(confirm_wider=settings.confirm_wider, two_person=settings.two_person),
@@ -185,6 +190,7 @@ def _detection(
         pool=pool,
         responder=control.responder,
         services=control.tokens.works.canaries,
+        reveal=Pseudonymity(storage.pseudonyms, is_on=settings.pseudonyms).reveal,
     )
 
 
@@ -201,12 +207,22 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
     fingerprint = source.fingerprint()
     async with contextlib.AsyncExitStack() as stack:
         storage = stack.enter_context(
-            contextlib.closing(open_storage(layout.database, entropy=SystemEntropy()))
+            contextlib.closing(
+                open_storage(
+                    layout.database,
+                    entropy=SystemEntropy(),
+                    keys=FileKeyStore(layout.keys / "kek"),
+                    clock=SystemClock(),
+                    disguise=settings.pseudonyms,
+                )
+            )
         )
         pool = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="control"))
         # Of its own, because an exchange may wait for the keys of somebody else's OIDC issuer.
         exchange_pool = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="exchange"))
         domain = _trust_domain(storage, source)
+        # Before anything is appended: nothing is signed over a log that is not what it was.
+        signer = open_log(storage, layout, domain.name)
         authority = _authority(storage, layout, settings, domain)
         control = _control_plane(storage, layout, settings, authority, pool=pool, exchange_pool=exchange_pool)
         await control.start(source)
@@ -236,7 +252,11 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
             )
         )
         approvals = approval_door(control, settings)
-        await _serve(control, layout, source, fingerprint, stop, approvals=approvals, exports=exports)
+        sealing = log_sealing(storage, signer, pool=pool)
+        control.describe("log", sealing.status)
+        await _serve(
+            control, layout, source, fingerprint, stop, approvals=approvals, sealing=sealing, exports=exports
+        )
 
 
 async def _serve(
@@ -247,6 +267,7 @@ async def _serve(
     stop: asyncio.Event,
     *,
     approvals: Door | None,
+    sealing: LogSealing,
     exports: Exports,
 ) -> None:
     with contextlib.ExitStack() as stack:
@@ -263,6 +284,7 @@ async def _serve(
             background = [
                 group.create_task(control.run_schedule()),
                 group.create_task(control.tokens.run_schedule()),
+                group.create_task(sealing.run()),
                 group.create_task(control.responder.run()),
                 group.create_task(watch_policy(control, source, applied)),
                 group.create_task(exports.run()),

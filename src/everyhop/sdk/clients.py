@@ -232,6 +232,7 @@ class AsyncWorkloadApiClient:
                     user=_sendable(one.user),
                     snapshot=one.snapshot,
                     detail=_sendable(one.detail),
+                    trace=one.trace,
                 )
                 for moment, one in decisions
             ],

@@ -8,6 +8,8 @@ from everyhop.storage.database import Database, open_database
 from everyhop.storage.issuing import SqlIssuingStore
 from everyhop.storage.leases import SqlLeases
 from everyhop.storage.log_lines import SqlLogLines
+from everyhop.storage.log_seals import SqlSealStore
+from everyhop.storage.log_tree import SqlLogTree
 from everyhop.storage.meta import SqlMeta
 from everyhop.storage.migrate import current_revision, migrate
 from everyhop.storage.proposals import SqlProposalStore
@@ -27,9 +29,11 @@ __all__ = [
     "SqlIssuingStore",
     "SqlLeases",
     "SqlLogLines",
+    "SqlLogTree",
     "SqlMeta",
     "SqlProposalStore",
     "SqlRecordStore",
+    "SqlSealStore",
     "SqlTokenJournal",
     "Storage",
     "current_revision",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
@@ -18,19 +18,30 @@ from typing import Any, Final, Self
 import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from everyhop.auditlog.model import Record
 from everyhop.core.errors import SettingsError, Unavailable
 
 BUSY_TIMEOUT_MS: Final = 10_000
 POOL_SIZE: Final = 8
 
 _PRAGMAS: Final = (
+    f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}",  # first, so that the others wait as well
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
-    f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}",
     "PRAGMA trusted_schema = OFF",
 )
 _WRITE: Final = "everyhop_write"
+_DISGUISE: Final = "everyhop_disguise"
+
+Disguise = Callable[[sa.Connection, Sequence[Record]], list[Record]]
+"""Returns records with pseudonyms for persons, made on the transaction in which they are written."""
+
+
+def disguise_of(connection: sa.Connection) -> Disguise | None:
+    """Return what puts pseudonyms into the records of this transaction."""
+    found: Disguise | None = connection.get_execution_options().get(_DISGUISE)
+    return found
 
 
 class Database:
@@ -39,6 +50,8 @@ class Database:
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
         self._writer = engine.execution_options(**{_WRITE: True})
+        self.disguise: Disguise | None = None
+        """What puts pseudonyms into records on the append path; None where they are switched off."""
         # Threads queue here; SQLite's own way to wait is to sleep and try again, unfairly.
         self._turn = threading.Lock()
 
@@ -61,6 +74,7 @@ class Database:
             raise Unavailable("the database does not answer: other threads hold it")
         try:
             with _wrapped_errors(), self._writer.connect() as connection, connection.begin():
+                connection.execution_options(**{_DISGUISE: self.disguise})
                 yield connection
         finally:
             self._turn.release()

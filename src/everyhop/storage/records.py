@@ -9,64 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 
 from everyhop.auditlog.append import AppendResult, append_event, append_records
-from everyhop.auditlog.codec import decode_record, encode_record
+from everyhop.auditlog.codec import decode_record
 from everyhop.auditlog.model import Event, Kind, Record
 from everyhop.auditlog.query import MAX_PAGE, Order, Page, RecordFilter
 from everyhop.core.clock import Entropy
 from everyhop.core.errors import InputError, NotFound
+from everyhop.storage.append import SqlRecordWriter, last_seq
 from everyhop.storage.database import Database
+from everyhop.storage.dialect import holds
+from everyhop.storage.record_rows import findable
+from everyhop.storage.retention import prune_event, prune_tiles
 from everyhop.storage.schema import from_micros, records, to_micros
 
-# One prepared statement for a whole batch, given to the driver directly: half the cost of an insert is otherwise
-# spent on turning dictionaries into it.
-_INSERT: Final = (
-    "INSERT INTO records (id, producer, seq, time, kind, caller, target, decision, rule, subject, line)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-)
+__all__ = ["SqlRecordStore", "SqlRecordWriter", "last_seq"]
+
 _MAX_OF_DECISION: Final = 16
-_CHUNK: Final = 400  # ids per question; SQLite allows 999 parameters in older builds
-
-
-class SqlRecordWriter:
-    """The ``RecordWriter`` port on an open write transaction."""
-
-    def __init__(self, connection: sa.Connection) -> None:
-        self._connection = connection
-
-    def insert(self, batch: Sequence[Record]) -> AppendResult:
-        """Insert what is not there yet."""
-        before = self._total()
-        self._connection.exec_driver_sql(_INSERT, [_row(record) for record in batch])
-        stored = self._total() - before
-        if stored == len(batch):
-            return AppendResult(stored=stored, duplicates=0)
-        conflicts = self._conflicts(batch)
-        return AppendResult(
-            stored=stored, duplicates=len(batch) - stored - len(conflicts), conflicts=conflicts
-        )
-
-    def next_seq(self, producer: str) -> int:
-        """Return the number after the highest of ``producer``."""
-        return last_seq(self._connection, producer) + 1
-
-    def _total(self) -> int:
-        return int(self._connection.exec_driver_sql("SELECT total_changes()").scalar_one())
-
-    def _conflicts(self, batch: Sequence[Record]) -> tuple[str, ...]:
-        """Return the ids whose stored record, if any, is not the one of the batch."""
-        found: dict[str, tuple[str, int]] = {}
-        for start in range(0, len(batch), _CHUNK):
-            ids = [record.id for record in batch[start : start + _CHUNK]]
-            rows = self._connection.execute(
-                sa.select(records.c.id, records.c.producer, records.c.seq).where(records.c.id.in_(ids))
-            )
-            found.update({row.id: (row.producer, row.seq) for row in rows})
-        return tuple(r.id for r in batch if found.get(r.id) != (r.producer, r.seq))
 
 
 class SqlRecordStore:
@@ -140,7 +102,7 @@ class SqlRecordStore:
         """Yield pages of records, oldest first; each page is a short transaction of its own, so nobody waits."""
         conditions = _conditions(wanted)
         if holding is not None:
-            conditions.append(sa.func.instr(records.c.line, holding) > 0)
+            conditions.append(holds(records.c.line, holding))
         position = 0
         while True:
             statement = (
@@ -166,7 +128,7 @@ class SqlRecordStore:
         return None if found is None else from_micros(found)
 
     def last_seq(self, producer: str) -> int:
-        """Return the highest number stored of ``producer``, 0 when there is none."""
+        """Return the highest number ever stored of ``producer``, 0 when there is none."""
         with self._database.reading() as connection:
             return last_seq(connection, producer)
 
@@ -176,46 +138,21 @@ class SqlRecordStore:
             return int(connection.execute(sa.select(sa.func.count()).select_from(records)).scalar_one())
 
     def prune(
-        self, *, before: datetime | None = None, keep_rows: int | None = None, limit: int = 10_000
+        self,
+        *,
+        now: datetime,
+        before: datetime | None = None,
+        keep_rows: int | None = None,
+        limit: int = 10_000,
     ) -> int:
-        """Delete at most ``limit`` of the oldest records that are too old or too many."""
+        """Delete whole tiles of the oldest records that are too old or too many, and record it."""
         with self._database.writing() as connection:
-            doomed = _doomed(connection, before, keep_rows)
-            if not doomed:
+            pruned = prune_tiles(connection, before=before, keep_rows=keep_rows, limit=limit)
+            if pruned is None:
                 return 0
-            # The highest number of each producer stays: it is how a repeated delivery is recognised for ever.
-            newest = sa.select(sa.func.max(records.c.n)).group_by(records.c.producer)
-            oldest = (
-                sa.select(records.c.n)
-                .where(sa.or_(*doomed), records.c.n.not_in(newest))
-                .order_by(records.c.n)
-                .limit(limit)
-            )
-            return connection.execute(sa.delete(records).where(records.c.n.in_(oldest))).rowcount
-
-
-def last_seq(connection: sa.Connection, producer: str) -> int:
-    """Return the highest number stored of ``producer``, 0 when there is none."""
-    highest = connection.execute(
-        sa.select(sa.func.max(records.c.seq)).where(records.c.producer == producer)
-    ).scalar()
-    return int(highest or 0)
-
-
-def _row(record: Record) -> tuple[Any, ...]:
-    return (
-        record.id,
-        record.producer,
-        record.seq,
-        to_micros(record.time),
-        record.kind.value,
-        record.caller,
-        record.target,
-        record.decision,
-        record.rule,
-        subject if isinstance(subject := record.detail.get("user"), str) else None,
-        encode_record(record),
-    )
+            event = prune_event(pruned, at=now, before=before)
+            append_event(SqlRecordWriter(connection), event, producer=self._producer, entropy=self._entropy)
+        return pruned.last - pruned.first + 1
 
 
 def _conditions(wanted: RecordFilter) -> list[sa.ColumnElement[bool]]:
@@ -227,24 +164,9 @@ def _conditions(wanted: RecordFilter) -> list[sa.ColumnElement[bool]]:
         "rule": wanted.rule,
         "kind": None if wanted.kind is None else wanted.kind.value,
     }
-    conditions = [records.c[name] == value for name, value in equal.items() if value is not None]
+    conditions = [records.c[name] == findable(value) for name, value in equal.items() if value is not None]
     if wanted.since is not None:
         conditions.append(records.c.time >= to_micros(wanted.since))
     if wanted.until is not None:
         conditions.append(records.c.time < to_micros(wanted.until))
     return conditions
-
-
-def _doomed(
-    connection: sa.Connection, before: datetime | None, keep_rows: int | None
-) -> list[sa.ColumnElement[bool]]:
-    doomed: list[sa.ColumnElement[bool]] = []
-    if before is not None:
-        doomed.append(records.c.time < to_micros(before))
-    if keep_rows is not None:
-        boundary = connection.execute(
-            sa.select(records.c.n).order_by(records.c.n.desc()).offset(max(keep_rows, 0)).limit(1)
-        ).scalar()
-        if boundary is not None:
-            doomed.append(records.c.n <= boundary)
-    return doomed

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from everyhop.core.clock import Entropy
+from everyhop.core.clock import Clock, Entropy
 from everyhop.storage.api_keys import SqlApiKeyStore
 from everyhop.storage.authorities import SqlAuthorityStore
 from everyhop.storage.blocks import SqlBlockStore
@@ -20,9 +20,12 @@ from everyhop.storage.detector_state import SqlDetectorStates
 from everyhop.storage.issuing import SqlIssuingStore
 from everyhop.storage.leases import SqlLeases
 from everyhop.storage.log_lines import SqlLogLines
+from everyhop.storage.log_seals import SqlSealStore
+from everyhop.storage.log_tree import SqlLogTree
 from everyhop.storage.meta import SqlMeta
 from everyhop.storage.migrate import migrate
 from everyhop.storage.proposals import SqlProposalStore
+from everyhop.storage.pseudonyms import KeyStore, SqlPseudonyms
 from everyhop.storage.records import SqlRecordStore
 from everyhop.storage.snapshots import SnapshotStore
 from everyhop.storage.token_journal import SqlTokenJournal
@@ -38,6 +41,8 @@ class Storage:
     authorities: SqlAuthorityStore
     snapshots: SnapshotStore
     records: SqlRecordStore
+    log_tree: SqlLogTree
+    seals: SqlSealStore
     meta: SqlMeta
     issuing: SqlIssuingStore
     token_journal: SqlTokenJournal
@@ -48,18 +53,28 @@ class Storage:
     consumers: SqlConsumers
     leases: SqlLeases
     log_lines: SqlLogLines
-    detection: SqlDetection
     blocks: SqlBlockStore
+    detection: SqlDetection
+    pseudonyms: SqlPseudonyms | None = None
 
     def close(self) -> None:
         """Close every connection."""
         self.database.close()
 
 
-def open_storage(path: Path, *, entropy: Entropy | None = None, producer: str = "server") -> Storage:
+def open_storage(
+    path: Path,
+    *,
+    entropy: Entropy | None = None,
+    producer: str = "server",
+    keys: KeyStore | None = None,
+    clock: Clock | None = None,
+    disguise: bool = True,
+) -> Storage:
     """Open the SQLite file at ``path``, made 0600 when it is missing, and bring its schema up to date.
 
-    ``producer`` names this server in the audit log.  Raises SettingsError when the file is not ours alone or was made
+    ``producer`` names this server in the audit log.  With ``keys`` and ``clock``, persons in records become
+    pseudonyms, unless ``disguise`` is off: then only those of before are read.  Raises SettingsError when the file is not ours alone or was made
     by a newer everyhop, Unavailable when it does not answer.
     """
     database = open_database(path)
@@ -69,11 +84,18 @@ def open_storage(path: Path, *, entropy: Entropy | None = None, producer: str = 
         database.close()
         raise
     source = entropy or _RecordIds()
+    pseudonyms = None
+    if keys is not None and clock is not None:
+        pseudonyms = SqlPseudonyms(database, keys, clock=clock, entropy=source, producer=producer)
+        database.disguise = pseudonyms.disguised if disguise else None
     return Storage(
+        pseudonyms=pseudonyms,
         database=database,
         authorities=SqlAuthorityStore(database, entropy=source, producer=producer),
         snapshots=SnapshotStore(database, entropy=source, producer=producer),
         records=SqlRecordStore(database, entropy=source, producer=producer),
+        log_tree=SqlLogTree(database),
+        seals=SqlSealStore(database),
         meta=SqlMeta(database),
         issuing=SqlIssuingStore(database, entropy=source, producer=producer),
         token_journal=SqlTokenJournal(database, entropy=source, producer=producer),
@@ -84,8 +106,8 @@ def open_storage(path: Path, *, entropy: Entropy | None = None, producer: str = 
         consumers=SqlConsumers(database),
         leases=SqlLeases(database),
         log_lines=SqlLogLines(database),
-        detection=SqlDetection(database, entropy=source, producer=producer),
         blocks=SqlBlockStore(database, entropy=source, producer=producer),
+        detection=SqlDetection(database, entropy=source, producer=producer),
     )
 
 

@@ -8,9 +8,11 @@ import time
 from typing import Any, Final
 
 from everyhop.cli.arguments import add_output, add_state, admin
+from everyhop.cli.log_export import add_export
 from everyhop.cli.log_schema import add_schema
 from everyhop.cli.output import paint, print_json, printable, wants_json
 from everyhop.cli.shadow_report import add_shadow
+from everyhop.cli.verbs.log_proofs import TILES, add_proofs
 
 _POLL_SECONDS: Final = 0.25
 _PAGE: Final = 500
@@ -41,6 +43,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         verb.set_defaults(run=_tail if name == "tail" else _show)
     add_schema(verbs)
     add_shadow(verbs)
+    add_proofs(verbs)
+    add_export(verbs, TILES)
 
 
 def _query(args: argparse.Namespace) -> dict[str, object]:
