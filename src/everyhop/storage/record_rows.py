@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from everyhop.auditlog.codec import MAX_LINE_BYTES, encode_record
 from everyhop.auditlog.model import Record
@@ -44,7 +44,12 @@ def row_of(record: Record) -> Row:
         )
     if "\0" in record.id or "\0" in record.producer:
         raise InputError("the id and the producer of a record hold no NUL")
-    return Row(
+    return Row._make((*columns_of(record), leaf_hash(line), line))
+
+
+def columns_of(record: Record) -> tuple[Any, ...]:
+    """Return what a record is found by, in the order of the columns from ``id`` to ``subject``."""
+    return (
         record.id,
         record.producer,
         record.seq,
@@ -55,14 +60,12 @@ def row_of(record: Record) -> Row:
         record.decision,
         findable(record.rule),
         findable(subject_of(record)),
-        leaf_hash(line),
-        line,
     )
 
 
 def findable(text: str | None) -> str | None:
     """Return a text as it stands in columns: PostgreSQL keeps no NUL in texts, so none is asked for."""
-    return text if text is None else text.replace("\0", "\ufffd")
+    return text if text is None or "\0" not in text else text.replace("\0", "\ufffd")
 
 
 def subject_of(record: Record) -> str | None:
