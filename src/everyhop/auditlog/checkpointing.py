@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from everyhop.auditlog.sealing import StoredCheckpoint
+from everyhop.auditlog.checkpoints import StoredCheckpoint
 from everyhop.core.errors import Conflict, InputError, NotFound, ProofError
 from everyhop.tlog import Checkpoint, TileNodes, consistency_proof, open_checkpoint, tree_root
 

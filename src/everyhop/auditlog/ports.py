@@ -8,9 +8,10 @@ from datetime import datetime
 from typing import Protocol
 
 from everyhop.auditlog.append import AppendResult
+from everyhop.auditlog.checkpoints import StoredCheckpoint
 from everyhop.auditlog.model import Event, Kind, Record
 from everyhop.auditlog.query import Order, Page, RecordFilter
-from everyhop.auditlog.sealing import Seal, StoredCheckpoint
+from everyhop.auditlog.sealing import Seal, SealedResult
 from everyhop.tlog import Checkpoint, Frontier, Note, SignedCheckpoint, VerifierKey
 
 
@@ -27,8 +28,8 @@ class RecordWriter(Protocol):
 class RecordStore(Protocol):
     """A log as its readers and the agents' batches see it; every call is a transaction of its own."""
 
-    def append(self, records: Sequence[Record], *, seals: Sequence[Seal] = ()) -> AppendResult:
-        """Append records, and what their producer signed of them, in one transaction; durable when it returns.
+    def append(self, records: Sequence[Record]) -> AppendResult:
+        """Append records in one transaction; durable when it returns.
 
         Raises InputError when there are too many or one is too large, and then nothing is stored.
         """
@@ -140,19 +141,18 @@ class LogTree(Protocol):
 
 
 class SealStore(Protocol):
-    """What producers signed of their records."""
+    """Where sealed batches are kept; every call is a transaction of its own."""
 
-    def certificates(self) -> Iterator[tuple[str, bytes]]:
-        """Yield thumbprint and chain of every certificate that ever signed."""
+    def append(
+        self, batch: Sequence[Record], seal: Seal, chain: Sequence[bytes], *, now: datetime
+    ) -> SealedResult:
+        """Store a batch with its seal, or nothing of it where a part is held already or an id is taken.
 
-    def chain(self, thumbprint: str) -> bytes:
-        """Return the chain of a certificate as it was saved.  Raises NotFound."""
+        Raises SealError (``owner``) when the producer's last seal is somebody else's.
+        """
 
-    def seals(self, producer: str | None = None) -> Iterator[Seal]:
-        """Yield the seals of all producers, or of one, by producer and first number; without their chains."""
-
-    def producers(self) -> list[str]:
-        """Return every producer that ever sealed."""
+    def is_sealing(self, producer: str) -> bool:
+        """Tell whether a producer has sealed anything."""
 
 
 class LogSigner(Protocol):

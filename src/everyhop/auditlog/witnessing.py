@@ -19,8 +19,8 @@ from everyhop.tlog import (
 )
 
 if TYPE_CHECKING:
+    from everyhop.auditlog.checkpoints import StoredCheckpoint
     from everyhop.auditlog.ports import LogTree
-    from everyhop.auditlog.sealing import StoredCheckpoint
     from everyhop.tlog import CosignerKey, Signature
 
 _OK = 200

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _EPILOG: Final = """\
 examples:
   everyhop log export --jsonl records.jsonl --since 24h
+  everyhop log export --tiles /srv/log              for any web server, what is new since the last time
   everyhop log export --to siem --after 120000      once more, to a receiver of the settings
   everyhop log export status
   everyhop log export resume hook                   after its receiver had answered 410
@@ -168,7 +169,7 @@ def _deliver(args: argparse.Namespace, settings: ExportSettings, *, to: str) -> 
             **{name: rfc3339(at) for name, at in span.items() if at is not None},
         },
     )
-    run = _Run(settings, sink_of(settings, origin=None, clock=clock), begun["head"])
+    run = _Run(settings, sink_of(settings, origin=begun["origin"], clock=clock), begun["head"])
     try:
         asyncio.run(run.deliver(_items(args, begun["head"], since, until, settings)))
     except (EveryhopError, OSError, TimeoutError) as error:

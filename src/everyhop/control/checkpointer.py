@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from everyhop.auditlog.checkpointing import Checkpointer
-    from everyhop.auditlog.sealing import StoredCheckpoint
+    from everyhop.auditlog.checkpoints import StoredCheckpoint
     from everyhop.control.leader import Leader
 
 T = TypeVar("T")

@@ -65,6 +65,7 @@ def edge_log(sidecar: Sidecar) -> list[Json]:
         "verdict": _metadata("enforced_effective_policy_id"),
         "operation": _metadata("shadow_effective_policy_id"),
         "user": f"%DYNAMIC_METADATA({names.EXT_AUTHZ}:{names.SUBJECT})%",
+        "key": f"%DYNAMIC_METADATA({names.EXT_AUTHZ}:{names.API_KEY})%",
         "code": _CODE,
         "why": _WHY,
         **_REQUEST,

@@ -7,7 +7,6 @@ receiver tells a repeated delivery.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -27,9 +26,7 @@ if TYPE_CHECKING:
     from everyhop.exports.model import Item, OtlpSettings
 
 REJECTED: Final = "rejected-by-receiver"
-_EPOCH_MICRO: Final = 1_000_000
 _SEVERITIES: Final = {2: (21, "FATAL"), 3: (17, "ERROR"), 4: (13, "WARN"), 5: (10, "INFO2"), 6: (9, "INFO")}
-_TRACE: Final = re.compile(r"(?!0{32})[0-9a-f]{32}", re.ASCII)
 _MAX_INT: Final = 2**63
 
 
@@ -66,9 +63,8 @@ def log_record_of(item: Item, *, observed: datetime) -> dict[str, Any]:
         "eventName": f"everyhop.{record.kind.value}",
         "attributes": attributes_of(attributes),
     }
-    trace = record.detail.get("trace_id")
-    if isinstance(trace, str) and _TRACE.fullmatch(trace):
-        found["traceId"] = trace
+    if record.trace is not None:
+        found["traceId"], _, found["spanId"] = record.trace.partition("-")
     return found
 
 

@@ -81,6 +81,7 @@ class DetectReader:
             exempt=self._exempt(fields),
             on_error=self._choice(fields, "on_error", OnError, DEFAULTS.on_error),
             breaker=self._breaker(fields),
+            detectors=self._detectors(fields),
             span=first.span,
         )
 
@@ -249,6 +250,36 @@ class DetectReader:
                 )
                 return None
         return Exemption(kind, value)
+
+    def _detectors(self, fields: _Fields) -> Mapping[str, Mapping[str, str] | str]:
+        """Return what is wished of detectors; which of them there are, and what can be set, their room knows."""
+        if "detectors" not in fields:
+            return MappingProxyType({})
+        node, where = fields["detectors"][1], "detect: detectors"
+        if not isinstance(node, Table) or not 0 < len(node.entries) <= g.MAX_DETECTORS:
+            self._problems.add(
+                "type", node.span, f"{where}: expected a mapping of detectors, found {kind_of(node)}"
+            )
+            return MappingProxyType({})
+        found: dict[str, Mapping[str, str] | str] = {}
+        for key, value in node.entries:
+            at = f"{where}: {key.value[:60]}"
+            name = read_match(key, g.DETECTOR_NAME, where, "the name of a detector", self._problems)
+            wish = self._wish(value, at)
+            if name is not None and wish is not None:
+                found[name] = wish
+        return MappingProxyType(found)
+
+    def _wish(self, node: Node, where: str) -> Mapping[str, str] | str | None:
+        if not isinstance(node, Table):
+            return read_match(node, "on|off", where, "on, off or a mapping", self._problems)
+        found = {}
+        for key, value in node.entries:
+            knob = read_match(key, g.DETECTOR_NAME, where, "a name", self._problems)
+            text = read_match(value, g.KNOB, f"{where}: {key.value[:60]}", "a short text", self._problems)
+            if knob is not None and text is not None:
+                found[knob] = text
+        return MappingProxyType(found)
 
     def _breaker(self, fields: _Fields) -> Breaker | None:
         default = Breaker()

@@ -13,7 +13,8 @@ TOP_KEYS: Final = (
     "version", "trust_domain", "identity", "mode", "services", "users", "attributes", "roles", "allow", "deny", "shadow",
     "directory", "detect", "audit", "tests",
 )  # fmt: skip
-SERVICE_KEYS: Final = ("workload", "operations", "probes", "tcp", "identity", "attributes")
+SERVICE_KEYS: Final = ("workload", "operations", "probes", "tcp", "identity", "attributes", "canary")
+NOT_OF_CANARIES: Final = ("workload", "operations", "probes", "tcp", "attributes")
 WORKLOAD_KEYS: Final = ("unix", "run")
 UNIX_KEYS: Final = ("uid", "user", "gid", "group", "path", "sha256")
 ROUTE_KEYS: Final = ("route", "grpc", "websocket")
@@ -24,6 +25,7 @@ RULE_KEYS: Final = ("from", "to", "operations", "user", "when", "mode", "id", "r
 EDGE_KEYS: Final = ("from", "to")
 DETECT_KEYS: Final = (
     "mode", "window", "users", "api_keys", "addresses", "services", "per_service", "exempt", "on_error", "breaker",
+    "detectors",
 )  # fmt: skip
 AUDIT_KEYS: Final = ("readers",)
 LIMITS_KEYS: Final = ("alert", "block", "block_for", "count")
@@ -122,3 +124,6 @@ PERCENT: Final = r"(?:[1-9][0-9]?|100)%"
 EXEMPTION: Final = r"(?:identity|service|user|api-key|address):[!-~]{1,512}"
 EXEMPTION_HINT: Final = "address:NETWORK, service:NAME, identity:SPIFFE-ID, user:NAME or api-key:KEY"
 MAX_THRESHOLD: Final = 10_000_000
+DETECTOR_NAME: Final = r"[a-z][a-z0-9_-]{0,40}"
+KNOB: Final = r"[!-~]{1,256}"
+MAX_DETECTORS: Final = 32

@@ -93,6 +93,8 @@ def _service(service: Service) -> dict[str, Any]:
         entry["tcp"] = service.tcp
     if service.attributes:
         entry["attributes"] = _values(service.attributes)
+    if service.is_canary:
+        entry["canary"] = True
     return entry
 
 

@@ -137,7 +137,10 @@ DEFAULT_LIMITS: Final[Mapping[SubjectClass, Limits]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detection:
-    """The chapter ``detect``; what is not written is as here.  ``breaker`` of None: none."""
+    """The chapter ``detect``; what is not written is as here.  ``breaker`` of None: none.
+
+    ``detectors`` are the wishes for detectors by name, as texts: the room of the detectors reads them.
+    """
 
     response: Response = Response.ENFORCE
     window: timedelta = timedelta(minutes=5)
@@ -146,6 +149,7 @@ class Detection:
     exempt: tuple[Exemption, ...] = ()
     on_error: OnError = OnError.LOCAL
     breaker: Breaker | None = field(default_factory=Breaker)
+    detectors: Mapping[str, Mapping[str, str] | str] = field(default_factory=lambda: MappingProxyType({}))
     span: Span | None = field(default=None, compare=False)
 
     def limits_of(self, kind: SubjectClass, service: str | None = None) -> Limits:
@@ -183,6 +187,11 @@ def detection_entry(detection: Detection) -> dict[str, Any]:
         entry["on_error"] = detection.on_error.value
     if detection.breaker != DEFAULTS.breaker:
         entry["breaker"] = _breaker_entry(detection.breaker)
+    if detection.detectors:
+        entry["detectors"] = {
+            name: wish if isinstance(wish, str) else dict(sorted(wish.items()))
+            for name, wish in sorted(detection.detectors.items())
+        }
     return entry
 
 
@@ -217,3 +226,14 @@ def _breaker_entry(breaker: Breaker | None) -> dict[str, Any] | str:
     if breaker is None:
         return "off"
     return {"share": f"{round(breaker.share * 100)}%", "within": shortest(breaker.within)}
+
+
+def describe_limits(limits: Limits) -> dict[str, Any]:
+    """Return thresholds as plain values, each of them."""
+    return {
+        "alert": limits.alert,
+        "block": limits.block,
+        "block_seconds": int(limits.block_for.total_seconds()),
+        "count": "all" if limits.count == ALL else sorted(limits.count),
+        "expected_rate": None if limits.expected_rate is None else str(limits.expected_rate),
+    }

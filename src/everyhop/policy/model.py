@@ -138,7 +138,8 @@ class Service:
     """One service: how its instances are recognised, its SPIFFE ID, and its only doors.
 
     ``workload`` holds alternatives; an instance matches one when all its selectors hold.  ``tcp`` is a port
-    for services that do not speak HTTP; they have no operations.
+    for services that do not speak HTTP; they have no operations.  ``is_canary``: it does not exist and nobody has a reason to
+    call it; it has no door that a rule could open.
     """
 
     name: str
@@ -148,6 +149,7 @@ class Service:
     probes: tuple[Operation, ...]
     tcp: int | None
     attributes: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
+    is_canary: bool = False
     span: Span = field(compare=False)
 
 
@@ -328,8 +330,8 @@ class Snapshot:
         )
 
     def is_watched(self, caller: str, target: str) -> bool:
-        """Tell whether the policy is only watched between two declared services; never for ``outside``."""
-        if caller == OUTSIDE:
+        """Tell whether the policy is only watched between two declared services; never for ``outside`` or a canary."""
+        if caller == OUTSIDE or (target in self.services and self.services[target].is_canary):
             return False
         return self.mode is Mode.SHADOW or any(
             (edge.callers is None or caller in edge.callers)

@@ -116,9 +116,15 @@ def _service() -> dict[str, Any]:
         "tcp": {**_number(1, g.MAX_PORT), "description": "The port of a service that does not speak HTTP."},
         "identity": _ref("identity"),
         "attributes": _ref("values"),
+        "canary": {**_TRUE, "description": "It must never be called: whoever does is found."},
     }
-    unlike = {"not": {"required": ["tcp"], "anyOf": [{"required": ["operations"]}, {"required": ["probes"]}]}}
-    return _object(properties, **unlike)
+    doors = [{"required": [key]} for key in ("operations", "probes")]
+    unlike = [{"required": ["tcp"], "anyOf": doors}, {"required": ["canary"], "anyOf": _real()}]
+    return _object(properties, allOf=[{"not": one} for one in unlike])
+
+
+def _real() -> list[dict[str, Any]]:
+    return [{"required": [key]} for key in g.NOT_OF_CANARIES]
 
 
 def _workload() -> dict[str, Any]:
@@ -351,6 +357,18 @@ def _detect() -> dict[str, Any]:
                     _object({"share": _pattern(g.PERCENT), "within": _pattern(g.DURATION)}),
                 ],
                 "description": "Too many subjects at once: alert instead of blocking.",
+            },
+            "detectors": {
+                "type": "object",
+                "minProperties": 1,
+                "propertyNames": _pattern(g.DETECTOR_NAME),
+                "additionalProperties": {
+                    "oneOf": [
+                        {"enum": ["on", "off"]},
+                        {"type": "object", "additionalProperties": {"type": ["string", "number"]}},
+                    ]
+                },
+                "description": "What is set of the detectors beside the thresholds.",
             },
         },
         description="How much is too much, and what happens then.",

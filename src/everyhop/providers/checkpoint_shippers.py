@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from pathlib import Path
 
+    from everyhop.auditlog.checkpoints import StoredCheckpoint
     from everyhop.auditlog.ports import LogTree
-    from everyhop.auditlog.sealing import StoredCheckpoint
     from everyhop.tlog import CosignerKey, Signature
 
 T = TypeVar("T")

@@ -8,6 +8,7 @@ and its purpose are authenticated with it, so a blob that was altered, cut, or m
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 import secrets
 from pathlib import Path
@@ -34,18 +35,23 @@ _HEADER_BYTES: Final = 1 + _ID_BYTES + _NONCE_BYTES
 class _KekKeyStore:
     """Wraps under one KEK that is held in memory."""
 
-    __slots__ = ("_cipher", "_kek_id")
+    __slots__ = ("_cipher", "_derivation", "_kek_id")
 
     def __init__(self, kek: Secret) -> None:
         value = kek.reveal()
         if len(value) != KEK_BYTES:
             raise SettingsError(f"a key-encryption key has exactly {KEK_BYTES} bytes")
         self._cipher = AESGCM(value)
+        self._derivation = Secret(hmac.digest(value, b"everyhop derivation\0", hashlib.sha256))
         self._kek_id = hashlib.sha256(b"everyhop kek id\0" + value).digest()[:_ID_BYTES]
 
     def generate(self) -> Secret:
         """Return a fresh P-256 private key as PKCS#8 DER."""
         return encode_private_key(generate_private_key())
+
+    def derive(self, purpose: str) -> Secret:
+        """Return a key of 32 bytes for one purpose, always the same under the same KEK and never stored."""
+        return Secret(hmac.digest(self._derivation.reveal(), purpose.encode(), hashlib.sha256))
 
     def wrap(self, key_id: str, purpose: str, secret: Secret) -> bytes:
         """Encrypt a private key of at most 8 KiB for one row and one purpose."""

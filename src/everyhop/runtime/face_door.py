@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
     from everyhop.apikeys import ApiKeys
     from everyhop.auditlog import RecordStore
+    from everyhop.control.canaries import CredentialWatch
     from everyhop.control.feed import Feed
+    from everyhop.control.responding import BlocksInForce
     from everyhop.issuing import TokenJournal, TokenService
     from everyhop.policy.model import Snapshot
     from everyhop.runtime.layout import StateLayout
@@ -100,9 +102,11 @@ def oauth_door(
     feed: Feed,
     records: RecordStore,
     api_keys: ApiKeys,
+    blocks: BlocksInForce,
     pool: Executor,
     exchange_pool: Executor,
     authzen_pool: Executor,
+    watch: CredentialWatch | None = None,
     further: Sequence[Route] = (),
 ) -> Starlette:
     """Return the app for :func:`everyhop.runtime.face_server.face_service`.
@@ -122,6 +126,7 @@ def oauth_door(
         peps=Peps(service_of=registry.service_of, tokens=tokens, keys=api_keys, clock=clock, replay=replay),
         sessions=DecisionPoints(
             snapshot=snapshot,
+            blocks=blocks,
             journal=DecisionJournal(records, entropy=entropy, prefix="authzen"),
             clock=clock,
             entropy=entropy,
@@ -131,7 +136,9 @@ def oauth_door(
         endpoints=endpoints,
         names=base_urls(endpoints.local, ("localhost", *settings.api_names)),
         clock=clock,
+        blocks=blocks,
         work=_worker(authzen_pool),
+        watch=watch,
     )
     return oauth_app(
         endpoints=endpoints,
@@ -153,6 +160,9 @@ def oauth_door(
             trust_domain=trust_domain.name,
             work=work,
             work_long=_worker(exchange_pool),
+            blocks=blocks,
+            clock=clock,
+            watch=watch,
         ),
         further=(*authzen.routes(), *further),
     )

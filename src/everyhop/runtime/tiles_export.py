@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from everyhop.auditlog.checkpoints import StoredCheckpoint
     from everyhop.auditlog.ports import LogTree
-    from everyhop.auditlog.sealing import StoredCheckpoint
     from everyhop.tlog import VerifierKey
 
 CHECKPOINT: Final = "checkpoint"

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from everyhop.auditlog.sealing import StoredCheckpoint
+from everyhop.auditlog.checkpoints import StoredCheckpoint
 from everyhop.core.errors import Conflict, InputError, NotFound
 from everyhop.storage.database import Database
 from everyhop.storage.schema import from_micros, log_checkpoints, log_tiles, records, to_micros

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 from tests.support.identity import NOW
 
-from everyhop.auditlog.sealing import StoredCheckpoint
+from everyhop.auditlog.checkpoints import StoredCheckpoint
 from everyhop.control import checkpointer as module
 from everyhop.control.checkpointer import LogSealing
 from everyhop.core.errors import Conflict, Unavailable

@@ -309,15 +309,19 @@ async def test_kinds_are_kept_apart(world):
 
 
 async def test_records_that_the_retention_took_are_told_once(world):
-    world.append(1, 6)
-    world.storage.records.prune(keep_rows=2)
+    world.append(1, 258)
+    world.storage.records.prune(keep_rows=2, now=datetime.now(UTC))
     world.sink.errors = [Unavailable("down")] * 3
     async with world.running(world.exporter(only=Only(kinds=frozenset({Kind.DECISION})))):
-        await world.until(lambda: world.cursor >= 7)
-    assert world.sink.received == [5, 6]
+        await world.until(lambda: world.cursor >= 259)
+    assert world.sink.received == [257, 258]
     (noted,) = world.noted()
     assert noted.reason == "pruned"
-    assert (noted.detail["from"], noted.detail["to"], noted.detail["count"]) == (1, 6, 4)
+    assert (noted.detail["from"], noted.detail["to"], noted.detail["count"]) == (
+        1,
+        259,
+        256,
+    )  # what the retention says of itself as well
 
 
 async def test_what_a_receiver_tells_becomes_a_record(world):

@@ -80,6 +80,10 @@ def refusals(text):
         ("{breaker: {share: 0.2}}", "value", "a share"),
         ("{breaker: {within: 1s}}", "value", "not between"),
         ("off", "type", "expected a mapping"),
+        ("{detectors: {new-edge: maybe}}", "value", "on, off or a mapping"),
+        ("{detectors: {New: off}}", "value", "the name of a detector"),
+        ("{detectors: {volume: {spreads: ''}}}", "type", "expected text"),
+        ("{detectors: off}", "type", "a mapping of detectors"),
     ],
 )
 def test_nonsense_is_refused_with_its_place_and_what_helps(text, code, words):
@@ -140,6 +144,7 @@ detect:
   exempt: [service:orders, "address:10.0.0.0/8", "address:2001:db8::1", "user:ops@example", "api-key:k1", "address:192.0.2.1/32"]
   on_error: allow
   breaker: off
+  detectors: {volume: {spreads: 8, learn: 14d}, new-edge: off}
 """
 
 
@@ -156,6 +161,7 @@ def test_everything_that_can_be_said():
     assert found.limits_of(SERVICES, "orders").is_off
     assert (found.response, found.window, found.breaker) == (Response.OBSERVE, timedelta(minutes=2), None)
     assert found.on_error is OnError.ALLOW
+    assert found.detectors == {"volume": {"spreads": "8", "learn": "14d"}, "new-edge": "off"}
 
 
 def test_it_is_part_of_the_snapshot_and_comes_back_as_it_was():
@@ -204,7 +210,8 @@ def test_the_schema_of_editors_takes_what_the_parser_takes():
     validator = jsonschema.Draft202012Validator(json_schema())
     said = {"mode": "observe", "window": "2m", "users": {"alert": 10, "block": "never", "count": ["failed"]},
             "api_keys": "off", "per_service": {"batch": {"expected_rate": "50/s", "count": "all"}},
-            "exempt": ["service:orders"], "on_error": "allow", "breaker": {"share": "5%"}}  # fmt: skip
+            "exempt": ["service:orders"], "on_error": "allow", "breaker": {"share": "5%"},
+            "detectors": {"volume": {"spreads": 8}, "new-edge": "off"}}  # fmt: skip
     assert list(validator.iter_errors({"version": 1, "detect": said})) == []
     for wrong in (
         {"users": {"alert": 0}},
