@@ -39,7 +39,7 @@ from everyhop.authzen.metadata import (
     WELL_KNOWN,
 )
 from everyhop.authzen.parse import MAX_BODY_BYTES
-from everyhop.core.errors import AccessDenied, InputError
+from everyhop.core.errors import AccessDenied, InputError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -137,6 +137,9 @@ class AuthzenDoor:
                 response = await self._work(lambda: self._respond(request, urls, answer, body))
             except InputError as error:
                 response = _refusal(400, error.message)
+            except Unavailable as error:
+                _log.warning("cannot answer", extra={"path": request.scope["path"], "reason": error.message})
+                response = _refusal(503, "try again in a moment", {"retry-after": "1"})
             except Exception:  # noqa: BLE001  # whatever it is, its caller is told nothing of it
                 _log.exception("unexpected failure", extra={"path": request.scope["path"]})
                 response = _refusal(500, "an internal error")

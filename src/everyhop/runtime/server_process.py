@@ -19,7 +19,7 @@ from everyhop.control.policy_holder import PolicyHolder
 from everyhop.control.proposals import ChangeRules
 from everyhop.control.sealed_records import OWN_PRODUCERS
 from everyhop.control.service import ControlPlane, ControlPorts
-from everyhop.core.errors import Conflict, InputError, PolicyError
+from everyhop.core.errors import Conflict, InputError, PolicyError, Unavailable
 from everyhop.policy import decode_snapshot, parse_policy
 from everyhop.providers.keystores import FileKeyStore
 from everyhop.runtime.approvals import Door, admit_anybody, approval_door
@@ -77,6 +77,11 @@ async def watch_policy(control: ControlPlane, source: PolicyFiles, applied: obje
             await control.refuse_policy(error, source=source.name)
         except (PolicyError, Conflict):
             continue  # apply_policy has logged and kept the refusal
+        except Unavailable as error:
+            _log.warning(
+                "the policy cannot be recorded yet; it is tried again", extra={"reason": error.message}
+            )
+            applied = None
         except Exception:  # noqa: BLE001  # the watch must go on, whatever one text met
             _log.exception("the policy could not be applied; it is tried again at its next change")
 
@@ -141,6 +146,7 @@ def _control_plane(
     *,
     pool: Executor,
     exchange_pool: Executor,
+    effects: Executor,
 ) -> ControlPlane:
     clock, policy = SystemClock(), PolicyHolder()
     return ControlPlane(
@@ -153,6 +159,7 @@ def _control_plane(
             clock=clock,
             pool=pool,
             exchange_pool=exchange_pool,
+            effects=effects,
             records_keep=settings.records_keep,
             tokens=token_works(storage, layout, settings, authority=authority, policy=policy),
             policy=policy,
@@ -218,7 +225,16 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
         exchange_pool = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="exchange"))
         domain = _trust_domain(storage, source)
         authority = _authority(storage, layout, settings, domain)
-        control = _control_plane(storage, layout, settings, authority, pool=pool, exchange_pool=exchange_pool)
+        effects = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="effects"))
+        control = _control_plane(
+            storage,
+            layout,
+            settings,
+            authority,
+            pool=pool,
+            exchange_pool=exchange_pool,
+            effects=effects,
+        )
         await control.start(source)
         strangers = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="oauth"))
         # Of its own too, so that a long search keeps nobody from his token.
