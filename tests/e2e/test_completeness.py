@@ -39,7 +39,7 @@ def settle(domain: TrustDomainUnderTest, sent: int) -> None:
     """Wait until nothing moves any more."""
     wait_until(
         lambda: min(arrived(domain).values()) >= sent,
-        seconds=25,
+        seconds=90,
         what=f"{sent} arrived of {arrived(domain)} {report(domain).sentences()}",
     )
 
@@ -54,11 +54,15 @@ def kill_under_load(domain: TrustDomainUnderTest) -> None:
     load = domain.load("--pause", "0.005")
     for _ in range(3):
         before = arrived(domain)["ingress"]
-        wait_until(lambda before=before: arrived(domain)["ingress"] > before + 40, what="records arrive")
+        wait_until(
+            lambda before=before: arrived(domain)["ingress"] > before + 40, seconds=60, what="records arrive"
+        )
         os.kill(domain.child_pids()["server"], signal.SIGKILL)
     os.kill(domain.child_pids()["agent"], signal.SIGKILL)
     wait_until(
-        lambda: "agent" in domain.child_pids() and "server" in domain.child_pids(), what="both are back"
+        lambda: "agent" in domain.child_pids() and "server" in domain.child_pids(),
+        seconds=60,
+        what="both are back",
     )
     result = domain.finish_load(load)
     sent = result["good"] + result["bad"]

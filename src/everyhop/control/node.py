@@ -21,6 +21,7 @@ from everyhop.control.launching import edge_of, egress_secret, environment_of, p
 from everyhop.control.messages import AgentReport, InstanceReport, LaunchReply
 from everyhop.control.policy_view import PolicyView
 from everyhop.control.rollout import Rollout, waves_of
+from everyhop.control.spool_ends import close_spool, mark_ended, note_killed
 from everyhop.control.watching import ShadowWatch
 from everyhop.core.errors import EveryhopError, NotFound, Unavailable
 from everyhop.dataplane.envoy import envoy_argv
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from everyhop.control.sealer import AgentSealer
     from everyhop.control.sidecars import Sidecars
     from everyhop.control.token_truth import TokenTruth
-    from everyhop.core.clock import Entropy
+    from everyhop.core.clock import Clock, Entropy
     from everyhop.core.secret import Secret
     from everyhop.dataplane.sds import SecretDiscovery
     from everyhop.policy.model import Snapshot
@@ -86,6 +87,7 @@ class NodePorts:
     envoy_concurrency: int
     record_flush_ms: int
     entropy: Entropy
+    clock: Clock
     decisions: ApplicationDecisions
     sealer: AgentSealer
     spool_limit: int = DEFAULT_LIMIT
@@ -279,7 +281,10 @@ class Node:
 
     def note(self, instance: str, news: LaunchNews) -> None:
         """Take what ``run`` tells of its processes; raises NotFound when the launch is not known (any more)."""
+        restarts = int(self._p.registry.get(instance).facts.get("envoy_restarts") or 0)
         self._p.registry.set_envoy(instance, news.envoy_pid)
+        if news.envoy_restarts > restarts:
+            note_killed(self._p.places.spool / instance, now=self._p.clock.now())
         state = LaunchState.STARTING
         if news.draining:
             state = LaunchState.DRAINING
@@ -291,8 +296,10 @@ class Node:
             facts={"app": news.app, "envoy_restarts": news.envoy_restarts, "child_pid": news.child_pid},
         )
 
-    def end(self, instance: str) -> None:
-        """Forget a launch."""
+    def end(self, instance: str, *, is_clean: bool = False) -> None:
+        """Forget a launch; ``is_clean`` says that its Envoy has ended in order."""
+        if is_clean:
+            mark_ended(self._p.places.spool / instance)
         self._p.registry.remove(instance)
 
     def launches_of(self, service: str) -> list[Launch]:
@@ -410,7 +417,9 @@ class Node:
             else:
                 wait = min(wait * 2, LAST_RECONNECT_SECONDS) if is_away else SPOOL_IDLE_SECONDS
             if not moved:
-                await asyncio.sleep(wait)
+                # With some spread, so that agents do not all come at once when the server is back.
+                spread = 1.0 + (0.5 * self._p.entropy.fraction() if is_away else 0.0)
+                await asyncio.sleep(wait * spread)
 
     async def _deliver(self, records: list[Record], previous: bytes) -> Delivery:
         """Sign records of one producer and hand them over."""
@@ -433,6 +442,8 @@ class Node:
         """Drop the spools of ended launches of which the server has everything."""
         live = {launch.instance for launch in self._p.registry.live()} | self._own_spools()
         for instance in self._spools.keys() - live:
+            if not close_spool(self._p.places.spool / instance, now=self._p.clock.now()):
+                continue  # there is a gap to be told now
             if not self._spools[instance].pending():
                 del self._spools[instance]
                 shutil.rmtree(self._p.places.spool / instance, ignore_errors=True)

@@ -545,6 +545,10 @@ class ControlPlane:
                 }
                 for r in reports
             ],
+            "records_lost": {
+                reason: {"records": count, "times_unknown": unknown}
+                for reason, (count, unknown) in sorted(self._sealed.told_lost.items())
+            },
             "urls": dict(self._p.urls),
             "services": services,
         }
