@@ -429,11 +429,12 @@ class Node:
         return Delivery(held=accepted.held, head=accepted.head, conflicts=tuple(accepted.conflicts))
 
     async def _sync_spools(self) -> None:
-        """Put on the disk what the server does not have, a tenth of a second after it was written."""
+        """Keep spools within their bound, and on the disk a tenth of a second after they were written."""
         while True:
             await asyncio.sleep(SYNC_SECONDS)
             for spool in self._all_spools():
                 try:
+                    spool.tend()
                     await asyncio.to_thread(spool.sync)
                 except OSError as error:
                     _log.warning("the spool of %s cannot be made durable: %s", spool.producer, error)
