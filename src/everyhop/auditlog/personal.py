@@ -36,6 +36,10 @@ _NAMES_A_PERSON: Final = re.compile(
 )
 _PERSONAL_PROPERTIES: Final = frozenset({"id", "sub", "email", "name", "phone", "preferred_username"})
 
+_META: Final = "meta."
+_META_PERSONAL: Final = _PERSONAL_PROPERTIES - {"id"} | {"user", "user_id", "username", "subject", "account"}
+_PERSONS: Final = frozenset({"user", "account", "person", "customer", "member", "profile"})
+
 NameOf = Callable[["PersonKind", str], str | None]
 """Gives the pseudonym of a value, or None to leave it."""
 
@@ -127,7 +131,11 @@ def _detail(record: Record, name_of: NameOf) -> dict[str, Scalar]:
         changed["user"] = name_of(PersonKind.USER, user[:MAX_VALUE])
     if isinstance(facts := detail.get("facts"), str):
         changed["facts"] = _facts(facts, name_of)
-    for name, is_address in (("host", _shows_client(record)), ("source", record.kind is Kind.TOKEN)):
+    for name, is_address in (
+        ("host", _shows_client(record)),
+        ("source", record.kind is Kind.TOKEN),
+        ("address", record.kind is Kind.LOG),  # what a reader of the log has looked for
+    ):
         value = detail.get(name)
         if is_address and isinstance(value, str) and (address := canonical_address(value)) is not None:
             changed[name] = name_of(PersonKind.ADDRESS, address)
@@ -135,9 +143,28 @@ def _detail(record: Record, name_of: NameOf) -> dict[str, Scalar]:
         value = detail.get(name)
         if isinstance(value, str) and value:
             changed[name] = _subject(record, value, name_of)
+    if record.kind is Kind.APPLICATION:
+        changed |= _application(detail, name_of)
     if isinstance(asked := detail.get(_ASKED), str):
         changed |= _asked(asked, name_of)
     return {name: value for name, value in changed.items() if value is not None or name == _ASKED}
+
+
+def _application(detail: Mapping[str, Scalar], name_of: NameOf) -> dict[str, Scalar]:
+    """Return what an application says of persons: metadata so named, and a resource that is one."""
+    names = [
+        name
+        for name in detail
+        if name.startswith(_META) and name.removeprefix(_META).lower() in _META_PERSONAL
+    ]
+    if str(detail.get("resource_type")).lower() in _PERSONS:
+        names.append("resource_id")
+    found: dict[str, Scalar] = {}
+    for name in names:
+        value = detail.get(name)
+        if isinstance(value, str) and value and not value.startswith(_NO_PERSON):
+            found[name] = name_of(PersonKind.USER, value[:MAX_VALUE])
+    return found
 
 
 def _shows_client(record: Record) -> bool:

@@ -89,6 +89,27 @@ def test_no_person_reaches_a_row(opened, tmp_path):
         assert person not in lines
 
 
+def test_what_applications_say_of_persons(opened, tmp_path):
+    storage = opened()
+    about = {"resource_type": "user", "resource_id": "alice@shop.example", "meta.email": "bob@shop.example"}
+    kind = {"kind": Kind.APPLICATION, "point": Point.SDK}
+    storage.records.append(
+        [
+            record(1, **kind, detail=about | {"meta.size": 7, "meta.colour": "red"}),
+            record(
+                2, **kind, detail={"resource_type": "order", "resource_id": "o-7", "meta.user": "apikey:abc"}
+            ),
+            record(3, kind=Kind.LOG, detail={"address": "203.0.113.77"}),
+        ]
+    )
+    one, two, three = stored(storage)
+    assert is_pseudonym(one.detail["resource_id"])
+    assert is_pseudonym(one.detail["meta.email"])
+    assert one.detail["meta.colour"] == "red"
+    assert (two.detail["resource_id"], two.detail["meta.user"]) == ("o-7", "apikey:abc")
+    assert is_pseudonym(three.detail["address"])
+
+
 def test_what_names_no_person_stays(opened):
     storage = opened()
     spiffe = "spiffe://shop.example/service/orders"

@@ -46,6 +46,7 @@ _BY_METHOD: Final = {
     "PATCH": ApiActivityId.UPDATE,
     "DELETE": ApiActivityId.DELETE,
 }
+_OUTCOMES: Final = {"success": Status.SUCCESS, "failure": Status.FAILURE, "denied": Status.FAILURE}
 _SHADOW: Final = ("would", "would_reason", "would_rule")
 _MAX_LATENCY: Final = 2**53
 
@@ -86,7 +87,7 @@ def api_activity(record: Record, place: common.Place) -> ApiActivity:
         if record.status is None
         else HttpResponse(code=record.status, latency=given(_latency(record))),
         trace=given(_trace(record)),
-        status_id=Status.UNKNOWN if not is_decided else common.status_of(record),
+        status_id=_status(record),
         action_id=given(action),
         disposition_id=given(disposition),
         authorizations=_authorizations(record, observed=observed) or UNSET,
@@ -126,6 +127,12 @@ def _outcome(record: Record, *, observed: bool) -> tuple[Action | None, Disposit
         is_ours = record.reason == Reason.CONDITION_ERROR
         return Action.DENIED, Disposition.ERROR if is_ours else Disposition.BLOCKED
     return None, None
+
+
+def _status(record: Record) -> Status:
+    if record.decision is None and record.kind is Kind.APPLICATION:
+        return _OUTCOMES.get(common.text_of(record, "outcome") or "", Status.UNKNOWN)
+    return common.status_of(record)
 
 
 def _severity(record: Record) -> Severity:
