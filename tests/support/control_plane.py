@@ -125,7 +125,7 @@ class ControlUnderTest:
                 tokens=self.works,
                 policy=self.policy,
                 proposals=self.storage.proposals,
-                seals=self.storage.seals,
+                seals=self.storage.log_seals,
                 blocks=self.storage.blocks,
                 exempt=exempt,
                 changes=changes or ChangeRules(),

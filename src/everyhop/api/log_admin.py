@@ -13,12 +13,13 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from everyhop.api.http import moment_of, read_message, reply, uid_of_request
-from everyhop.api.insight import told
+from everyhop.api.insight import told, told_of_block
 from everyhop.auditlog import Kind, Order, Point, RecordFilter
 from everyhop.auditlog.addresses import canonical_address
 from everyhop.auditlog.personal import parse_person
 from everyhop.auditlog.query import MAX_PAGE
 from everyhop.control.messages import ForgetRequest
+from everyhop.core.decision import Reason
 from everyhop.core.errors import InputError, NotFound
 
 if TYPE_CHECKING:
@@ -139,7 +140,10 @@ class _LogDoor:
         decision_id = request.path_params["id"]
         record, *also = await self._control.decision(decision_id)
         await self._note(request, {"id": decision_id[:128]})
-        return reply(told(record, await self._snapshot_under(record)) | {"also": also})
+        answer = told(record, await self._snapshot_under(record)) | {"also": also}
+        if record.reason == Reason.BLOCKED:
+            answer |= told_of_block(answer, self._control.orders.about(record))
+        return reply(answer)
 
     async def forget(self, request: Request) -> Response:
         """Forget a person."""

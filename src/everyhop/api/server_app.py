@@ -10,10 +10,12 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from everyhop.api.canary_admin import canary_routes
+from everyhop.api.detection_admin import detection_routes
 from everyhop.api.export_admin import export_routes
 from everyhop.api.http import make_app, read_message, reply
 from everyhop.api.insight import insight_routes
 from everyhop.api.log_admin import log_routes
+from everyhop.api.log_key_admin import log_key_routes
 from everyhop.api.policy_admin import policy_routes
 from everyhop.api.response_admin import response_routes
 from everyhop.api.token_admin import token_routes
@@ -175,13 +177,15 @@ class AdminDoor:
                 Route("/v1/authorities", self._authorities),
                 Route("/v1/rotate", self._rotate, methods=["POST"]),
                 Route("/v1/policy", self._policy_status, methods=["GET"]),
-                *log_routes(self._control),
                 *policy_routes(self._control),
                 *token_routes(self._control),
                 *canary_routes(self._control),
                 *insight_routes(self._control),
                 *export_routes(self._control),
                 *response_routes(self._control),
+                *log_routes(self._control),
+                *log_key_routes(self._control),
+                *detection_routes(self._control),
             ]
         )
 

@@ -15,6 +15,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from everyhop.anomaly.blocks_codec import encode_blocks
+from everyhop.anomaly.exempt import Exempt
 from everyhop.anomaly.looking import is_quarantined
 from everyhop.auditlog import Event, Kind, Order, RecordFilter, Report, Tally
 from everyhop.auditlog.personal import PersonKind
@@ -47,24 +48,25 @@ from everyhop.spiffe import SpiffeId
 from everyhop.spiffe.bundle import decode_bundle, encode_bundle
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Set as AbstractSet
+    from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
     from concurrent.futures import Executor
 
     from everyhop.anomaly.model import Subject
-    from everyhop.auditlog import AppendResult, Page, Record, RecordStore
+    from everyhop.auditlog import AppendResult, Page, Record, RecordStore, SealStore
     from everyhop.auditlog.model import Scalar
     from everyhop.auditlog.personal import Wish
     from everyhop.auditlog.sealing import SealedResult
     from everyhop.authority import Authority, IssuedJwt
     from everyhop.authz.difference import Plan
+    from everyhop.control.detection import Detection
     from everyhop.control.exporting import Exports
     from everyhop.control.feed import Feed
+    from everyhop.control.log_keys import LogKeys
     from everyhop.control.messages import AgentReport, RecordBatch, SignX509Item
     from everyhop.control.policy_holder import PolicyHolder
     from everyhop.control.ports import PolicyRules, PolicySource, SnapshotStore
     from everyhop.control.proposals import ProposalStore
     from everyhop.control.responding import BlockStore
-    from everyhop.control.sealed_records import SealStore
     from everyhop.control.token_control import TokenWorks
     from everyhop.core.clock import Clock
     from everyhop.policy.model import Snapshot
@@ -102,10 +104,12 @@ class ControlPorts:
     seals: SealStore
     blocks: BlockStore
     blocks_in_force: BlocksInForce = field(default_factory=BlocksInForce)
-    exempt: Callable[[], AbstractSet[Subject]] = frozenset
+    exempt: Callable[[], Container[Subject]] | None = None  # None: what the policy says
     changes: ChangeRules = field(default_factory=ChangeRules)
     pseudonymity: Pseudonymity = field(default_factory=Pseudonymity)
     urls: Mapping[str, str] = field(default_factory=dict)
+    remember: Callable[[Sequence[bytes]], None] | None = None
+    """Keeps the X.509 authorities (DER) of every bundle, for whoever checks old seals."""
 
 
 class ControlPlane:
@@ -124,6 +128,8 @@ class ControlPlane:
             seals=ports.seals, log=ports.records, bundle=self._bundle_in_force, clock=ports.clock
         )
         self.exports: Exports | None = None
+        self.log_keys: LogKeys | None = None
+        self.detection: Detection | None = None
         self._policy_lock = asyncio.Lock()
         self._rotation_lock = asyncio.Lock()
         self._publish_lock = asyncio.Lock()
@@ -145,7 +151,7 @@ class ControlPlane:
                 pool=ports.pool,
                 publish=self._publish_blocks,
                 end_tokens=self._end_tokens,
-                exempt=ports.exempt,
+                exempt=ports.exempt or (lambda: Exempt(self.snapshot.detection)),
             )
         )
         self.orders = ResponseOrders(
@@ -320,6 +326,8 @@ class ControlPlane:
         active = (
             e.id for e in entries if e.kind is AuthorityKind.X509 and e.status is AuthorityStatus.ACTIVE
         )
+        if self._p.remember is not None:
+            await self._work(self._p.remember, bundle.x509_authorities)
         tokens, token_sequence = await self.tokens.truth()
         blocks = self.responder.blocks
         self._p.feed.publish(
@@ -468,11 +476,15 @@ class ControlPlane:
                     ):
                         _log.info("authority: %s %s %s", change.action, change.kind, change.authority_id)
                     await self._publish()
-                if self._p.clock.now() - pruned > PRUNE_INTERVAL:
-                    pruned = self._p.clock.now()
-                    await self._work(self._p.records.prune, now=pruned, before=pruned - self._p.records_keep)
+                now = self._p.clock.now()
+                # A portion at each step until nothing is left: one long transaction would keep everybody waiting.
+                if now - pruned > PRUNE_INTERVAL and not await self._prune(now):
+                    pruned = now
             except Exception:  # noqa: BLE001  # the schedule must go on, whatever one step met
                 _log.exception("a scheduled task failed; it is tried again")
+
+    async def _prune(self, now: datetime) -> int:
+        return await self._work(self._p.records.prune, now=now, before=now - self._p.records_keep)
 
     # -- records
 
@@ -487,7 +499,7 @@ class ControlPlane:
             return self._sealed.take(batch)
 
         result = await self._work(take)
-        self._tail.wake()
+        self._wake()
         return result
 
     async def append_records(self, records: list[Record]) -> AppendResult:
@@ -501,8 +513,14 @@ class ControlPlane:
             return self._p.records.append(records)
 
         result = await self._work(append)
-        self._tail.wake()
+        self._wake()
         return result
+
+    def _wake(self) -> None:
+        """Let those who follow the log look at once."""
+        self._tail.wake()
+        if self.detection is not None:
+            self.detection.wake()
 
     async def pseudonyms(self, wanted: list[Wish]) -> list[str]:
         """Return pseudonyms of persons, in the order given."""

@@ -13,15 +13,16 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from everyhop.auditlog.append import AppendResult, append_event, append_records
+from everyhop.auditlog.append import AppendResult, append_event, check_batch
 from everyhop.auditlog.codec import decode_record
 from everyhop.auditlog.model import Event, Kind, Record
 from everyhop.auditlog.query import MAX_PAGE, Order, Page, RecordFilter
 from everyhop.core.clock import Entropy
 from everyhop.core.errors import InputError, NotFound
 from everyhop.storage.append import SqlRecordWriter, last_seq
-from everyhop.storage.database import Database
+from everyhop.storage.database import LONG_WAIT_SECONDS, Database
 from everyhop.storage.dialect import holds
+from everyhop.storage.group_commit import GroupCommit
 from everyhop.storage.record_conditions import conditions_of, place_of
 from everyhop.storage.retention import prune_event, prune_tiles
 from everyhop.storage.schema import from_micros, records
@@ -38,11 +39,14 @@ class SqlRecordStore:
         self._database = database
         self._entropy = entropy
         self._producer = producer
+        self._group = GroupCommit(database)
 
     def append(self, batch: Sequence[Record]) -> AppendResult:
-        """Append in one transaction; durable when it returns."""
-        with self._database.writing() as connection:
-            return append_records(SqlRecordWriter(connection), batch)
+        """Append in one transaction, perhaps together with others' batches; durable when it returns."""
+        check_batch(batch)
+        if not batch:
+            return AppendResult(stored=0, duplicates=0)
+        return self._group.append(batch)
 
     def note(self, event: Event) -> Record:
         """Append an event of this process."""
@@ -163,7 +167,7 @@ class SqlRecordStore:
         limit: int = 10_000,
     ) -> int:
         """Delete whole tiles of the oldest records that are too old or too many, and record it."""
-        with self._database.writing() as connection:
+        with self._database.writing(wait=LONG_WAIT_SECONDS) as connection:
             pruned = prune_tiles(connection, before=before, keep_rows=keep_rows, limit=limit)
             if pruned is None:
                 return 0

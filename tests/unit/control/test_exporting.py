@@ -317,7 +317,11 @@ async def test_records_that_the_retention_took_are_told_once(world):
     assert world.sink.received == [257, 258]
     (noted,) = world.noted()
     assert noted.reason == "pruned"
-    assert (noted.detail["from"], noted.detail["to"], noted.detail["count"]) == (1, 259, 256)  # what the retention says of itself as well
+    assert (noted.detail["from"], noted.detail["to"], noted.detail["count"]) == (
+        1,
+        259,
+        256,
+    )  # what the retention says of itself as well
 
 
 async def test_what_a_receiver_tells_becomes_a_record(world):

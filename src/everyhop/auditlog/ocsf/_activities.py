@@ -46,7 +46,7 @@ _BY_METHOD: Final = {
     "PATCH": ApiActivityId.UPDATE,
     "DELETE": ApiActivityId.DELETE,
 }
-_OUTCOMES: Final = {"success": Status.SUCCESS, "failure": Status.FAILURE, "denied": Status.FAILURE}
+_BY_OUTCOME: Final = {"success": Status.SUCCESS, "failure": Status.FAILURE, "denied": Status.FAILURE}
 _SHADOW: Final = ("would", "would_reason", "would_rule")
 _MAX_LATENCY: Final = 2**53
 
@@ -111,6 +111,12 @@ def _activity(record: Record) -> tuple[ApiActivityId, str | None]:
     return ApiActivityId.OTHER, record.method or record.operation or record.reason or "connect"
 
 
+def _status(record: Record) -> Status:
+    if record.kind is Kind.APPLICATION:  # what the application says came of it
+        return _BY_OUTCOME.get(str(record.detail.get("outcome")), Status.UNKNOWN)
+    return common.status_of(record)
+
+
 def _decision_id(record: Record) -> str | None:
     """Return the id by which all records of a call are found: what the caller was shown."""
     if (said := common.text_of(record, "decision")) is not None:
@@ -127,12 +133,6 @@ def _outcome(record: Record, *, observed: bool) -> tuple[Action | None, Disposit
         is_ours = record.reason == Reason.CONDITION_ERROR
         return Action.DENIED, Disposition.ERROR if is_ours else Disposition.BLOCKED
     return None, None
-
-
-def _status(record: Record) -> Status:
-    if record.decision is None and record.kind is Kind.APPLICATION:
-        return _OUTCOMES.get(common.text_of(record, "outcome") or "", Status.UNKNOWN)
-    return common.status_of(record)
 
 
 def _severity(record: Record) -> Severity:
