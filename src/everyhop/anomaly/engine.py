@@ -82,8 +82,10 @@ class Engine:
         """Return what holds blocks back."""
         return self._breaker
 
-    def configure(self, policy: Policy) -> None:
-        """Go by another policy from now on."""
+    def configure(self, policy: Policy, detectors: Iterable[Detector] | None = None) -> None:
+        """Go by another policy from now on, and by other detectors where they are given."""
+        if detectors is not None:
+            self._detectors = tuple(detectors)
         self._detection = policy.detection
         self._rates.configure(policy.detection, _namer(policy))
 
@@ -106,6 +108,13 @@ class Engine:
                 self._breaker.see(subject, now)
             found += self._ask(observation, wall)
         found += self._rates.take(seen, wall=wall, now=now)
+        return self._judge_all(found, now)
+
+    def weigh(self, seen: Sequence[Seen], *, wall: datetime, now: float) -> list[Judged]:
+        """Return what thresholds say of observations; detectors are not asked."""
+        return self._judge_all(self._rates.take(seen, wall=wall, now=now), now)
+
+    def _judge_all(self, found: list[Found], now: float) -> list[Judged]:
         if len(found) > MAX_FINDINGS:
             self.unseen += len(found) - MAX_FINDINGS
             _log.warning("more findings at once than are told", extra={"count": len(found)})

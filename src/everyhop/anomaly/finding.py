@@ -22,6 +22,7 @@ MAX_EVIDENCE: Final = 16
 MAX_TEXT: Final = 500
 _MAX_ID: Final = 100
 _CUT: Final = "…"
+_ITS: Final = "SUBJECT"
 
 Scalar = str | int | float | bool | None
 
@@ -100,8 +101,10 @@ class Finding:
         ``is_alert`` is True for all but informational findings.
         """
         evidence = [item[:_MAX_ID] for item in some_of(self.evidence)]
+        # What is personal has its own members in a record, where a pseudonym can take its place.
+        title, suggestion = (text.replace(self.subject.value, _ITS) for text in (self.title, self.suggestion))
         shown: dict[str, Scalar] = {
-            "title": _cut(self.title),
+            "title": _cut(title),
             "severity": self.severity.value,
             "severity_id": self.severity.number,
             "is_alert": self.severity is not Severity.INFORMATIONAL,
@@ -116,7 +119,7 @@ class Finding:
             "evidence": " ".join(evidence) or None,
             "first": rfc3339(self.first),
             "last": rfc3339(self.last),
-            "suggestion": _cut(self.suggestion) or None,
+            "suggestion": _cut(suggestion) or None,
             "block_seconds": None if self.block_for is None else int(self.block_for.total_seconds()),
         }
         return {name: value for name, value in shown.items() if value is not None}

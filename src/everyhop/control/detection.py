@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from everyhop.anomaly.engine import Engine
 from everyhop.anomaly.finding import Answer
 from everyhop.anomaly.model import BlockMode, Subject, SubjectKind
+from everyhop.anomaly.rates import CLASSES
 from everyhop.auditlog import Event, Kind, decode_record
 from everyhop.control.leader import Leader
 from everyhop.core.clock import rfc3339
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from everyhop.auditlog.model import Scalar
     from everyhop.control.exporting import LogLines
     from everyhop.core.clock import Clock
+    from everyhop.policy.detect import Limits
     from everyhop.policy.model import Snapshot
 
 T = TypeVar("T")
@@ -82,7 +84,11 @@ class DetectorStates(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectionPorts:
-    """What detection stands on.  ``pool`` has one thread, which is the only one that touches counters and detectors."""
+    """What detection stands on.
+
+    ``pool`` has one thread, which is the only one that touches counters and detectors.  ``detectors`` makes those that a policy
+    wishes for; ``reveal`` puts persons in place of their pseudonyms, since it is persons and addresses that are blocked.
+    """
 
     lines: LogLines
     store: FindingStore
@@ -95,7 +101,8 @@ class DetectionPorts:
     pool: Executor
     holder: str
     responder: Responder | None = None
-    detectors: tuple[Detector, ...] = ()
+    detectors: Callable[[Snapshot], Sequence[Detector]] = lambda _: ()
+    reveal: Callable[[Sequence[Record]], Sequence[Record]] = lambda records: records
     states: DetectorStates | None = None
 
 
@@ -113,8 +120,10 @@ class Detection:
 
     def __init__(self, ports: DetectionPorts) -> None:
         self._p = ports
-        self._engine = Engine(ports.snapshot(), ports.windows, ports.detectors)
-        self._hash = ports.snapshot().hash
+        snapshot = ports.snapshot()
+        self._detectors = tuple(ports.detectors(snapshot))
+        self._engine = Engine(snapshot, ports.windows, self._detectors)
+        self._hash = snapshot.hash
         self._leader = Leader(ports.leases, CONSUMER, ports.holder, clock=ports.clock, pool=ports.pool)
         self._grown = asyncio.Event()
         self._position = self._moved_to = 0
@@ -192,9 +201,7 @@ class Detection:
         else:
             self._position = known.position
         self._moved_to = self._position
-        if self._p.states is not None:
-            for detector in self._p.detectors:
-                detector.restore(self._p.states.load(detector.name))
+        self._restore()
         recent = self._recent()
         wall, now = self._p.clock.now(), self._p.monotonic()
         self._engine.prime(recent, wall=wall, now=now)
@@ -293,9 +300,14 @@ class Detection:
 
     def _save(self) -> None:
         self._saved_at = self._p.monotonic()
-        if self._p.states is not None and self._p.detectors:
-            states = {detector.name: detector.state() for detector in self._p.detectors}
+        if self._p.states is not None and self._detectors:
+            states = {detector.name: detector.state() for detector in self._detectors}
             self._p.states.save(states, self._p.clock.now())
+
+    def _restore(self) -> None:
+        if self._p.states is not None:
+            for detector in self._detectors:
+                detector.restore(self._p.states.load(detector.name))
 
     def _read(self, after: int) -> tuple[list[tuple[int, Record]], int]:
         """Return the records behind a place, and the place of the last one, readable or not."""
@@ -306,13 +318,22 @@ class Detection:
                 found.append((number, decode_record(line)))
             except InputError:
                 _log.warning("a record that is none to this release", extra={"n": number})
-        return found, lines[-1][0] if lines else after
+        revealed = self._p.reveal([record for _, record in found])
+        return [(number, record) for (number, _), record in zip(found, revealed, strict=True)], (
+            lines[-1][0] if lines else after
+        )
 
     def _configure(self) -> None:
         snapshot = self._p.snapshot()
-        if snapshot.hash != self._hash:
-            self._engine.configure(snapshot)
-            self._hash = snapshot.hash
+        if snapshot.hash == self._hash:
+            return
+        detectors = None
+        if snapshot.detection.detectors != self._engine.detection.detectors:
+            self._save()
+            detectors = self._detectors = tuple(self._p.detectors(snapshot))
+            self._restore()
+        self._engine.configure(snapshot, detectors)
+        self._hash = snapshot.hash
 
     def _event(self, judged: Judged) -> Event:
         return finding_event(judged, at=self._p.clock.now(), snapshot=self._hash)
@@ -371,10 +392,20 @@ class Detection:
                 "known_subjects": engine.breaker.known,
                 "evicted": getattr(self._p.windows, "evicted", 0),
                 "degraded": bool(getattr(self._p.windows, "is_degraded", False)),
-                "detectors": [detector.name for detector in self._p.detectors],
+                "detectors": [detector.name for detector in self._detectors],
             }
 
         return await self._call(collect)
+
+    def limits_of(self, subject: Subject) -> Limits:
+        """Return what the policy in force says of a subject."""
+        snapshot = self._p.snapshot()
+        owner = snapshot.service_of(subject.value) if subject.kind is SubjectKind.IDENTITY else None
+        return snapshot.detection.limits_of(CLASSES[subject.kind], None if owner is None else owner.name)
+
+    def detectors_for(self, snapshot: Snapshot) -> Sequence[Detector]:
+        """Return detectors that have seen nothing yet, as a policy wishes for."""
+        return self._p.detectors(snapshot)
 
     async def look(self, subject: Subject) -> Look:
         """Return the counter of a subject."""

@@ -226,3 +226,14 @@ def _breaker_entry(breaker: Breaker | None) -> dict[str, Any] | str:
     if breaker is None:
         return "off"
     return {"share": f"{round(breaker.share * 100)}%", "within": shortest(breaker.within)}
+
+
+def describe_limits(limits: Limits) -> dict[str, Any]:
+    """Return thresholds as plain values, each of them."""
+    return {
+        "alert": limits.alert,
+        "block": limits.block,
+        "block_seconds": int(limits.block_for.total_seconds()),
+        "count": "all" if limits.count == ALL else sorted(limits.count),
+        "expected_rate": None if limits.expected_rate is None else str(limits.expected_rate),
+    }

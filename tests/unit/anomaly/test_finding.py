@@ -76,3 +76,9 @@ def test_a_wish_can_be_changed():
     assert finding().action is Action.ALERT
     wanting = finding().wanting(Action.BLOCK, timedelta(minutes=1))
     assert (wanting.action, wanting.to_record_detail()["block_seconds"]) == (Action.BLOCK, 60)
+
+
+def test_texts_do_not_name_whom_a_pseudonym_should_hide():
+    told = finding(title="alice made 500 calls", suggestion="everyhop block user:alice").to_record_detail()
+    assert (told["title"], told["suggestion"]) == ("SUBJECT made 500 calls", "everyhop block user:SUBJECT")
+    assert [name for name, value in told.items() if "alice" in str(value)] == ["subject"]

@@ -10,13 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from tests.support.detecting import NOON, identity, of_address, record, snapshot_with
+from tests.support.detecting import NOON, identity, of_address, of_user, record, snapshot_with
+from tests.support.identity import FakeClock
 
 from everyhop.anomaly import Block, Blocks, Subject
 from everyhop.anomaly.window import MemoryWindows
 from everyhop.auditlog import Event, Kind, RecordFilter
 from everyhop.control.detection import CONSUMER, Detection, DetectionPorts
+from everyhop.control.pseudonymity import Pseudonymity
 from everyhop.core.errors import Conflict, NotFound, Unavailable
+from everyhop.providers.keystores import FileKeyStore
 from everyhop.storage import open_storage
 
 ORDERS = Subject.parse(f"identity:{identity('orders')}")
@@ -366,12 +369,12 @@ class States(dict):
 
 async def test_detectors_remember_over_a_restart_and_see_no_record_twice(world):
     states, first, second = States(), Learner(), Learner()
-    one = world.server(detectors=(first,), states=states)
+    one = world.server(detectors=lambda _: (first,), states=states)
     await settled(one)
     world.calls(5)
     world.time.seconds = 31  # the cursor moves, and what was learned is saved
     await caught_up(one)
-    two = world.server(detectors=(second,), states=states)
+    two = world.server(detectors=lambda _: (second,), states=states)
     await settled(two)
     world.calls(2)
     await caught_up(two)
@@ -397,3 +400,28 @@ async def test_it_works_under_a_lease_and_wakes_at_once(world):
     assert [str(subject) for subject in world.blocker.held] == ["address:203.0.113.7"]
     status = await one.status()
     assert (status["findings"], status["leading"], status["degraded"]) == (2, False, False)
+
+
+async def test_whoever_is_blocked_is_a_pseudonym_in_what_is_sealed(tmp_path):
+    (tmp_path / "keys").mkdir(mode=0o700)
+    keys = FileKeyStore(tmp_path / "keys" / "kek")
+    with (
+        contextlib.closing(open_storage(tmp_path / "log.db", keys=keys, clock=FakeClock())) as storage,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        world = World(storage, pool)
+        one = world.server(reveal=Pseudonymity(storage.pseudonyms).reveal)
+        await settled(one)
+        world.calls(500, of_address, "203.0.113.77")
+        world.calls(500, of_user, "alice@shop.example")
+        await caught_up(one)
+        assert sorted(world.blocker.asked) == ["address:203.0.113.77", "user:alice@shop.example"]
+        again = world.server(reveal=Pseudonymity(storage.pseudonyms).reveal)
+        await settled(again)
+        assert len(world.blocker.asked) == 2
+        lines = b"".join(line for _, line in storage.log_lines.read(1000, limit=100, max_bytes=10**6))
+        assert lines.count(b'"kind":"finding"') == 4
+        assert b"203.0.113.77" not in lines
+        assert b"alice" not in lines
+        assert b"~address." in lines
+        assert b"~user." in lines
