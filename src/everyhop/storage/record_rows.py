@@ -29,6 +29,7 @@ class Row(NamedTuple):
     line: bytes
 
 
+_NUL: Final = b"\\u0000"  # as JSON writes it
 COLUMNS: Final = ("n", *Row._fields)
 
 
@@ -42,29 +43,35 @@ def row_of(record: Record) -> Row:
         raise InputError(
             f"the record {record.id[:80]} has {len(line)} bytes, at most {MAX_LINE_BYTES} are kept"
         )
-    if "\0" in record.id or "\0" in record.producer:
-        raise InputError("the id and the producer of a record hold no NUL")
-    return Row(
+    user = record.detail.get("user")
+    row = Row(
         record.id,
         record.producer,
         record.seq,
         to_micros(record.time),
-        record.kind.value,
-        findable(record.caller),
-        findable(record.target),
+        str(record.kind),
+        record.caller,
+        record.target,
         record.decision,
-        findable(record.rule),
-        findable(subject_of(record)),
+        record.rule,
+        user if isinstance(user, str) else None,
         leaf_hash(line),
         line,
+    )
+    return _without_nul(row) if _NUL in line else row
+
+
+def _without_nul(row: Row) -> Row:
+    if "\0" in row.id or "\0" in row.producer:
+        raise InputError("the id and the producer of a record hold no NUL")
+    return row._replace(
+        caller=findable(row.caller),
+        target=findable(row.target),
+        rule=findable(row.rule),
+        subject=findable(row.subject),
     )
 
 
 def findable(text: str | None) -> str | None:
     """Return a text as it stands in columns: PostgreSQL keeps no NUL in texts, so none is asked for."""
     return text if text is None else text.replace("\0", "\ufffd")
-
-
-def subject_of(record: Record) -> str | None:
-    """Return the user that a record is about, as it stands there, or None."""
-    return user if isinstance(user := record.detail.get("user"), str) else None
