@@ -17,6 +17,7 @@ from everyhop.core.names import nearest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from everyhop.auditlog import Record
     from everyhop.control.feed import Feed
     from everyhop.control.messages import BlockWish, UnblockWish
     from everyhop.control.responding import Responder
@@ -55,6 +56,21 @@ class ResponseOrders:
         """Return every block in force, the newest first."""
         found = sorted(self.responder.blocks.by_subject.values(), key=lambda b: (b.since, str(b.subject)))
         return [self._view(block) for block in reversed(found) if block.holds(self.clock.now())]
+
+    def about(self, record: Record) -> BlockView | None:
+        """Return the block in force by which a recorded call was refused, None where that one is over."""
+        named_there, user = record.detail.get("block"), record.detail.get("user")
+        try:
+            if named_there == SubjectKind.USER.value and isinstance(user, str):
+                subject = Subject.of(SubjectKind.USER, user)
+            elif isinstance(named_there, str):
+                subject = Subject.parse(named_there)
+            else:  # an application's own word, which names a kind at most
+                subject = Subject.of(SubjectKind.IDENTITY, record.caller or "")
+        except InputError:
+            return None
+        block = self.responder.blocks.find((subject,), self.clock.now())
+        return None if block is None else self._view(block)
 
     async def _confirmed(self, block: Block, started: float, wait_seconds: float) -> BlockAnswer:
         sequence = self.responder.blocks.sequence

@@ -13,6 +13,7 @@ from everyhop.anomaly.detectors import Locations, default_detectors, read_settin
 from everyhop.anomaly.twin import TwinWindows
 from everyhop.anomaly.window import MemoryWindows
 from everyhop.control.detection import Detection, DetectionPorts
+from everyhop.control.opened_edges import PolicyHistory
 from everyhop.core.errors import InputError
 from everyhop.policy.detect import OnError
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from concurrent.futures import Executor
 
-    from everyhop.anomaly.detectors import CanaryServices, DetectorSettings
+    from everyhop.anomaly.detectors import CanaryServices, DetectorSettings, OpenedEdges
     from everyhop.anomaly.ports import Detector, Responder
     from everyhop.anomaly.window import Windows
     from everyhop.auditlog import Record
@@ -46,10 +47,12 @@ def windows_of(settings: Settings, snapshot: Callable[[], Snapshot], told: Calla
     return TwinWindows(shared, told=told, counts_alone=lambda: snapshot().detection.on_error is OnError.LOCAL)
 
 
-def detectors_of(snapshot: Snapshot, services: CanaryServices | None) -> tuple[Detector, ...]:
+def detectors_of(
+    snapshot: Snapshot, services: CanaryServices | None, opened: OpenedEdges | None = None
+) -> tuple[Detector, ...]:
     """Return the detectors that a policy wishes for.  A table of locations that cannot be read is left out, loudly."""
     wishes = read_settings(snapshot.detection.detectors)
-    return default_detectors(wishes, services=services, locations=_locations(wishes))
+    return default_detectors(wishes, services=services, opened=opened, locations=_locations(wishes))
 
 
 def _locations(wishes: DetectorSettings) -> Locations | None:
@@ -94,7 +97,7 @@ def detection_of(
         pool=pool,
         holder=secrets.token_hex(8),
         responder=responder,
-        detectors=lambda policy: detectors_of(policy, services),
+        detectors=lambda policy: detectors_of(policy, services, PolicyHistory(storage.snapshots)),
         states=storage.detector_states,
         reveal=reveal,
     )

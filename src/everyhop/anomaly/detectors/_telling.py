@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -45,3 +46,23 @@ def spoken(duration: timedelta) -> str:
 def moment(seconds: float) -> datetime:
     """Return a time that was remembered as seconds since 1970."""
     return datetime.fromtimestamp(seconds, UTC)
+
+
+def why(record: str) -> str:
+    """Return the command that explains a record."""
+    return f"everyhop why {shlex.quote(record)}"
+
+
+def block(subject: Subject, reason: str, *, hours: int = 1) -> str:
+    """Return the command that blocks a subject; names of people are quoted, since somebody will paste this."""
+    return f"everyhop block {shlex.quote(str(subject))} --for {hours}h --reason {shlex.quote(reason)}"
+
+
+def quarantine(subject: Subject, reason: str) -> str:
+    """Return the command that ends a workload."""
+    return f"everyhop quarantine {shlex.quote(str(subject))} --reason {shlex.quote(reason)}"
+
+
+def revoke(subject: Subject) -> str:
+    """Return the command that takes back what a subject has."""
+    return f"everyhop token revoke --subject {shlex.quote(subject.value)}"

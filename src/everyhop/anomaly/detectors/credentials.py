@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from everyhop.anomaly.detectors._memory import Memory
-from everyhop.anomaly.detectors._telling import moment, spoken
+from everyhop.anomaly.detectors._telling import block, moment, spoken
 from everyhop.anomaly.finding import Finding, Severity, some_of
 from everyhop.anomaly.model import Subject, SubjectKind
 from everyhop.anomaly.observation import Outcome
@@ -116,10 +116,7 @@ class CredentialStuffing:
             f"{tried.address} tried {accounts} accounts in {spoken(s.window)}:"
             f" {len(failed)} of {len(address.tries)} attempts failed"
         )
-        suggestion = (
-            f"everyhop block {subject} --for 1h; revoke what was accepted from there:"
-            f" everyhop log show --kind token"
-        )
+        suggestion = f"{block(subject, self.name)}; revoke what was accepted from there: everyhop log show --kind token"
         return (
             _finding(self.name, subject, title, failed, accounts, s.accounts, None, suggestion, observation),
         )
@@ -182,7 +179,7 @@ class PasswordSpray:
             f"{tried.address} tried {len(by_account)} accounts in {spoken(s.window_of_one)},"
             f" none more than {s.per_account} times"
         )
-        suggestion = f"everyhop block {subject} --for 24h"
+        suggestion = block(subject, self.name, hours=24)
         args = (failed, len(by_account), s.accounts_of_one, None, suggestion, o)
         return (_finding(self.name, subject, title, *args),)
 

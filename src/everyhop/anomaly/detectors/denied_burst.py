@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from everyhop.anomaly.detectors._memory import Memory
-from everyhop.anomaly.detectors._telling import MAX_RECENT, moment, named, spoken
+from everyhop.anomaly.detectors._telling import MAX_RECENT, block, moment, named, spoken, why
 from everyhop.anomaly.finding import Finding, Severity
 from everyhop.anomaly.observation import Outcome
 
@@ -130,7 +130,7 @@ class DeniedBurst:
             threshold=float(self._settings.denials if threshold is None else threshold),
             unit=unit,
             count=recent.count,
-            suggestion=f"everyhop why {o.record}; to shut it out: everyhop block {subject} --for 1h",
+            suggestion=f"{why(o.record)}; to shut it out: {block(subject, detector)}",
             target=o.target,
             operation=o.operation,
         )

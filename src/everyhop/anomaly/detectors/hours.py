@@ -9,7 +9,7 @@ import msgspec
 
 from everyhop.anomaly.detectors._memory import Memory
 from everyhop.anomaly.detectors._statistics import HOURS, smoothed
-from everyhop.anomaly.detectors._telling import named
+from everyhop.anomaly.detectors._telling import named, why
 from everyhop.anomaly.finding import Finding, Severity
 from everyhop.anomaly.model import SubjectKind
 from everyhop.anomaly.observation import Outcome
@@ -119,7 +119,7 @@ class UnusualHour:
                 baseline=round(usual[best], 6),
                 unit="share of its active hours",
                 count=1,
-                suggestion=f"everyhop why {o.record}",
+                suggestion=why(o.record),
                 target=o.target,
                 operation=o.operation,
             ),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import msgspec
 
 from everyhop.anomaly.detectors._memory import Memory
-from everyhop.anomaly.detectors._telling import days, short
+from everyhop.anomaly.detectors._telling import days, quarantine, short, why
 from everyhop.anomaly.finding import Finding, Severity
 from everyhop.anomaly.model import Subject, SubjectKind
 from everyhop.anomaly.observation import Outcome
@@ -122,7 +122,7 @@ class NewEdge:
                 baseline=0.0,
                 unit=f"calls on this edge before; {known} others are known",
                 count=1,
-                suggestion=f"everyhop why {o.record}; if it is not meant: everyhop quarantine {subject}",
+                suggestion=f"{why(o.record)}; if it is not meant: {quarantine(subject, self.name)}",
                 target=o.target,
                 operation=o.operation,
             ),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from everyhop.anomaly.detectors._memory import Memory
-from everyhop.anomaly.detectors._telling import moment, named, spoken
+from everyhop.anomaly.detectors._telling import block, moment, named, revoke, spoken, why
 from everyhop.anomaly.finding import Finding, Severity
 from everyhop.anomaly.model import Subject, SubjectKind
 from everyhop.anomaly.observation import Outcome
@@ -114,7 +114,7 @@ class TokenReplay:
                 threshold=float(at_least),
                 unit=f"refusals with {code}",
                 count=count,
-                suggestion=f"everyhop why {o.record}; everyhop token revoke; everyhop block {subject} --for 1h",
+                suggestion=f"{why(o.record)}; {block(subject, 'a replayed token')}",
                 target=o.target,
                 operation=o.operation,
             ),
@@ -152,7 +152,7 @@ class TokenReplay:
                 threshold=2.0,
                 unit="changes of address",
                 count=len(turns),
-                suggestion=f"everyhop token revoke --subject {subject.value}, and ask the user",
+                suggestion=f"{revoke(subject)}; ask the user",
                 target=o.target,
             ),
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from everyhop.anomaly.detectors._memory import Memory
-from everyhop.anomaly.detectors._telling import moment
+from everyhop.anomaly.detectors._telling import moment, named, revoke
 from everyhop.anomaly.detectors.locations import distance_km
 from everyhop.anomaly.finding import Finding, Severity
 from everyhop.anomaly.model import Subject, SubjectKind
@@ -103,7 +103,7 @@ class ImpossibleTravel:
                 detector=self.name,
                 severity=Severity.HIGH,
                 subject=subject,
-                title=f"{o.user} was at {user.address} and {minutes:.0f} minutes later {distance:.0f} km away at {o.address}",
+                title=f"{named(subject)} was at {user.address} and {minutes:.0f} minutes later {distance:.0f} km away at {o.address}",
                 evidence=(user.record, o.record),
                 first=min(moment(user.time), o.time),
                 last=max(moment(user.time), o.time),
@@ -111,7 +111,7 @@ class ImpossibleTravel:
                 threshold=s.kmh,
                 unit="km/h",
                 count=2,
-                suggestion=f"everyhop token revoke --subject {subject.value}, and ask the user",
+                suggestion=f"{revoke(subject)}; ask the user",
                 target=o.target,
                 operation=o.operation,
             ),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -30,10 +31,12 @@ MAX_DAYS: Final = 10
 MAX_SAMPLES: Final = 32
 SHARE: Final = 0.1
 QUIET_HOURS: Final = 12
+BURST_ROOM: Final = 1.25  # above what one hour in thirty reaches anyway
 _ENOUGH: Final = 4
 _HOUR: Final = 3600
 _ALPHA: Final = 0.1
 _HIGHEST_GROWTH: Final = 3.0
+_HIGHEST_RATIO: Final = 50.0
 _SATURDAY: Final = 5
 _EPOCH_WEEKDAY: Final = 3  # 1970-01-01 was a Thursday
 _WATCHED: Final = frozenset({SubjectKind.IDENTITY, SubjectKind.API_KEY})
@@ -57,7 +60,7 @@ class Series(msgspec.Struct):
     daily: dict[int, list[int]] = {}
     level: float = 0.0
     variance: float = 0.0
-    growth: list[float] = []
+    ratios: list[float] = []  # counts of the last week's hours, each divided by what was usual for it
     told: int = 0
     samples: list[str] = []
 
@@ -77,7 +80,7 @@ class Series(msgspec.Struct):
         """Learn the count of an hour that is over."""
         usual = self.usual(hour)
         if usual is not None and usual.middle >= 1:
-            self.growth = [*self.growth, min(count / usual.middle, _HIGHEST_GROWTH)][-HOURS:]
+            self.ratios = [*self.ratios, round(min(count / usual.middle, _HIGHEST_RATIO), 3)][-WEEK:]
         self.weekly[hour % WEEK] = [*self.weekly.get(hour % WEEK, []), count][-MAX_WEEKS:]
         key = _day_key(hour)
         self.daily[key] = [*self.daily.get(key, []), count][-MAX_DAYS:]
@@ -101,9 +104,17 @@ class Series(msgspec.Struct):
     @property
     def grown(self) -> float:
         """Return by what factor the last day was above what was usual; at least 1: less than usual excuses nothing."""
-        if len(self.growth) < HOURS // 2:
+        last = sorted(self.ratios[-HOURS:])
+        if len(last) < HOURS // 2:
             return 1.0
-        return max(1.0, sorted(self.growth)[len(self.growth) // 2])
+        return min(max(1.0, last[len(last) // 2]), _HIGHEST_GROWTH)
+
+    @property
+    def bursts(self) -> float:
+        """Return by what factor one hour in thirty of the last week was above the usual; some callers come in bursts."""
+        if len(self.ratios) < HOURS:
+            return 1.0
+        return sorted(self.ratios)[-1 - len(self.ratios) // 30]
 
 
 class VolumeDetector:
@@ -111,7 +122,8 @@ class VolumeDetector:
 
     The threshold is ``median + spreads * spread``, with median and median absolute deviation of the same hour of the last
     weeks; where there are fewer than four, of the same hour of the last working or free days; else an exponentially
-    weighted mean.  What the whole last day was above the usual raises it, so that growth is told once and not every hour.
+    weighted mean.  What the whole last day was above the usual raises it, so that growth is told once and not every hour;
+    and so does what one hour in thirty of the last week reached, for callers that come in bursts.
     It never asks for a block: much traffic is no proof.
     """
 
@@ -168,7 +180,7 @@ class VolumeDetector:
                 baseline=round(usual.middle, 1),
                 unit="calls an hour",
                 count=series.count,
-                suggestion=f"everyhop log show --caller {named(subject)}; this detector never blocks",
+                suggestion=f"everyhop log show --caller {shlex.quote(named(subject))}; this detector never blocks",
                 target=o.target,
             ),
         )
@@ -192,7 +204,9 @@ class VolumeDetector:
             return None
         grown = series.grown
         limit = max(
-            grown * (usual.middle + s.spreads * usual.spread), s.times * grown * usual.middle, s.least
+            grown * (usual.middle + s.spreads * usual.spread),
+            max(s.times * grown, BURST_ROOM * series.bursts) * usual.middle,
+            s.least,
         )
         return limit, usual
 
