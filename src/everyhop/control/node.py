@@ -22,7 +22,7 @@ from everyhop.control.messages import AgentReport, InstanceReport, LaunchReply
 from everyhop.control.policy_view import PolicyView
 from everyhop.control.rollout import Rollout, waves_of
 from everyhop.control.watching import ShadowWatch
-from everyhop.core.errors import EveryhopError, NotFound, Unavailable
+from everyhop.core.errors import AccessDenied, EveryhopError, NotFound, Unavailable
 from everyhop.dataplane.envoy import envoy_argv
 from everyhop.dataplane.spool import SpoolReader
 from everyhop.policy import decode_snapshot
@@ -317,9 +317,15 @@ class Node:
     # -- launches
 
     async def launch(self, request: LaunchRequest) -> LaunchReply:
-        """Prepare a sidecar for ``everyhop run``; raises what :func:`plan_launch` raises, Unavailable at start."""
+        """Prepare a sidecar for ``everyhop run``.
+
+        Raises what :func:`plan_launch` raises, Unavailable at start, AccessDenied for a quarantined service.
+        """
         if not self.is_ready:
             raise Unavailable("the agent is starting; try again")
+        wanted = self.snapshot.services.get(request.service)
+        if wanted is not None and wanted.spiffe_id in self._quarantined:
+            raise AccessDenied(f"{request.service} is quarantined", hint="who is, and why: everyhop blocks")
         launch = plan_launch(
             self.snapshot,
             request.service,

@@ -287,7 +287,7 @@ def cut_off(snapshot: Snapshot, subject: Subject) -> CutOff:
     index = AccessIndex(snapshot)
     return CutOff(
         service=service.name,
-        calls=tuple(reachable_targets(snapshot, service.name, index=index)),
+        calls=tuple(t for t in reachable_targets(snapshot, service.name, index=index) if t != service.name),
         called_by=tuple(callers_of(snapshot, service.name, index=index)),
     )
 
