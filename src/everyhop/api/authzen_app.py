@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from everyhop.api.authzen_clients import NotAuthenticated, Presented
 from everyhop.api.oauth_clients import source_of
+from everyhop.api.refused_texts import look
 from everyhop.authzen import (
     DecisionPoint,
     Json,
@@ -51,11 +52,13 @@ if TYPE_CHECKING:
     from everyhop.api.oauth_discovery import Endpoints
     from everyhop.api.oauth_endpoints import Refusals
     from everyhop.control.authzen_peps import Pep
+    from everyhop.control.canaries import CredentialWatch
     from everyhop.core.clock import Clock
     from everyhop.issuing.ports import Blocks
 
 _log = logging.getLogger(__name__)
 
+_UNAUTHENTICATED: Final = "unauthenticated"
 REQUEST_ID: Final = "x-request-id"
 _REQUEST_ID_FORM: Final = re.compile(r"[\x20-\x7e]{1,256}", re.ASCII)
 _HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
@@ -92,8 +95,13 @@ class AuthzenDoor:
         clock: Clock,
         blocks: Blocks,
         work: Callable[[Callable[[], Response]], Awaitable[Response]],
+        watch: CredentialWatch | None = None,
     ) -> None:
-        """``names`` are further base URLs under which this PDP is reached; ``work`` runs a call beside the event loop."""
+        """``names`` are further base URLs under which this PDP is reached; ``work`` runs a call beside the event loop.
+
+        ``watch`` looks at credentials that were refused.
+        """
+        self._watch = watch
         self._peps = peps
         self._sessions = sessions
         self._tokens = tokens
@@ -161,7 +169,7 @@ class AuthzenDoor:
             self._refuse_blocked(request, name)
             return self._answer(request, pep, answer, body)
         except NotAuthenticated as error:
-            self._note(request, name, "unauthenticated", error.message)
+            self._note(request, name, _UNAUTHENTICATED, error.message)
             wait = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
             return _refusal(401, "authenticate as a PEP", {"www-authenticate": _CHALLENGE, **wait})
         except ActorBlocked as error:
@@ -194,6 +202,8 @@ class AuthzenDoor:
     def _note(self, request: Request, caller: str | None, error: str, reason: str) -> None:
         detail = {"endpoint": request.scope["path"][:200], "source": source_of(request) or ""}
         self._refusals.note(caller=caller, error=error, reason=reason, detail=detail)
+        if error == _UNAUTHENTICATED:
+            look(self._watch, request, "authzen", caller=caller, source=source_of(request))
 
 
 def _request_id(request: Request) -> str | None:

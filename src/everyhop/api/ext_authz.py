@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes
 
 from everyhop.anomaly.looking import BlockedError
+from everyhop.api.refused_texts import authorization_texts
+from everyhop.control.canaries import Shown as LookedAt
 from everyhop.control.credentials import Passed
 from everyhop.control.deciding import FactsDenied, Shown
 from everyhop.core.decision import Reason
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from everyhop.agent import Launch, LaunchRegistry
     from everyhop.control.credentials import Credentials
     from everyhop.control.deciding import Why
+    from everyhop.control.refused_credentials import RefusedCredentials
     from everyhop.wire.ext_authz import AttributeContext
 
 log = logging.getLogger(__name__)
@@ -120,7 +123,11 @@ class _Question:
 class ExternalAuthorization:
     """Answers the sidecars of this node.  All use is from one event loop."""
 
-    def __init__(self, credentials: Credentials, launches: LaunchRegistry) -> None:
+    def __init__(
+        self, credentials: Credentials, launches: LaunchRegistry, refused: RefusedCredentials | None = None
+    ) -> None:
+        """``refused`` is told what was shown and not believed."""
+        self._refused = refused
         self._credentials = credentials
         self._launches = launches
         self._waiting = 0
@@ -146,6 +153,7 @@ class ExternalAuthorization:
         except TokenError as error:
             code = error.token_code
             _tell(logging.INFO, launch, point, question, f"{code}: {error.message}")
+            self._note(launch, point, question)
             return denied(status_of(code), code, question.decision, authenticate=challenge(code))
         except FactsDenied as error:
             _tell(logging.INFO, launch, point, question, error.message)
@@ -160,6 +168,21 @@ class ExternalAuthorization:
         except Exception:
             log.exception("a check failed; the call is refused")
         return denied(UNAVAILABLE, "UNAVAILABLE", question.decision)
+
+    def _note(self, launch: Launch, point: str, question: _Question) -> None:
+        """Have what was shown looked at: at an ingress by the caller's identity, at an edge by its address."""
+        values = question.fields.get("authorization", ())
+        if self._refused is None or not values or point == "egress":
+            return
+        source = question.attributes.source
+        shown = LookedAt(
+            where=point,
+            caller=source.principal or None if point == "ingress" else None,
+            source=source.address.socket_address.address or None,
+            target=launch.service,
+            decision=question.decision or None,
+        )
+        self._refused.note(authorization_texts(value.decode("latin-1") for value in values), shown)
 
     async def _judge(self, launch: Launch, point: str, question: _Question) -> Passed:
         match point:

@@ -18,6 +18,7 @@ from everyhop.api.oauth_discovery import API_KEY, CLIENT_CREDENTIALS, TOKEN_EXCH
 from everyhop.api.oauth_errors import NO_STORE, OAuthCode, OAuthRefusal, error_response, json_response
 from everyhop.api.oauth_form import read_form, required
 from everyhop.api.oauth_requests import api_key_request, exchange_request, mint_request
+from everyhop.api.refused_texts import look
 from everyhop.core.errors import Unavailable
 from everyhop.issuing.errors import GrantRefused, OAuthError
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from everyhop.api.oauth_clients import Client, Clients
     from everyhop.api.oauth_discovery import Endpoints
+    from everyhop.control.canaries import CredentialWatch
     from everyhop.core.clock import Clock
     from everyhop.issuing.ports import Blocks
     from everyhop.issuing.requests import ExchangeRequest, Issued, MintRequest
@@ -80,13 +82,16 @@ class OAuthEndpoints:
         work_long: Callable[[Callable[[], Response]], Awaitable[Response]],
         blocks: Blocks,
         clock: Clock,
+        watch: CredentialWatch | None = None,
     ) -> None:
         """``work`` runs a blocking call beside the event loop, ``work_long`` one that may wait for others.
 
-        Who is among ``blocks``, or comes from there, is answered nothing else.
+        Who is among ``blocks``, or comes from there, is answered nothing else.  ``watch`` looks at credentials that
+        were refused.
         """
         self._blocks = blocks
         self._clock = clock
+        self._watch = watch
         self._tokens = tokens
         self._clients = clients
         self._refusals = refusals
@@ -111,12 +116,14 @@ class OAuthEndpoints:
         self, request: Request, answer: Callable[[Request, dict[str, str], list[Client]], Response]
     ) -> Response:
         known: list[Client] = []  # who asks, once that is established
+        form: dict[str, str] = {}
         try:
             form = await read_form(request)
             is_long = form.get("grant_type", CLIENT_CREDENTIALS) != CLIENT_CREDENTIALS
             work = self._work_long if is_long else self._work
             return await work(lambda: answer(request, form, known))
         except GrantRefused as refused:
+            await self._work(lambda: self._look(request, form, known))
             return error_response(_as_refusal(refused))
         except OAuthRefusal as refused:
             refusal = refused
@@ -127,12 +134,18 @@ class OAuthEndpoints:
             _log.exception("unexpected failure", extra={"path": request.url.path})
             return error_response(OAuthRefusal(OAuthCode.SERVER_ERROR, "an internal error"))
         await self._work(lambda: self._note(request, refusal, known))
+        await self._work(lambda: self._look(request, form, known))
         return error_response(refusal)
 
     def _note(self, request: Request, refusal: OAuthRefusal, known: list[Client]) -> Response:
         detail = {"endpoint": request.url.path, "source": source_of(request) or ""}
         caller = known[0].spiffe_id if known else None
         self._refusals.note(caller=caller, error=refusal.error.value, reason=refusal.message, detail=detail)
+        return Response()
+
+    def _look(self, request: Request, form: dict[str, str], known: list[Client]) -> Response:
+        caller = known[0].spiffe_id if known else None
+        look(self._watch, request, "oauth", caller=caller, source=source_of(request), form=form)
         return Response()
 
     # -- each endpoint, beside the event loop
@@ -185,11 +198,15 @@ class OAuthEndpoints:
 
     def _introspect(self, request: Request, form: dict[str, str], known: list[Client]) -> Response:
         self._authenticated(request, form, known)
-        return json_response(self._tokens.introspect(required(form, "token"), asker=known[0].spiffe_id))
+        found = self._tokens.introspect(required(form, "token"), asker=known[0].spiffe_id)
+        if not found.get("active"):
+            self._look(request, form, known)
+        return json_response(found)
 
     def _revoke(self, request: Request, form: dict[str, str], known: list[Client]) -> Response:
         self._authenticated(request, form, known)
-        self._tokens.revoke(required(form, "token"), asker=known[0].spiffe_id)
+        if not self._tokens.revoke(required(form, "token"), asker=known[0].spiffe_id):
+            self._look(request, form, known)
         return Response(status_code=200, headers=NO_STORE)
 
 

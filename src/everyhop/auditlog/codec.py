@@ -14,7 +14,9 @@ import msgspec
 from everyhop.auditlog.model import Record
 from everyhop.core.errors import InputError
 
-MAX_LINE_BYTES: Final = 64 * 1024
+MAX_LINE_BYTES: Final = (
+    65_535  # a line is an entry of the log: two bytes for its length (c2sp.org/tlog-tiles)
+)
 MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
 MAX_BATCH_RECORDS: Final = 20_000
 
@@ -33,7 +35,7 @@ def encode_records(records: Iterable[Record]) -> bytes:
 
 
 def decode_record(line: bytes) -> Record:
-    """Read one line of at most 64 KiB.  Raises InputError for anything but a record."""
+    """Read one line of at most 65,535 bytes.  Raises InputError for anything but a record."""
     if len(line) > MAX_LINE_BYTES:
         raise InputError(f"a record has at most {MAX_LINE_BYTES} bytes")
     try:

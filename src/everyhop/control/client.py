@@ -18,8 +18,13 @@ from everyhop.control.messages import (
     MintItem,
     MintTokensRequest,
     MintTokensResponse,
+    Person,
+    PseudonymsRequest,
+    PseudonymsResponse,
     RecordBatch,
     RecordsAccepted,
+    RefusedBatch,
+    RefusedCredential,
     SignJwtRequest,
     SignJwtResponse,
     SignX509Item,
@@ -27,7 +32,7 @@ from everyhop.control.messages import (
     SignX509Response,
     Update,
 )
-from everyhop.core.errors import AccessDenied, EveryhopError, InputError, TokenError, Unavailable
+from everyhop.core.errors import AccessDenied, Conflict, EveryhopError, InputError, TokenError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -35,6 +40,8 @@ if TYPE_CHECKING:
 
     from everyhop.agent import TokenWish
     from everyhop.auditlog import Record
+    from everyhop.auditlog.personal import Wish
+    from everyhop.auditlog.sealing import Seal
     from everyhop.control.messages import MintResult, SignX509Result
 
 T = TypeVar("T")
@@ -43,6 +50,7 @@ _SILENCE_SECONDS: Final = 10.0
 _BAD_REQUEST: Final = 400
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
+_CONFLICT: Final = 409
 _TOO_MANY: Final = 429
 
 
@@ -70,6 +78,8 @@ class ControlClient:
             raise _blocked(answer.json())
         if answer.status_code == _FORBIDDEN:
             raise AccessDenied(str(answer.json().get("detail", "refused")))
+        if answer.status_code == _CONFLICT:
+            raise Conflict(str(answer.json().get("detail", "refused")))
         if answer.status_code == _BAD_REQUEST:
             raise InputError(str(answer.json().get("detail", "refused")))
         if answer.status_code == _UNAUTHORIZED:
@@ -132,11 +142,28 @@ class ControlClient:
         """Exchange a token; raises BlockedError, AccessDenied or TokenError when the server refuses."""
         return await self._post("/v1/tokens/exchange", request, ExchangeTokenResponse)
 
-    async def send_records(self, records: list[Record]) -> RecordsAccepted:
-        """Hand records over; when this returns they are durable."""
-        return await self._post(
-            "/v1/records", RecordBatch(agent=self.agent, records=records), RecordsAccepted
-        )
+    async def send_records(
+        self, records: list[Record], seal: Seal | None = None, chain: Sequence[bytes] = ()
+    ) -> RecordsAccepted:
+        """Hand records over; the answer says how far they are durable.
+
+        Raises InputError for a seal that is refused, Conflict when a pseudonym in them is nobody's (any more).
+        """
+        batch = RecordBatch(agent=self.agent, records=records, seal=seal, chain=list(chain))
+        return await self._post("/v1/records", batch, RecordsAccepted)
+
+    async def pseudonyms(self, wanted: Sequence[Wish]) -> list[str]:
+        """Ask for pseudonyms, in the order given."""
+        persons = [Person(kind=kind, value=value) for kind, value in wanted]
+        message = PseudonymsRequest(agent=self.agent, persons=persons)
+        found = (await self._post("/v1/pseudonyms", message, PseudonymsResponse)).pseudonyms
+        if len(found) != len(persons):
+            raise Unavailable("the server gave another number of pseudonyms than asked for")
+        return found
+
+    async def refused(self, items: Sequence[RefusedCredential]) -> None:
+        """Hand over digests of credentials that sidecars refused."""
+        await self._post("/v1/credentials/refused", RefusedBatch(agent=self.agent, items=list(items)), dict)
 
     async def report(self, report: AgentReport) -> None:
         """Tell what this agent has applied."""

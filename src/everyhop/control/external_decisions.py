@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from everyhop.anomaly.looking import BlockedError, refuse_blocked
 from everyhop.anomaly.model import Block, Blocks
 from everyhop.auditlog.model import MAX_NAME, MAX_PATH, clip
+from everyhop.auditlog.trace import MAX_TRACEPARENT
 from everyhop.control.asking import ALLOWED, AMBIGUOUS, BLOCKED, DENIED, UNAVAILABLE, Answer
 from everyhop.control.credentials import TXN_HEADER
 from everyhop.control.deciding import FactsDenied, Shown
@@ -288,6 +289,7 @@ class ExternalDecisions:
                 rule=decision.rule if decision else None,
                 snapshot=decision.snapshot if decision else None,
                 user=asked.user,
+                trace=None if question is None else _trace_of(question),
                 why=None if asked.why is None else clip(asked.why, _MAX_WHY),
                 more=_more(asked),
             )
@@ -305,6 +307,12 @@ def _more(asked: _Asked) -> dict[str, Scalar]:
     }
     found: dict[str, Scalar] = {key: value for key, value in shown.items() if value}
     return found | ({} if asked.block is None else detail_of(asked.block.subject))
+
+
+def _trace_of(question: Question) -> str | None:
+    """Return the one ``traceparent`` of a request; it is read strictly when the line becomes a record."""
+    values = lines_of(question).get("traceparent", ())
+    return values[0].decode("latin-1")[:MAX_TRACEPARENT] if len(values) == 1 else None
 
 
 def lines_of(question: Question) -> dict[str, tuple[bytes, ...]]:

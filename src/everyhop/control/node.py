@@ -20,11 +20,12 @@ from everyhop.agent import Launch, LaunchState
 from everyhop.control.launching import edge_of, egress_secret, environment_of, plan_launch
 from everyhop.control.messages import AgentReport, InstanceReport, LaunchReply
 from everyhop.control.policy_view import PolicyView
+from everyhop.control.pseudonym_memory import PseudonymMemory
 from everyhop.control.rollout import Rollout, waves_of
 from everyhop.control.watching import ShadowWatch
 from everyhop.core.errors import AccessDenied, EveryhopError, NotFound, Unavailable
 from everyhop.dataplane.envoy import envoy_argv
-from everyhop.dataplane.spool import SpoolReader
+from everyhop.dataplane.spool import DEFAULT_LIMIT, Delivery, SpoolReader
 from everyhop.policy import decode_snapshot
 from everyhop.spiffe.bundle import decode_bundle
 from everyhop.wire.processes import read_stat
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
     from everyhop.control.client import ControlClient
     from everyhop.control.credentials import Credentials
     from everyhop.control.launching import Places
-    from everyhop.control.messages import LaunchRequest, LaunchState as LaunchNews, Update
+    from everyhop.control.messages import LaunchRequest, LaunchState as LaunchNews, RecordsAccepted, Update
+    from everyhop.control.sealer import AgentSealer
     from everyhop.control.sidecars import Sidecars
     from everyhop.control.token_truth import TokenTruth
     from everyhop.core.clock import Entropy
@@ -53,6 +55,7 @@ REPORT_SECONDS: Final = 2.0
 FIRST_RECONNECT_SECONDS: Final = 0.1
 LAST_RECONNECT_SECONDS: Final = 2.0
 SPOOL_IDLE_SECONDS: Final = 0.1
+SYNC_SECONDS: Final = 0.1
 _LONGEST_TIMER: Final = 3600.0
 
 
@@ -88,6 +91,8 @@ class NodePorts:
     record_flush_ms: int
     entropy: Entropy
     decisions: ApplicationDecisions
+    sealer: AgentSealer
+    spool_limit: int = DEFAULT_LIMIT
     blocks: HeldBlocks
     authorizers: Follower | None = None
 
@@ -102,6 +107,7 @@ class Node:
         self._rollout = Rollout([frozenset()], 0.0)
         self._bundle_sequence = 0
         self._spools: dict[str, SpoolReader] = {}
+        self._names = PseudonymMemory(ports.client)
         self._waiting = 0
         self._quarantined: frozenset[SpiffeId] = frozenset()
         self._block_timer: asyncio.TimerHandle | None = None
@@ -132,6 +138,7 @@ class Node:
             group.create_task(self._report_blocks())
             group.create_task(self._keep_blocks())
             group.create_task(self._forward_records())
+            group.create_task(self._sync_spools())
 
     # -- what the server says
 
@@ -163,6 +170,7 @@ class Node:
             view = PolicyView(await asyncio.to_thread(decode_snapshot, bytes(update.snapshot)))
             self._plan_rollout(view)
             self._view = view
+            self._p.sealer.identify(view.snapshot.trust_domain)
             self._watch.take(view)
             self._p.credentials.apply_policy(view, self._rollout.held)
             self._p.workloads.apply_snapshot(view.snapshot)
@@ -446,7 +454,10 @@ class Node:
     def _spool_of(self, instance: str) -> SpoolReader:
         if instance not in self._spools:
             self._spools[instance] = SpoolReader(
-                self._p.places.spool / instance, instance=instance, reopen=partial(self._reopen_log, instance)
+                self._p.places.spool / instance,
+                instance=instance,
+                reopen=partial(self._reopen_log, instance),
+                limit=self._p.spool_limit,
             )
         return self._spools[instance]
 
@@ -468,29 +479,56 @@ class Node:
         """Return the spools that belong to no launch and stay."""
         return frozenset() if self._p.authorizers is None else self._p.authorizers.spools
 
+    def _all_spools(self) -> list[SpoolReader]:
+        return [*self._spools.values(), *self._p.decisions.spools]
+
     async def _forward_records(self) -> None:
         """Hand decisions to the server, in order per sidecar; keep them on disk until it has them."""
         wait = SPOOL_IDLE_SECONDS
         while True:
-            moved = 0
-            try:
-                for spool in [*self._spools.values(), *self._p.decisions.spools]:
-                    moved += await spool.forward(self._send_records)
-                self._drop_finished()
-                wait = SPOOL_IDLE_SECONDS
-            except Unavailable:
-                wait = min(wait * 2, LAST_RECONNECT_SECONDS)
-            except Exception:  # noqa: BLE001  # a spool that cannot be read must not stop the others for ever
-                _log.exception("a spool could not be forwarded; it is tried again")
+            moved, is_away, has_failed = 0, False, False
+            for spool in self._all_spools():
+                try:
+                    if is_away:
+                        spool.tend()
+                    else:
+                        moved += await spool.forward(self._deliver)
+                except Unavailable:
+                    is_away = True
+                    spool.tend()
+                except Exception:  # noqa: BLE001  # one that cannot be sent or read must not stop the others
+                    _log.exception(
+                        "the spool of %s could not be forwarded; it is tried again", spool.producer
+                    )
+                    has_failed = True
+            self._drop_finished()
+            self._waiting = sum(spool.pending() for spool in self._all_spools())
+            if has_failed:
                 wait = LAST_RECONNECT_SECONDS
-            self._waiting = sum(
-                spool.pending() for spool in [*self._spools.values(), *self._p.decisions.spools]
-            )
+            else:
+                wait = min(wait * 2, LAST_RECONNECT_SECONDS) if is_away else SPOOL_IDLE_SECONDS
             if not moved:
                 await asyncio.sleep(wait)
 
-    async def _send_records(self, records: list[Record]) -> None:
-        await self._p.client.send_records(self._watch.annotate(records))
+    async def _deliver(self, records: list[Record], previous: bytes) -> Delivery:
+        """Sign records of one producer and hand them over."""
+
+        async def hand_over(named: list[Record]) -> RecordsAccepted:
+            seal, chain = self._p.sealer.seal(named, previous)
+            return await self._p.client.send_records(named, seal, chain)
+
+        accepted = await self._names.send(self._watch.annotate(records), hand_over)
+        return Delivery(held=accepted.held, head=accepted.head, conflicts=tuple(accepted.conflicts))
+
+    async def _sync_spools(self) -> None:
+        """Put on the disk what the server does not have, a tenth of a second after it was written."""
+        while True:
+            await asyncio.sleep(SYNC_SECONDS)
+            for spool in self._all_spools():
+                try:
+                    await asyncio.to_thread(spool.sync)
+                except OSError as error:
+                    _log.warning("the spool of %s cannot be made durable: %s", spool.producer, error)
 
     def _drop_finished(self) -> None:
         """Drop the spools of ended launches of which the server has everything."""

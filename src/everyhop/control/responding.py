@@ -25,7 +25,7 @@ from everyhop.policy.access import AccessIndex
 from everyhop.spiffe import SpiffeId
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence, Set as AbstractSet
+    from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
     from concurrent.futures import Executor
     from datetime import datetime
 
@@ -108,7 +108,7 @@ class ResponderPorts:
     pool: Executor
     publish: Callable[[], Awaitable[None]]
     end_tokens: Callable[[str], Awaitable[None]]
-    exempt: Callable[[], AbstractSet[Subject]] = frozenset
+    exempt: Callable[[], Container[Subject]] = frozenset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,21 +11,27 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from everyhop.anomaly.blocks_codec import encode_blocks
+from everyhop.anomaly.exempt import Exempt
 from everyhop.anomaly.looking import is_quarantined
-from everyhop.auditlog import Kind, RecordFilter, Report, Tally
+from everyhop.auditlog import Event, Kind, Order, RecordFilter, Report, Tally
+from everyhop.auditlog.personal import PersonKind
+from everyhop.auditlog.sealing import AGENT_PATH, agent_path
 from everyhop.authority import AuthorityKind, AuthorityStatus
 from everyhop.authz.difference import compare
 from everyhop.control.feed import Truth
+from everyhop.control.log_tail import LogTail
 from everyhop.control.messages import AuthorityView, SignX509Result
 from everyhop.control.policy_changes import HeldError, PolicyChanges
 from everyhop.control.policy_in_force import Rejected, check_candidate, rejection
 from everyhop.control.proposals import UNKNOWN_FILE, Actor, ChangeRules
+from everyhop.control.pseudonymity import Pseudonymity
 from everyhop.control.responding import BlocksInForce, Responder, ResponderPorts
 from everyhop.control.response_orders import ResponseOrders
+from everyhop.control.sealed_records import SealedRecords
 from everyhop.control.token_control import TokenControl
 from everyhop.core.clock import rfc3339
 from everyhop.core.errors import (
@@ -39,19 +45,24 @@ from everyhop.core.errors import (
 )
 from everyhop.policy import decode_snapshot, encode_snapshot
 from everyhop.spiffe import SpiffeId
-from everyhop.spiffe.bundle import encode_bundle
+from everyhop.spiffe.bundle import decode_bundle, encode_bundle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Set as AbstractSet
+    from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
     from concurrent.futures import Executor
 
     from everyhop.anomaly.model import Subject
-    from everyhop.auditlog import AppendResult, Order, Page, Record, RecordStore
+    from everyhop.auditlog import AppendResult, Page, Record, RecordStore, SealStore
     from everyhop.auditlog.model import Scalar
+    from everyhop.auditlog.personal import Wish
+    from everyhop.auditlog.sealing import SealedResult
     from everyhop.authority import Authority, IssuedJwt
     from everyhop.authz.difference import Plan
+    from everyhop.control.detection import Detection
+    from everyhop.control.exporting import Exports
     from everyhop.control.feed import Feed
-    from everyhop.control.messages import AgentReport, SignX509Item
+    from everyhop.control.log_keys import LogKeys
+    from everyhop.control.messages import AgentReport, RecordBatch, SignX509Item
     from everyhop.control.policy_holder import PolicyHolder
     from everyhop.control.ports import PolicyRules, PolicySource, SnapshotStore
     from everyhop.control.proposals import ProposalStore
@@ -59,12 +70,17 @@ if TYPE_CHECKING:
     from everyhop.control.token_control import TokenWorks
     from everyhop.core.clock import Clock
     from everyhop.policy.model import Snapshot
+    from everyhop.spiffe import TrustDomain
+    from everyhop.spiffe.bundle import Bundle
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
+
 ACKNOWLEDGE_TIMEOUT: Final = 20.0
 SCHEDULE_INTERVAL: Final = 5.0
+HEARTBEAT_SECONDS: Final = 5.0
+FOLLOW_SECONDS: Final = 0.25  # how long records of another server stay unseen by who follows the log
 _WOULD: Final = b'"would":"'  # in the line of every record that a policy in shadow would decide otherwise
 PRUNE_INTERVAL: Final = timedelta(hours=1)
 
@@ -85,11 +101,15 @@ class ControlPorts:
     tokens: TokenWorks
     policy: PolicyHolder
     proposals: ProposalStore
+    seals: SealStore
     blocks: BlockStore
     blocks_in_force: BlocksInForce = field(default_factory=BlocksInForce)
-    exempt: Callable[[], AbstractSet[Subject]] = frozenset
+    exempt: Callable[[], Container[Subject]] | None = None  # None: what the policy says
     changes: ChangeRules = field(default_factory=ChangeRules)
+    pseudonymity: Pseudonymity = field(default_factory=Pseudonymity)
     urls: Mapping[str, str] = field(default_factory=dict)
+    remember: Callable[[Sequence[bytes]], None] | None = None
+    """Keeps the X.509 authorities (DER) of every bundle, for whoever checks old seals."""
 
 
 class ControlPlane:
@@ -101,7 +121,15 @@ class ControlPlane:
         self._document = b""
         self._rejected: Rejected | None = None
         self._pending: dict[str, object] | None = None
+        self._tail = LogTail(ports.records, ports.pool)
         self._changes = PolicyChanges(ports.proposals, ports.clock, ports.changes)
+        self._described: dict[str, Callable[[], object]] = {}
+        self._sealed = SealedRecords(
+            seals=ports.seals, log=ports.records, bundle=self._bundle_in_force, clock=ports.clock
+        )
+        self.exports: Exports | None = None
+        self.log_keys: LogKeys | None = None
+        self.detection: Detection | None = None
         self._policy_lock = asyncio.Lock()
         self._rotation_lock = asyncio.Lock()
         self._publish_lock = asyncio.Lock()
@@ -123,7 +151,7 @@ class ControlPlane:
                 pool=ports.pool,
                 publish=self._publish_blocks,
                 end_tokens=self._end_tokens,
-                exempt=ports.exempt,
+                exempt=ports.exempt or (lambda: Exempt(self.snapshot.detection)),
             )
         )
         self.orders = ResponseOrders(
@@ -298,6 +326,8 @@ class ControlPlane:
         active = (
             e.id for e in entries if e.kind is AuthorityKind.X509 and e.status is AuthorityStatus.ACTIVE
         )
+        if self._p.remember is not None:
+            await self._work(self._p.remember, bundle.x509_authorities)
         tokens, token_sequence = await self.tokens.truth()
         blocks = self.responder.blocks
         self._p.feed.publish(
@@ -342,6 +372,12 @@ class ControlPlane:
 
     # -- identities
 
+    def _bundle_in_force(self) -> Bundle:
+        truth = self._p.feed.truth
+        if truth is None:
+            raise Unavailable("there is no bundle yet")
+        return decoded_bundle(self.snapshot.trust_domain, truth.bundle)
+
     def _service_of(self, spiffe_id: str) -> str:
         service = self.snapshot.service_of(spiffe_id)
         if service is None:
@@ -350,6 +386,15 @@ class ControlPlane:
             raise AccessDenied(f"{spiffe_id} is quarantined", hint="who is, and why: everyhop blocks")
         return service.name
 
+    def _subject_of(self, agent: str, spiffe_id: str) -> str:
+        """Return whose identity it is: a service's, or that with which this very agent seals its records."""
+        own = f"spiffe://{self.snapshot.trust_domain}{AGENT_PATH}"
+        if spiffe_id.startswith(own):
+            if spiffe_id.removeprefix(own) != agent or not agent_path(agent):
+                raise AccessDenied(f"{spiffe_id[:200]} is another agent's")
+            return f"agent {agent}"
+        return self._service_of(spiffe_id)
+
     async def sign_x509(self, agent: str, items: list[SignX509Item]) -> list[SignX509Result]:
         """Issue one X509-SVID per item that the policy in force knows; a refusal touches only its item."""
 
@@ -357,7 +402,7 @@ class ControlPlane:
             results = []
             for item in items:
                 try:
-                    service = self._service_of(item.spiffe_id)
+                    service = self._subject_of(agent, item.spiffe_id)
                     issued = self._p.authority.issue_x509(SpiffeId.parse(item.spiffe_id), item.csr)
                 except EveryhopError as error:
                     _log.warning("refused an X509-SVID", extra={"agent": agent, "reason": error.message})
@@ -431,23 +476,141 @@ class ControlPlane:
                     ):
                         _log.info("authority: %s %s %s", change.action, change.kind, change.authority_id)
                     await self._publish()
-                if self._p.clock.now() - pruned > PRUNE_INTERVAL:
-                    pruned = self._p.clock.now()
-                    await self._work(self._p.records.prune, before=pruned - self._p.records_keep)
+                now = self._p.clock.now()
+                # A portion at each step until nothing is left: one long transaction would keep everybody waiting.
+                if now - pruned > PRUNE_INTERVAL and not await self._prune(now):
+                    pruned = now
             except Exception:  # noqa: BLE001  # the schedule must go on, whatever one step met
                 _log.exception("a scheduled task failed; it is tried again")
 
+    async def _prune(self, now: datetime) -> int:
+        return await self._work(self._p.records.prune, now=now, before=now - self._p.records_keep)
+
     # -- records
 
+    async def take_records(self, batch: RecordBatch) -> SealedResult:
+        """Store a batch of an agent durably, or tell how far its producer is held.
+
+        Raises SealError, and Conflict when a pseudonym in it is nobody's (any more).
+        """
+
+        def take() -> SealedResult:
+            self._p.pseudonymity.check(batch.records)
+            return self._sealed.take(batch)
+
+        result = await self._work(take)
+        self._wake()
+        return result
+
     async def append_records(self, records: list[Record]) -> AppendResult:
-        """Store records of an agent durably; those that had arrived before are counted apart."""
-        return await self._work(self._p.records.append, records)
+        """Store records of an agent durably; those that had arrived before are counted apart.
+
+        Raises Conflict when a pseudonym in them is nobody's (any more).
+        """
+
+        def append() -> AppendResult:
+            self._p.pseudonymity.check(records)
+            return self._p.records.append(records)
+
+        result = await self._work(append)
+        self._wake()
+        return result
+
+    def _wake(self) -> None:
+        """Let those who follow the log look at once."""
+        self._tail.wake()
+        if self.detection is not None:
+            self.detection.wake()
+
+    async def pseudonyms(self, wanted: list[Wish]) -> list[str]:
+        """Return pseudonyms of persons, in the order given."""
+        return await self._work(self._p.pseudonymity.names_of, wanted)
+
+    async def forget(self, person: Wish, *, reason: str, by: str) -> str:
+        """Forget a person, record it, and return what was their pseudonym; raises NotFound."""
+        kind, value = person
+        return await self._work(
+            self._p.pseudonymity.forget, kind, value, reason=reason, by=by, at=self._p.clock.now()
+        )
 
     async def query_records(
-        self, wanted: RecordFilter, *, order: Order, cursor: int | None, limit: int
+        self,
+        wanted: RecordFilter,
+        *,
+        order: Order,
+        cursor: int | None,
+        limit: int,
+        as_stored: bool = False,
     ) -> Page:
-        """Return one page of records."""
-        return await self._work(self._p.records.query, wanted, order=order, cursor=cursor, limit=limit)
+        """Return one page of records, with persons in place of their pseudonyms unless ``as_stored``.
+
+        A user or address that is looked for may be given either way.
+        """
+
+        def query() -> Page:
+            asked = self._as_stored(wanted)
+            page = self._p.records.query(asked, order=order, cursor=cursor, limit=limit)
+            return page if as_stored else replace(page, records=self._p.pseudonymity.reveal(page.records))
+
+        return await self._work(query)
+
+    async def newest_position(self) -> int:
+        """Return where the newest record stands, 0 in an empty log."""
+        page = await self._work(self._p.records.query, RecordFilter(), order=Order.NEWEST, limit=1)
+        return page.first or 0
+
+    async def follow(
+        self,
+        wanted: RecordFilter,
+        position: int,
+        *,
+        as_stored: bool = False,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    ) -> AsyncIterator[tuple[int, list[tuple[int, Record]]]]:
+        """Yield how far the log was read and what of it matches, with positions; at least every so many seconds."""
+        names = self._p.pseudonymity
+        wanted = await self._work(self._as_stored, wanted)
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            growth = self._tail.growth
+            page = await self._tail.read(position)
+            if page.last is not None:
+                position = page.last
+                found = [
+                    (n, r) for n, r in zip(page.positions, page.records, strict=True) if wanted.matches(r)
+                ]
+                if found and not as_stored:
+                    records = await self._work(names.reveal, [record for _, record in found])
+                    found = [(n, record) for (n, _), record in zip(found, records, strict=True)]
+                yield position, found
+                due = loop.time() + heartbeat_seconds
+                continue
+            if loop.time() >= due:
+                yield position, []
+                due = loop.time() + heartbeat_seconds
+            with suppress(TimeoutError):
+                await asyncio.wait_for(growth.wait(), FOLLOW_SECONDS)
+
+    async def note_read(self, *, by: str, detail: dict[str, Scalar]) -> None:
+        """Record that the log was read.  A log that cannot be written is still read: that is when it is needed."""
+        event = Event(
+            kind=Kind.LOG, action="read", time=self._p.clock.now(), caller=by, decision="allow", detail=detail
+        )
+        try:
+            await self._work(self._p.records.note, event)
+        except Unavailable as error:
+            _log.warning("a read of the log is not recorded", extra={"by": by, "reason": error.message})
+        self._tail.wake()
+
+    def _as_stored(self, wanted: RecordFilter) -> RecordFilter:
+        """Return a filter with pseudonyms for the persons that it names."""
+        names = self._p.pseudonymity
+        return replace(
+            wanted,
+            user=None if wanted.user is None else names.known(PersonKind.USER, wanted.user),
+            address=None if wanted.address is None else names.known(PersonKind.ADDRESS, wanted.address),
+        )
 
     async def decision(self, decision_id: str) -> list[Record]:
         """Return the records of one decision, the one that decided first; raises NotFound.
@@ -461,6 +624,7 @@ class ControlPlane:
                 f"no decision {decision_id[:80]} is recorded",
                 hint="records arrive within a second of the call",
             )
+        found = list(await self._work(self._p.pseudonymity.reveal, found))
         target = found[0].target
         return sorted(found, key=lambda record: (record.target != target, record.decision != "deny"))
 
@@ -546,4 +710,15 @@ class ControlPlane:
             ],
             "urls": dict(self._p.urls),
             "services": services,
+            **{name: tell() for name, tell in self._described.items()},
         }
+
+    def describe(self, name: str, tell: Callable[[], object]) -> None:
+        """Let ``tell`` say in the status, under ``name``, how a part that stands beside this one is."""
+        self._described[name] = tell
+
+
+@lru_cache(maxsize=2)
+def decoded_bundle(trust_domain: TrustDomain, document: bytes) -> Bundle:
+    """Return a published bundle, parsed once."""
+    return decode_bundle(trust_domain, document)

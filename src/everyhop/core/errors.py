@@ -7,6 +7,7 @@ EveryhopError
 │   ├── SvidError         an X509-SVID or JWT-SVID breaks its standard or its time
 │   ├── ChainError        no valid path to a trusted authority
 │   ├── SignatureError    a signed message is refused; ``reason`` says why
+│   ├── ProofError        a proof of a transparency log does not prove what it is shown for
 │   ├── TokenError        a token is refused; ``token_code`` says why, for callers
 │   └── AttestationError  the peer of a socket could not be established
 ├── AccessDenied          believed, but not permitted
@@ -90,6 +91,12 @@ class SignatureError(TrustError):
     def __init__(self, reason: str, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.reason = reason
+
+
+class ProofError(TrustError):
+    """A proof of a transparency log that does not prove what it is shown for (RFC 9162 section 2.1)."""
+
+    code = "PROOF_INVALID"
 
 
 class AttestationError(TrustError):

@@ -28,6 +28,7 @@ _REQUEST: Final = {
     "id": "%REQ(X-EVERYHOP-DECISION):64%",
     "method": "%REQ(:METHOD):64%",
     "path": "%PATH(NQ:PATH):4096%",
+    "trace": "%REQ(TRACEPARENT):64%",
     "status": "%RESPONSE_CODE%",
     "detail": "%RESPONSE_CODE_DETAILS%",
 }

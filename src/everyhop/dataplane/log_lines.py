@@ -20,9 +20,12 @@ import msgspec
 
 from everyhop.anomaly.model import SubjectKind
 from everyhop.auditlog.model import MAX_NAME, MAX_PATH, Kind, Point, Record, Scalar, clip
+from everyhop.auditlog.preparing import prepared
+from everyhop.auditlog.trace import trace_of
 from everyhop.core.decision import Reason
 from everyhop.dataplane import _names as names
 from everyhop.dataplane.asked_log import ASKED, asked_record
+from everyhop.dataplane.gap_lines import GAP_LINE, gap_line_record
 from everyhop.dataplane.local_replies import (
     AMBIGUOUS_DETAILS,
     BLOCKED,
@@ -87,6 +90,7 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True, rename={"received": "in
     key: str | None = None
     code: str | None = None
     why: str | None = None
+    trace: str | None = None
     failure: str | None = None
     flags: str | None = None
     ms: float | None = None
@@ -122,10 +126,12 @@ def record_of(line: bytes, *, instance: str, seq: int) -> Record:
         if parsed.time.tzinfo is None:
             raise ValueError("a time without a zone")
         if parsed.kind == ASKED:  # ours: Envoy writes its kinds as constants
-            return asked_record(line, instance=instance, seq=seq)
-        return _record(parsed, instance, seq)
+            return prepared(asked_record(line, instance=instance, seq=seq))
+        if parsed.kind == GAP_LINE:
+            return gap_line_record(line, instance=instance, seq=seq)
+        return prepared(_record(parsed, instance, seq))
     except (ValueError, msgspec.MsgspecError, RecursionError):
-        return Record(
+        unread = Record(
             id=derived_id(instance, seq),
             seq=seq,
             producer=instance,
@@ -136,6 +142,7 @@ def record_of(line: bytes, *, instance: str, seq: int) -> Record:
             instance=instance,
             detail={"bytes": len(line), "start": clip(repr(line[:200]), 400)},
         )
+        return prepared(unread)
 
 
 def derived_id(instance: str, seq: int) -> str:
@@ -162,6 +169,7 @@ def _record(line: LogLine, instance: str, seq: int) -> Record:
         "status": line.status if line.status is not None and 0 <= line.status <= 999 else None,  # noqa: PLR2004
         "latency_ms": line.ms if line.ms is not None and line.ms >= 0 else None,
         "instance": instance,
+        "trace": trace_of(line.trace),
         "detail": _detail(line) | outcome.detail,
     }
     if own and line.user:

@@ -232,6 +232,7 @@ class TokenService:
             issued_at=issued_at,
             expires_at=claims.exp,
             txn=claims.txn,
+            roles=tuple(wanted.tctx.get("roles", ())),
         )
 
     # --- asking and taking back ----------------------------------------------------------------------------------

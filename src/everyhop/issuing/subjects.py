@@ -138,12 +138,17 @@ def peeked_type(token: str) -> object:
 def not_believed(error: TrustError | InputError, which: str = "subject") -> GrantRefused:
     """Return the refusal for a presented token (RFC 8693 section 2.2.2); the reason is for the record."""
     code = error.token_code if isinstance(error, TokenError) else None
+    if code is None and isinstance(error, TrustError):
+        code = TokenCode.TOKEN_INVALID  # an API key, or a user's token, that nobody vouches for
     refusal = GrantRefused(
         OAuthError.INVALID_REQUEST, f"the {which} token is not accepted: {error.message}", token_code=code
     )
     reason = getattr(error, "reason", None)
     if isinstance(reason, str):
         refusal.add_note(reason)
+    lookup = getattr(error, "lookup", None)
+    if isinstance(lookup, str):
+        refusal.api_key = lookup
     return refusal
 
 

@@ -23,6 +23,8 @@ from everyhop.control.client import ControlClient
 from everyhop.control.credentials import Credentials
 from everyhop.control.launching import Places, load_key
 from everyhop.control.node import Node, NodePorts
+from everyhop.control.refused_credentials import RefusedCredentials
+from everyhop.control.sealer import AgentSealer
 from everyhop.control.sidecars import Sidecars
 from everyhop.control.token_truth import TokenTruth
 from everyhop.control.workload_tokens import WorkloadTokens
@@ -79,6 +81,7 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
             clock=clock,
             blocks=blocks,
         )
+        refused = RefusedCredentials(client, clock)
         inspector = stack.enter_context(contextlib.closing(ProcInspector()))
         workloads = WorkloadService(
             inspector=inspector,
@@ -106,7 +109,11 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
             is_withheld=blocks.is_quarantined,
         )
         decisions = ApplicationDecisions(
-            workloads, layout.agent_state / "decisions", clock=clock, entropy=entropy
+            workloads,
+            layout.agent_state / "decisions",
+            clock=clock,
+            entropy=entropy,
+            limit=settings.spool_limit,
         )
         places, key = _places(layout), load_key(layout.agent_state / "key", entropy)
         sidecars = Sidecars(
@@ -140,6 +147,8 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
                 record_flush_ms=int(settings.record_flush.total_seconds() * 1000),
                 entropy=entropy,
                 decisions=decisions,
+                sealer=AgentSealer(identities, client.agent, clock=clock),
+                spool_limit=settings.spool_limit,
                 blocks=blocks,
                 authorizers=authorizers,
             )
@@ -152,7 +161,7 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
             ),
             (secrets_server(secrets), layout.sds_socket, 0o600),
             (
-                authorization_server(ExternalAuthorization(credentials, registry)),
+                authorization_server(ExternalAuthorization(credentials, registry, refused)),
                 layout.authz_socket,
                 0o600,
             ),
@@ -164,7 +173,7 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
         owner = stack.enter_context(contextlib.closing(UnixListener.bind(layout.agent_socket, mode=0o600)))
         _log.info("serving", extra={"agent": client.agent, "pid": os.getpid()})
         async with asyncio.TaskGroup() as group:
-            work = [group.create_task(node.run())]
+            work = [group.create_task(node.run()), group.create_task(refused.run())]
             if authorizers is not None:
                 work.append(group.create_task(authorizers.run()))
             serving = group.create_task(serve_until_stopped(door, owner.sock))

@@ -27,14 +27,16 @@ from everyhop.spiffe.ids import TrustDomain
 from everyhop.spiffe.jwt_svid import validate_jwt_svid
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from concurrent.futures import Executor
     from datetime import datetime
 
     from starlette.applications import Starlette
+    from starlette.routing import Route
 
     from everyhop.apikeys import ApiKeys
     from everyhop.auditlog import RecordStore
+    from everyhop.control.canaries import CredentialWatch
     from everyhop.control.feed import Feed
     from everyhop.control.responding import BlocksInForce
     from everyhop.issuing import TokenJournal, TokenService
@@ -104,11 +106,14 @@ def oauth_door(
     pool: Executor,
     exchange_pool: Executor,
     authzen_pool: Executor,
+    watch: CredentialWatch | None = None,
+    further: Sequence[Route] = (),
 ) -> Starlette:
     """Return the app for :func:`everyhop.runtime.face_server.face_service`.
 
     ``pool`` is for strangers alone, so that no number of them keeps agents waiting; an exchange may wait for
     somebody else's issuer and has ``exchange_pool``, questions to the decision point have ``authzen_pool``.
+    ``further`` are routes of other doors behind the face.
     """
     clock, entropy = SystemClock(), SystemEntropy()
     endpoints = Endpoints(issuer=issuer_of(layout, settings), local=face_url(layout, settings))
@@ -133,6 +138,7 @@ def oauth_door(
         clock=clock,
         blocks=blocks,
         work=_worker(authzen_pool),
+        watch=watch,
     )
     return oauth_app(
         endpoints=endpoints,
@@ -156,8 +162,9 @@ def oauth_door(
             work_long=_worker(exchange_pool),
             blocks=blocks,
             clock=clock,
+            watch=watch,
         ),
-        further=authzen.routes(),
+        further=(*authzen.routes(), *further),
     )
 
 

@@ -370,6 +370,7 @@ class Guard:
             rule=None if call.rule is None else call.rule.rule,
             snapshot=call.snapshot,
             detail=detail,
+            trace=parse_trace(call.headers.text(TRACEPARENT)).record,
             via_sidecar=call.request.via_sidecar,
         )
 

@@ -187,6 +187,7 @@ class Verified:
             rule=self.rule,
             snapshot=self.snapshot,
             detail=detail,
+            trace=self.trace.record,
             via_sidecar=self.caller.via_sidecar,
         )
 
@@ -217,6 +218,7 @@ class Decided:
     rule: str | None
     snapshot: str
     detail: str | None = None
+    trace: str = ""
     via_sidecar: bool = False
 
 

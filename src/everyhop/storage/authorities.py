@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from everyhop.auditlog.append import append_event
 from everyhop.auditlog.model import Event, Kind
@@ -18,6 +17,7 @@ from everyhop.authority.ports import AuthorityEvent
 from everyhop.core.clock import Entropy
 from everyhop.core.errors import Conflict, NotFound
 from everyhop.storage.database import Database
+from everyhop.storage.dialect import upsert
 from everyhop.storage.records import SqlRecordWriter
 from everyhop.storage.schema import authorities, bundle_state, read_moments, to_micros, write_moments
 

@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from everyhop.auditlog.append import append_event
 from everyhop.auditlog.model import Event, Kind
@@ -19,6 +18,7 @@ from everyhop.issuing.model import IssuingState, KeyStatus, Revocation, RevokedK
 from everyhop.issuing.ports import SigningEvent
 from everyhop.jose.algorithms import Algorithm
 from everyhop.storage.database import Database
+from everyhop.storage.dialect import upsert
 from everyhop.storage.records import SqlRecordWriter
 from everyhop.storage.schema import (
     from_micros,

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from everyhop.storage.database import Database
+from everyhop.storage.dialect import upsert
 from everyhop.storage.schema import meta
 
 

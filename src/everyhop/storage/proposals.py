@@ -7,12 +7,12 @@ import base64
 from typing import Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from everyhop.auditlog.append import append_event
 from everyhop.auditlog.model import Event
 from everyhop.core.clock import Entropy
 from everyhop.storage.database import Database
+from everyhop.storage.dialect import upsert
 from everyhop.storage.records import SqlRecordWriter
 from everyhop.storage.schema import meta
 

@@ -9,64 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 
-from everyhop.auditlog.append import AppendResult, append_event, append_records
-from everyhop.auditlog.codec import decode_record, encode_record
+from everyhop.auditlog.append import AppendResult, append_event, check_batch
+from everyhop.auditlog.codec import decode_record
 from everyhop.auditlog.model import Event, Kind, Record
 from everyhop.auditlog.query import MAX_PAGE, Order, Page, RecordFilter
 from everyhop.core.clock import Entropy
 from everyhop.core.errors import InputError, NotFound
-from everyhop.storage.database import Database
-from everyhop.storage.schema import from_micros, records, to_micros
+from everyhop.storage.append import SqlRecordWriter, last_seq
+from everyhop.storage.database import LONG_WAIT_SECONDS, Database
+from everyhop.storage.dialect import holds
+from everyhop.storage.group_commit import GroupCommit
+from everyhop.storage.record_conditions import conditions_of, place_of
+from everyhop.storage.retention import prune_event, prune_tiles
+from everyhop.storage.schema import from_micros, records
 
-# One prepared statement for a whole batch, given to the driver directly: half the cost of an insert is otherwise
-# spent on turning dictionaries into it.
-_INSERT: Final = (
-    "INSERT INTO records (id, producer, seq, time, kind, caller, target, decision, rule, subject, line)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-)
+__all__ = ["SqlRecordStore", "SqlRecordWriter", "last_seq"]
+
 _MAX_OF_DECISION: Final = 16
-_CHUNK: Final = 400  # ids per question; SQLite allows 999 parameters in older builds
-
-
-class SqlRecordWriter:
-    """The ``RecordWriter`` port on an open write transaction."""
-
-    def __init__(self, connection: sa.Connection) -> None:
-        self._connection = connection
-
-    def insert(self, batch: Sequence[Record]) -> AppendResult:
-        """Insert what is not there yet."""
-        before = self._total()
-        self._connection.exec_driver_sql(_INSERT, [_row(record) for record in batch])
-        stored = self._total() - before
-        if stored == len(batch):
-            return AppendResult(stored=stored, duplicates=0)
-        conflicts = self._conflicts(batch)
-        return AppendResult(
-            stored=stored, duplicates=len(batch) - stored - len(conflicts), conflicts=conflicts
-        )
-
-    def next_seq(self, producer: str) -> int:
-        """Return the number after the highest of ``producer``."""
-        return last_seq(self._connection, producer) + 1
-
-    def _total(self) -> int:
-        return int(self._connection.exec_driver_sql("SELECT total_changes()").scalar_one())
-
-    def _conflicts(self, batch: Sequence[Record]) -> tuple[str, ...]:
-        """Return the ids whose stored record, if any, is not the one of the batch."""
-        found: dict[str, tuple[str, int]] = {}
-        for start in range(0, len(batch), _CHUNK):
-            ids = [record.id for record in batch[start : start + _CHUNK]]
-            rows = self._connection.execute(
-                sa.select(records.c.id, records.c.producer, records.c.seq).where(records.c.id.in_(ids))
-            )
-            found.update({row.id: (row.producer, row.seq) for row in rows})
-        return tuple(r.id for r in batch if found.get(r.id) != (r.producer, r.seq))
 
 
 class SqlRecordStore:
@@ -76,11 +39,14 @@ class SqlRecordStore:
         self._database = database
         self._entropy = entropy
         self._producer = producer
+        self._group = GroupCommit(database)
 
     def append(self, batch: Sequence[Record]) -> AppendResult:
-        """Append in one transaction; durable when it returns."""
-        with self._database.writing() as connection:
-            return append_records(SqlRecordWriter(connection), batch)
+        """Append in one transaction, perhaps together with others' batches; durable when it returns."""
+        check_batch(batch)
+        if not batch:
+            return AppendResult(stored=0, duplicates=0)
+        return self._group.append(batch)
 
     def note(self, event: Event) -> Record:
         """Append an event of this process."""
@@ -121,26 +87,43 @@ class SqlRecordStore:
         """Return one page."""
         if not 0 < limit <= MAX_PAGE:
             raise InputError(f"a page has 1 to {MAX_PAGE} records")
-        statement = sa.select(records.c.n, records.c.line).where(*_conditions(wanted))
         is_newest = order is Order.NEWEST
+        found: list[tuple[int, Record]] = []
+        while True:
+            rows = self._rows(wanted, is_newest=is_newest, cursor=cursor, limit=limit + 1)
+            for n, line in rows:
+                record = decode_record(line)
+                if not wanted.looks_within or wanted.matches(record):
+                    found.append((n, record))
+            # A line can hold the words that were looked for elsewhere than meant: then the page is filled up.
+            if len(found) > limit or len(rows) <= limit:
+                break
+            cursor = rows[-1][0]
+        kept = found[:limit]
+        return Page(
+            records=tuple(record for _, record in kept),
+            positions=tuple(n for n, _ in kept),
+            first=kept[0][0] if kept else None,
+            last=kept[-1][0] if kept else None,
+            more=len(found) > limit,
+        )
+
+    def _rows(
+        self, wanted: RecordFilter, *, is_newest: bool, cursor: int | None, limit: int
+    ) -> Sequence[tuple[int, bytes]]:
+        statement = sa.select(records.c.n, records.c.line).where(*conditions_of(wanted))
         if cursor is not None:
             statement = statement.where(records.c.n < cursor if is_newest else records.c.n > cursor)
-        statement = statement.order_by(records.c.n.desc() if is_newest else records.c.n).limit(limit + 1)
+        place = place_of(wanted)
+        statement = statement.order_by(place.desc() if is_newest else place).limit(limit)
         with self._database.reading() as connection:
-            rows = connection.execute(statement).all()
-        kept = rows[:limit]
-        return Page(
-            records=tuple(decode_record(row.line) for row in kept),
-            first=kept[0].n if kept else None,
-            last=kept[-1].n if kept else None,
-            more=len(rows) > limit,
-        )
+            return [(row.n, row.line) for row in connection.execute(statement)]
 
     def scan(self, wanted: RecordFilter, *, holding: bytes | None = None) -> Iterator[Sequence[Record]]:
         """Yield pages of records, oldest first; each page is a short transaction of its own, so nobody waits."""
-        conditions = _conditions(wanted)
+        conditions = conditions_of(wanted)
         if holding is not None:
-            conditions.append(sa.func.instr(records.c.line, holding) > 0)
+            conditions.append(holds(records.c.line, holding))
         position = 0
         while True:
             statement = (
@@ -166,7 +149,7 @@ class SqlRecordStore:
         return None if found is None else from_micros(found)
 
     def last_seq(self, producer: str) -> int:
-        """Return the highest number stored of ``producer``, 0 when there is none."""
+        """Return the highest number ever stored of ``producer``, 0 when there is none."""
         with self._database.reading() as connection:
             return last_seq(connection, producer)
 
@@ -176,75 +159,18 @@ class SqlRecordStore:
             return int(connection.execute(sa.select(sa.func.count()).select_from(records)).scalar_one())
 
     def prune(
-        self, *, before: datetime | None = None, keep_rows: int | None = None, limit: int = 10_000
+        self,
+        *,
+        now: datetime,
+        before: datetime | None = None,
+        keep_rows: int | None = None,
+        limit: int = 10_000,
     ) -> int:
-        """Delete at most ``limit`` of the oldest records that are too old or too many."""
-        with self._database.writing() as connection:
-            doomed = _doomed(connection, before, keep_rows)
-            if not doomed:
+        """Delete whole tiles of the oldest records that are too old or too many, and record it."""
+        with self._database.writing(wait=LONG_WAIT_SECONDS) as connection:
+            pruned = prune_tiles(connection, before=before, keep_rows=keep_rows, limit=limit)
+            if pruned is None:
                 return 0
-            # The highest number of each producer stays: it is how a repeated delivery is recognised for ever.
-            newest = sa.select(sa.func.max(records.c.n)).group_by(records.c.producer)
-            oldest = (
-                sa.select(records.c.n)
-                .where(sa.or_(*doomed), records.c.n.not_in(newest))
-                .order_by(records.c.n)
-                .limit(limit)
-            )
-            return connection.execute(sa.delete(records).where(records.c.n.in_(oldest))).rowcount
-
-
-def last_seq(connection: sa.Connection, producer: str) -> int:
-    """Return the highest number stored of ``producer``, 0 when there is none."""
-    highest = connection.execute(
-        sa.select(sa.func.max(records.c.seq)).where(records.c.producer == producer)
-    ).scalar()
-    return int(highest or 0)
-
-
-def _row(record: Record) -> tuple[Any, ...]:
-    return (
-        record.id,
-        record.producer,
-        record.seq,
-        to_micros(record.time),
-        record.kind.value,
-        record.caller,
-        record.target,
-        record.decision,
-        record.rule,
-        subject if isinstance(subject := record.detail.get("user"), str) else None,
-        encode_record(record),
-    )
-
-
-def _conditions(wanted: RecordFilter) -> list[sa.ColumnElement[bool]]:
-    """Say in SQL what ``RecordFilter.matches`` says in Python."""
-    equal = {
-        "target": wanted.service,
-        "caller": wanted.caller,
-        "decision": "deny" if wanted.denied else wanted.decision,
-        "rule": wanted.rule,
-        "kind": None if wanted.kind is None else wanted.kind.value,
-    }
-    conditions = [records.c[name] == value for name, value in equal.items() if value is not None]
-    if wanted.since is not None:
-        conditions.append(records.c.time >= to_micros(wanted.since))
-    if wanted.until is not None:
-        conditions.append(records.c.time < to_micros(wanted.until))
-    return conditions
-
-
-def _doomed(
-    connection: sa.Connection, before: datetime | None, keep_rows: int | None
-) -> list[sa.ColumnElement[bool]]:
-    doomed: list[sa.ColumnElement[bool]] = []
-    if before is not None:
-        doomed.append(records.c.time < to_micros(before))
-    if keep_rows is not None:
-        boundary = connection.execute(
-            sa.select(records.c.n).order_by(records.c.n.desc()).offset(max(keep_rows, 0)).limit(1)
-        ).scalar()
-        if boundary is not None:
-            doomed.append(records.c.n <= boundary)
-    return doomed
+            event = prune_event(pruned, at=now, before=before)
+            append_event(SqlRecordWriter(connection), event, producer=self._producer, entropy=self._entropy)
+        return pruned.last - pruned.first + 1

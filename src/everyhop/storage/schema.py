@@ -21,6 +21,8 @@ metadata = sa.MetaData()
 # SQLite numbers rows by itself only in a column of exactly this type.
 _Number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _Moment = sa.BigInteger
+# Compared by code points on both engines, whatever language a database sorts by.
+_Id = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 authorities = sa.Table(
     "authorities",
@@ -87,7 +89,7 @@ records = sa.Table(
     metadata,
     # The place in the log, from 1 without gaps: given under the lock of ``log_head``, never by the engine.
     sa.Column("n", _Number, primary_key=True, autoincrement=False),
-    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("id", _Id, nullable=False, unique=True),
     sa.Column("producer", sa.Text, nullable=False),
     sa.Column("seq", sa.BigInteger, nullable=False),
     sa.Column("time", _Moment, nullable=False),
@@ -97,6 +99,8 @@ records = sa.Table(
     sa.Column("decision", sa.Text),
     sa.Column("rule", sa.Text),
     sa.Column("subject", sa.Text),
+    # The hash of the line as it was when it was sealed: it names the record that was altered since.
+    sa.Column("leaf", sa.LargeBinary, nullable=False),
     # The whole record as the codec writes it, which is the leaf of the log's tree; the columns above only find it.
     sa.Column("line", sa.LargeBinary, nullable=False),
     sa.UniqueConstraint("producer", "seq", name="records_place"),
@@ -133,6 +137,15 @@ log_tiles = sa.Table(
     sa.Column("root", sa.LargeBinary, nullable=False),
 )
 
+# Numbers of producers whose records are gone: what is delivered again is recognised for ever.
+log_pruned = sa.Table(
+    "log_pruned",
+    metadata,
+    sa.Column("producer", sa.Text, primary_key=True),
+    sa.Column("first", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("last", sa.BigInteger, nullable=False),
+)
+
 log_checkpoints = sa.Table(
     "log_checkpoints",
     metadata,
@@ -150,9 +163,12 @@ log_seals = sa.Table(
     sa.Column("producer", sa.Text, primary_key=True),
     sa.Column("first", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("last", sa.BigInteger, nullable=False),
+    sa.Column("digest", sa.LargeBinary, nullable=False),
+    sa.Column("previous", sa.LargeBinary, nullable=False),
     sa.Column("certificate", sa.Text, nullable=False),
     sa.Column("signed_at", _Moment, nullable=False),
     sa.Column("signature", sa.LargeBinary, nullable=False),
+    sa.Column("marks", sa.LargeBinary, nullable=False),
 )
 
 log_certificates = sa.Table(

@@ -345,6 +345,33 @@ def test_no_bytes_break_the_reader(raw):
     assert found.decision != "allow"
 
 
+@pytest.mark.parametrize(
+    ("header", "trace"),
+    [
+        (
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+        ),
+        ("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", None),
+        ("-", None),
+        (None, None),
+    ],
+)
+def test_the_trace_of_a_call(header, trace):
+    line = msgspec.json.encode({"kind": "in", "time": "2026-07-01T12:00:00.000000Z", "trace": header})
+    assert record_of(line, instance="i", seq=1).trace == trace
+
+
+def test_what_a_caller_sends_as_a_secret_is_in_no_record():
+    secret = "eyJhbGciOiJFUzI1NiIsImtpZCI6ImEifQ.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
+    line = {"kind": "in", "time": "2026-07-01T12:00:00.000000Z", "path": f"/reset/{secret}?password=hunter2"}
+    found = record_of(msgspec.json.encode(line | {"host": f"Bearer {secret}"}), instance="i", seq=1)
+    assert secret not in repr(found)
+    assert "hunter2" not in repr(found)
+    unreadable = record_of(f"{{broken Bearer {secret}".encode(), instance="i", seq=1)
+    assert secret not in repr(unreadable)
+
+
 # -- the blocked
 
 END = "1795889837"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The log: repeated delivery, taken places, paging while it grows, pruning."""
+"""The log: repeated delivery, taken places, paging while it grows."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -8,25 +8,10 @@ from datetime import timedelta
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from tests.support.identity import NOW
+from tests.support.ledger import record
 
-from everyhop.auditlog import Event, Kind, Order, Point, Record, RecordFilter
+from everyhop.auditlog import Event, Kind, Order, RecordFilter
 from everyhop.core.errors import InputError, NotFound
-
-
-def record(seq, *, producer="agent", **fields):
-    base = {
-        "id": f"{producer}-{seq}",
-        "seq": seq,
-        "producer": producer,
-        "time": NOW + timedelta(seconds=seq),
-        "kind": Kind.DECISION,
-        "point": Point.INGRESS,
-        "target": "payments" if seq % 2 else "orders",
-        "caller": f"spiffe://a/{seq % 3}",
-        "decision": "deny" if seq % 5 == 0 else "allow",
-        "rule": f"allow[{seq % 2}]",
-    }
-    return Record(**{**base, **fields})
 
 
 def test_what_is_not_there(storage):
@@ -120,36 +105,6 @@ def test_sql_and_python_agree_on_every_filter(storage, wanted, order):
     expected = [r for r in batch if wanted.matches(r)]
     found = storage.records.query(wanted, order=order)
     assert list(found.records) == (expected if order is Order.OLDEST else expected[::-1])
-
-
-def test_pruning_by_age_and_by_number(storage):
-    storage.records.append([record(n) for n in range(1, 21)])
-    assert storage.records.prune() == 0
-    assert storage.records.prune(before=NOW + timedelta(seconds=6)) == 5
-    assert storage.records.prune(keep_rows=10) == 5
-    assert [r.seq for r in storage.records.query(RecordFilter()).records] == list(range(20, 10, -1))
-    assert storage.records.prune(keep_rows=100) == 0
-
-
-def test_pruning_is_bounded_and_starts_with_the_oldest(storage):
-    storage.records.append([record(n) for n in range(1, 21)])
-    assert storage.records.prune(keep_rows=0, limit=3) == 3
-    assert storage.records.query(RecordFilter(), order=Order.OLDEST, limit=1).records[0].seq == 4
-
-
-def test_pruning_keeps_the_place_of_every_producer(storage):
-    storage.records.append([record(n, producer=p) for p in ("a", "b") for n in range(1, 6)])
-    storage.records.prune(keep_rows=0)
-    assert (storage.records.last_seq("a"), storage.records.last_seq("b")) == (5, 5)
-    assert storage.records.append([record(5, producer="a")]).duplicates == 1
-
-
-def test_positions_are_not_used_again(storage):
-    storage.records.append([record(n) for n in range(1, 4)])
-    before = storage.records.query(RecordFilter()).first
-    storage.records.prune(keep_rows=0)
-    storage.records.append([record(4)])
-    assert storage.records.query(RecordFilter()).first > before
 
 
 def test_appends_are_fast_enough(storage):

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What SQLite and PostgreSQL say differently, in one place; the repositories speak neither.
+
+``upsert`` is ``INSERT`` with ``ON CONFLICT``, which both understand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+# PostgreSQL's construct compiles for SQLite too; SQLite's own does not compile for PostgreSQL.
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.compiler import compiles
+
+from everyhop.storage.record_rows import COLUMNS, Row
+
+__all__ = ["find_ids", "find_places", "holds", "insert_records", "is_postgresql", "upsert"]
+
+Stored = tuple[str, str, int, bytes]
+"""What is known of a stored record: id, producer, seq, hash of its line."""
+
+# One prepared statement for a whole batch, given to the driver directly: half the cost of an insert is otherwise
+# spent on turning dictionaries into it.
+_INSERT: Final = f"INSERT INTO records ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
+_COPY: Final = f"COPY records ({', '.join(COLUMNS)}) FROM STDIN (FORMAT BINARY)"
+_TYPES: Final = ("int8", "text", "text", "int8", "int8", *["text"] * 6, "bytea", "bytea")
+
+_FOUND: Final = "SELECT r.id, r.producer, r.seq, r.leaf FROM"
+_IDS: Final = {
+    "sqlite": f"{_FOUND} records r WHERE r.id IN (SELECT value FROM json_each(?))",  # noqa: S608
+    "postgresql": f"{_FOUND} records r WHERE r.id = ANY(%s::text[])",
+}
+_RANGES: Final = {
+    "sqlite": (
+        f"{_FOUND} json_each(?) w JOIN records r ON r.producer = json_extract(w.value, '$[0]')"
+        " AND r.seq BETWEEN json_extract(w.value, '$[1]') AND json_extract(w.value, '$[2]')"
+    ),
+    "postgresql": (
+        f"{_FOUND} unnest(%s::text[], %s::bigint[], %s::bigint[]) AS w (producer, first, last)"
+        " JOIN records r ON r.producer = w.producer AND r.seq BETWEEN w.first AND w.last"
+    ),
+}
+
+
+def is_postgresql(connection: sa.Connection) -> bool:
+    """Tell whether the connection is one to PostgreSQL; it is to SQLite otherwise."""
+    return connection.dialect.name == "postgresql"
+
+
+def find_ids(connection: sa.Connection, ids: Sequence[str]) -> Sequence[Stored]:
+    """Return what is stored under any of these ids."""
+    values = list(ids) if is_postgresql(connection) else json.dumps(ids)
+    return _rows(connection.exec_driver_sql(_IDS[connection.dialect.name], (values,)))
+
+
+def find_places(connection: sa.Connection, ranges: Sequence[tuple[str, int, int]]) -> Sequence[Stored]:
+    """Return what is stored of producers from a first to a last number, both inclusive."""
+    if is_postgresql(connection):
+        values: tuple[Any, ...] = tuple(map(list, zip(*ranges, strict=True)))
+    else:
+        values = (json.dumps(ranges),)
+    return _rows(connection.exec_driver_sql(_RANGES[connection.dialect.name], values))
+
+
+def insert_records(connection: sa.Connection, first: int, rows: Sequence[Row]) -> None:
+    """Insert rows of records numbered from ``first``.
+
+    Raises IntegrityError when a number, an id or a place is taken.
+    """
+    if not is_postgresql(connection):
+        connection.exec_driver_sql(_INSERT, [(n, *row) for n, row in enumerate(rows, first)])
+        return
+    dialect = connection.dialect
+    foreign: Any = connection.connection.driver_connection
+    errors: Any = dialect.loaded_dbapi.Error
+    try:
+        with foreign.cursor().copy(_COPY) as copy:
+            copy.set_types(_TYPES)
+            for n, row in enumerate(rows, first):
+                copy.write_row((n, *row))
+    except errors as error:
+        raise sa.exc.DBAPIError.instance(_COPY, None, error, errors, dialect=dialect) from error
+
+
+def holds(column: sa.ColumnElement[bytes], part: bytes) -> sa.ColumnElement[bool]:
+    """Say that a column of bytes holds ``part``."""
+    return _Holds(column, sa.literal(part, sa.LargeBinary))
+
+
+class _Holds(sa.sql.functions.GenericFunction[bool]):
+    """``instr`` of SQLite, ``position`` of PostgreSQL."""
+
+    type = sa.Boolean()
+    inherit_cache = True
+    name = "holds"
+
+
+@compiles(_Holds, "sqlite")
+def _holds_sqlite(element: _Holds, compiler: Any, **options: Any) -> str:
+    column, part = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"instr({column}, {part}) > 0"
+
+
+@compiles(_Holds, "postgresql")
+def _holds_postgresql(element: _Holds, compiler: Any, **options: Any) -> str:
+    column, part = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"position({part}::bytea IN {column}) > 0"
+
+
+def _rows(result: sa.CursorResult[Any]) -> Sequence[Stored]:
+    return [(row[0], row[1], row[2], bytes(row[3])) for row in result]
