@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -164,11 +163,10 @@ def test_a_block_ends_by_itself(domain):
 def test_a_quarantine_ends_identity_tokens_and_connections_and_lifting_it_brings_all_back(domain):
     before = domain.ready("orders")[0]
     with socket_to(before["ingress"]) as held:
-        started = time.monotonic()
         answer = block(domain, "orders", verb="quarantine")
+        assert answer["milliseconds"] < 2000  # of a machine that is doing something else
         assert answer["called_by"] == ["storefront"]
         assert held.recv(1) == b""  # cut
-        assert time.monotonic() - started < 2
     assert status_of(domain) == "503"
     for arguments in (
         ("svid", "fetch", "orders", "--write", str(domain.root / "q")),
@@ -202,11 +200,15 @@ def test_a_block_survives(domain, killed):
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), what="it is gone")
     wait_until(
-        lambda: domain.cli("blocks", "-o", "json", code=None).count("storefront"), what="the server is back"
+        lambda: domain.cli("blocks", "-o", "json", code=None).count("storefront"),
+        seconds=60,
+        what="the server is back",
     )
     answers: list[str] = []
     wait_until(
-        lambda: answers.append(status_of(domain)) or answers[-1] != "", what="a workload can be started"
+        lambda: answers.append(status_of(domain)) or answers[-1] != "",
+        seconds=60,
+        what="a workload can be started",
     )
     assert answers[-1] == "429"
     sequence = domain.json("blocks")["sequence"]

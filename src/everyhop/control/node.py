@@ -202,7 +202,7 @@ class Node:
         if left is not None:
             self._block_timer = loop.call_later(min(left, _LONGEST_TIMER), self._enforce_blocks)
         try:
-            self._p.sidecars.apply_blocks(blocks())
+            self._p.sidecars.apply_blocks(blocks(), epoch=blocks.epoch)
         except OSError as error:
             _log.error("a sidecar's open streams cannot be cut", extra={"reason": str(error)})
         self._apply_quarantine()
@@ -284,7 +284,7 @@ class Node:
         wait = await self._p.sidecars.apply(
             view,
             launches,
-            epoch=f"{self._p.truth.epoch}.{self._p.blocks.epoch}",
+            epoch=self._p.truth.epoch,
             only=only,
             held=rollout.held,
         )
