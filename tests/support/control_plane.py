@@ -16,6 +16,7 @@ from everyhop.control.canaries import CanaryControl, open_marker
 from everyhop.control.feed import Feed
 from everyhop.control.policy_holder import PolicyHolder
 from everyhop.control.proposals import Actor, ChangeRules, Origin
+from everyhop.control.pseudonymity import Pseudonymity
 from everyhop.control.service import ControlPlane, ControlPorts
 from everyhop.control.token_control import TokenWorks
 from everyhop.issuing import IssuingSettings, SigningKeys, TokenPorts, TokenService
@@ -95,7 +96,9 @@ class ControlUnderTest:
         exempt: Callable[[], frozenset[Subject]] = frozenset,
     ) -> None:
         self.clock = MovableClock()
-        self.storage: Storage = open_storage(directory / "everyhop.db", entropy=RealEntropy())
+        self.storage: Storage = open_storage(
+            directory / "everyhop.db", entropy=RealEntropy(), keys=MemoryKeyStore(), clock=self.clock
+        )
         self.pool = ThreadPoolExecutor(2)
         self.authority = Authority(
             trust_domain=parse_policy({"p": POLICY.encode()}).trust_domain,
@@ -122,10 +125,11 @@ class ControlUnderTest:
                 tokens=self.works,
                 policy=self.policy,
                 proposals=self.storage.proposals,
-                seals=self.storage.seals,
+                seals=self.storage.log_seals,
                 blocks=self.storage.blocks,
                 exempt=exempt,
                 changes=changes or ChangeRules(),
+                pseudonymity=Pseudonymity(self.storage.pseudonyms),
             )
         )
 

@@ -51,31 +51,42 @@ def encode_blocks(blocks: Blocks) -> bytes:
     return msgspec.json.encode(BlocksDocument(sequence=blocks.sequence, blocks=entries))
 
 
-def decode_blocks(content: bytes) -> Blocks:
-    """Read blocks; reason and author are empty.  Raises InputError for what is too large, malformed or twice there."""
+def decode_blocks(content: bytes, known: dict[BlockEntry, Block] | None = None) -> Blocks:
+    """Read blocks; reason and author are empty.  Raises InputError for what is too large, malformed or twice there.
+
+    Give the same ``known`` each time: of thousands, mostly one is new.
+    """
     if len(content) > MAX_BYTES:
         raise InputError(f"blocks have at most {MAX_BYTES} bytes")
     try:
         document = _decoder.decode(content)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise InputError(f"the blocks cannot be read: {error}") from error
-    return blocks_of(document)
+    return blocks_of(document, known)
 
 
-def blocks_of(document: BlocksDocument) -> Blocks:
-    """Return the blocks of a document that was decoded with others; raises InputError as :func:`decode_blocks`."""
-    found = [
-        Block(
-            subject=Subject.parse(entry.subject),
-            mode=entry.mode,
-            since=entry.since.astimezone(UTC),
-            until=None if entry.until is None else entry.until.astimezone(UTC),
-            reason="",
-            by="",
-        )
-        for entry in document.blocks
-    ]
-    blocks = Blocks.build(found, sequence=document.sequence)
-    if len(blocks.by_subject) != len(found):
+def blocks_of(document: BlocksDocument, known: dict[BlockEntry, Block] | None = None) -> Blocks:
+    """Return the blocks of a document that was decoded with others; raises InputError as :func:`decode_blocks`.
+
+    What is ``known`` is not read again; afterwards it holds exactly what the document does.
+    """
+    held = {} if known is None else known
+    found = {entry: held.get(entry) or _block(entry) for entry in document.blocks}
+    blocks = Blocks.build(found.values(), sequence=document.sequence)
+    if len(blocks.by_subject) != len(document.blocks):
         raise InputError("a subject is blocked twice")
+    if known is not None:
+        known.clear()
+        known |= found
     return blocks
+
+
+def _block(entry: BlockEntry) -> Block:
+    return Block(
+        subject=Subject.parse(entry.subject),
+        mode=entry.mode,
+        since=entry.since.astimezone(UTC),
+        until=None if entry.until is None else entry.until.astimezone(UTC),
+        reason="",
+        by="",
+    )

@@ -62,7 +62,7 @@ class _ExportDoor:
         detail = {key: value for key, value in msgspec.structs.asdict(message).items() if value is not None}
         record = await exports.note_once(_actor(request), detail)
         _, head = await exports.lines(0, limit=1)
-        return reply({"record": record.id, "head": head})
+        return reply({"record": record.id, "head": head, "origin": exports.origin})
 
     async def resume(self, request: Request) -> Response:
         name = request.path_params["name"]

@@ -5,7 +5,7 @@ from everyhop.auditlog.append import AppendResult, append_event, append_records
 from everyhop.auditlog.checkpoints import StoredCheckpoint
 from everyhop.auditlog.codec import decode_record, decode_records, encode_record, encode_records
 from everyhop.auditlog.model import Event, Kind, Point, Record, clip
-from everyhop.auditlog.ports import LogTree, RecordStore, RecordWriter
+from everyhop.auditlog.ports import LogTree, RecordStore, RecordWriter, SealStore
 from everyhop.auditlog.query import MAX_PAGE, Order, Page, RecordFilter
 from everyhop.auditlog.tally import Group, Report, Tally
 
@@ -24,6 +24,7 @@ __all__ = [
     "RecordStore",
     "RecordWriter",
     "Report",
+    "SealStore",
     "StoredCheckpoint",
     "Tally",
     "append_event",

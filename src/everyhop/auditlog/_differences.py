@@ -130,7 +130,9 @@ class Differences:
         following = list(pairwise(places))
         if not following or any(b.index != a.index + 1 for a, b in following):
             return None
-        first = places[0]
+        first, last = places[0], places[-1]
+        if first.found == last.sealed or last.found == first.sealed:
+            return None  # a ring: nothing was taken out or put in
         if all(a.found == b.sealed for a, b in following):
             return Finding(
                 fault=Fault.MISSING,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The single append path: every record, whoever made it, is written by :func:`append_records`.
+"""The single append path: every record, whoever made it, is inserted by a ``RecordWriter``.
 
 It runs inside a transaction that the caller holds, so a change of state and its record are written together or
 not at all.
@@ -42,11 +42,16 @@ def append_records(writer: RecordWriter, records: Sequence[Record]) -> AppendRes
 
     Raises InputError for more than 20,000 records in one call.
     """
-    if len(records) > MAX_BATCH_RECORDS:
-        raise InputError(f"a batch has at most {MAX_BATCH_RECORDS} records")
+    check_batch(records)
     if not records:
         return AppendResult(stored=0, duplicates=0)
     return writer.insert([prepared(record) for record in records])
+
+
+def check_batch(records: Sequence[Record]) -> None:
+    """Raise InputError for more than 20,000 records."""
+    if len(records) > MAX_BATCH_RECORDS:
+        raise InputError(f"a batch has at most {MAX_BATCH_RECORDS} records")
 
 
 def append_event(writer: RecordWriter, event: Event, *, producer: str, entropy: Entropy) -> Record:

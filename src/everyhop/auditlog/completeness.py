@@ -195,14 +195,14 @@ def check_completeness(
     certificates: Mapping[str, bytes],
     authorities: Sequence[bytes],
     *,
-    pruned: bool = False,
+    pruned: Mapping[str, Sequence[tuple[int, int]]] | None = None,
 ) -> Completeness:
     """Return what is missing, lost or invented.
 
     ``lines`` and ``seals`` come in the order of producer and number, as ``SqlSealStore`` yields them;
     ``certificates`` are chains (DER, leaf first, joined) by the SHA-256 of the leaf in hex; ``authorities`` the
     CA certificates (DER) that were ever trusted, from a place that whoever may write the database cannot reach.
-    ``pruned`` says that old records were removed, so that the first numbers of a producer may rightly be absent.
+    ``pruned`` are by producer the ranges of numbers whose records were removed for their age, in their order.
     Never raises for what is in the log: what cannot be read is reported.
     """
     found = Completeness()
@@ -213,12 +213,13 @@ def check_completeness(
         if producer is None or producer.name != stored.producer:
             if producer is not None:
                 producer.end(waiting)
-            _orphans(found, waiting, stored.producer)
-            producer = _Reading(found, signers, stored.producer, pruned=pruned)
+            _orphans(found, waiting, stored.producer, pruned)
+            gone = () if pruned is None else pruned.get(stored.producer, ())
+            producer = _Reading(found, signers, stored.producer, gone)
         producer.take(stored, waiting)
     if producer is not None:
         producer.end(waiting)
-    _orphans(found, waiting, None)
+    _orphans(found, waiting, None, pruned)
     return found
 
 
@@ -236,22 +237,46 @@ class _Peekable:
         return seal
 
 
-def _orphans(found: Completeness, seals: _Peekable, until: str | None) -> None:
+def _orphans(
+    found: Completeness,
+    seals: _Peekable,
+    until: str | None,
+    pruned: Mapping[str, Sequence[tuple[int, int]]] | None,
+) -> None:
     """Report the records of producers of which only seals are left."""
     while seals.next is not None and (until is None or seals.next.producer < until):
         seal = seals.take()
         found.seals += 1
-        found.missing.add(Range(seal.producer, seal.first, seal.last, "only its seal is left"))
+        gone = () if pruned is None else pruned.get(seal.producer, ())
+        _absent(found, Range(seal.producer, seal.first, seal.last, "only its seal is left"), gone)
+
+
+def _absent(found: Completeness, hole: Range, gone: Sequence[tuple[int, int]]) -> None:
+    """Report numbers that are not there: those that went for their age, and those that are missing."""
+    first = hole.first
+    for start, end in gone:
+        if end < first:
+            continue
+        if start > hole.last:
+            break
+        if start > first:
+            found.missing.add(Range(hole.producer, first, start - 1, hole.why))
+        found.before.add(Range(hole.producer, max(first, start), min(end, hole.last)))
+        first = end + 1
+    if first <= hole.last:
+        found.missing.add(Range(hole.producer, first, hole.last, hole.why))
 
 
 class _Reading:
     """One producer while its lines pass by."""
 
-    def __init__(self, found: Completeness, signers: Signers, name: str, *, pruned: bool) -> None:
+    def __init__(
+        self, found: Completeness, signers: Signers, name: str, gone: Sequence[tuple[int, int]]
+    ) -> None:
         self.name = name
         self._found = found
         self._signers = signers
-        self._pruned = pruned
+        self._gone = gone
         self._expected = 1
         self._producer: Producer | None = None
         self._seal: Seal | None = None
@@ -326,10 +351,7 @@ class _Reading:
             last = gap.first - 1
         if first > last:
             return
-        if self._expected == 1 and self._pruned:
-            self._found.before.add(Range(self.name, first, last))
-        else:
-            self._found.missing.add(Range(self.name, first, last))
+        _absent(self._found, Range(self.name, first, last), self._gone)
 
     def _advance(self, seq: int | None, seals: _Peekable) -> None:
         """Finish the seals that end before ``seq`` (all, for None), and take the one that covers it."""
@@ -353,7 +375,9 @@ class _Reading:
         if why is not None:
             self._found.refused.add(Range(self.name, seal.first, seal.last, why))
         if seal.last >= self._expected:
-            self._found.missing.add(Range(self.name, self._expected, seal.last, "signed, and not there"))
+            _absent(
+                self._found, Range(self.name, self._expected, seal.last, "signed, and not there"), self._gone
+            )
         self._expected = max(self._expected, seal.last + 1)
         self._previous, self._sealed_up_to = seal, max(self._sealed_up_to, seal.last)
 
@@ -372,7 +396,7 @@ class _Reading:
             return "it is over records that another seal is over"
         if self._previous is not None and seal.previous != seal_digest(self._previous):
             return "it follows another seal than the one before it: one is missing between"
-        if self._previous is None and seal.previous and not self._pruned:
+        if self._previous is None and seal.previous and not self._gone:
             return "it follows a seal that is missing"
         is_whole = len(self._leaves) == seal.last - seal.first + 1
         if is_whole and digest_of(self._leaves) != seal.digest:

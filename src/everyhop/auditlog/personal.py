@@ -9,7 +9,6 @@ operators name no customer and stay.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -17,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from everyhop.auditlog.addresses import canonical_address
 from everyhop.auditlog.budget import fit
 from everyhop.auditlog.model import MAX_TEXT, Kind, Point, Record, Scalar
 from everyhop.core.errors import InputError
@@ -66,23 +66,6 @@ def parse_person(text: str) -> Wish:
             raise InputError(f"not an address: {value[:80]!r}")
         return PersonKind.ADDRESS, found
     return PersonKind.USER, value
-
-
-def canonical_address(text: str) -> str | None:
-    """Return an address as it is counted: IPv4, or the /64 of IPv6; a port is dropped.  None for anything else."""
-    bare = text[1:].partition("]")[0] if text.startswith("[") else text
-    if bare.count(":") == 1:
-        bare = bare.partition(":")[0]
-    bare = bare.removesuffix("/64")
-    try:
-        address = ipaddress.ip_address(bare.partition("%")[0])
-    except ValueError:
-        return None
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
-        return str(ipaddress.IPv6Network((address, 64), strict=False))
-    return str(address)
 
 
 def persons_in(record: Record) -> set[Wish]:

@@ -11,6 +11,7 @@ from everyhop.auditlog.append import AppendResult
 from everyhop.auditlog.checkpoints import StoredCheckpoint
 from everyhop.auditlog.model import Event, Kind, Record
 from everyhop.auditlog.query import Order, Page, RecordFilter
+from everyhop.auditlog.sealing import Seal, SealedResult
 from everyhop.tlog import Checkpoint, Frontier, Note, SignedCheckpoint, VerifierKey
 
 
@@ -28,7 +29,7 @@ class RecordStore(Protocol):
     """A log as its readers and the agents' batches see it; every call is a transaction of its own."""
 
     def append(self, records: Sequence[Record]) -> AppendResult:
-        """Append records, and what their producer signed of them, in one transaction; durable when it returns.
+        """Append records in one transaction; durable when it returns.
 
         Raises InputError when there are too many or one is too large, and then nothing is stored.
         """
@@ -137,6 +138,21 @@ class LogTree(Protocol):
 
     def checkpoints(self, origin: str, *, behind: int = -1) -> Iterator[StoredCheckpoint]:
         """Yield the checkpoints of an origin that are larger than ``behind``, the smallest first."""
+
+
+class SealStore(Protocol):
+    """Where sealed batches are kept; every call is a transaction of its own."""
+
+    def append(
+        self, batch: Sequence[Record], seal: Seal, chain: Sequence[bytes], *, now: datetime
+    ) -> SealedResult:
+        """Store a batch with its seal, or nothing of it where a part is held already or an id is taken.
+
+        Raises SealError (``owner``) when the producer's last seal is somebody else's.
+        """
+
+    def is_sealing(self, producer: str) -> bool:
+        """Tell whether a producer has sealed anything."""
 
 
 class LogSigner(Protocol):

@@ -169,7 +169,7 @@ def _deliver(args: argparse.Namespace, settings: ExportSettings, *, to: str) -> 
             **{name: rfc3339(at) for name, at in span.items() if at is not None},
         },
     )
-    run = _Run(settings, sink_of(settings, origin=None, clock=clock), begun["head"])
+    run = _Run(settings, sink_of(settings, origin=begun["origin"], clock=clock), begun["head"])
     try:
         asyncio.run(run.deliver(_items(args, begun["head"], since, until, settings)))
     except (EveryhopError, OSError, TimeoutError) as error:

@@ -8,6 +8,7 @@ take the place of another's record, or of a sidecar's.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import os
@@ -178,7 +179,12 @@ class ApplicationDecisions:
             )
             records.append(_loss(service.name, lost, now))
         try:
-            self._append(producer, records, durable=durable)
+            descriptor = self._append(producer, records)
+            try:
+                if durable:
+                    await asyncio.to_thread(_sync, descriptor, self._directory / producer)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             # The disk is full: the workload goes on, and what is lost is told with the next batch that fits.
             _log.error(
@@ -203,8 +209,8 @@ class ApplicationDecisions:
             self._directory / producer, instance=producer, reopen=_nothing, parse=numbered, limit=self._limit
         )
 
-    def _append(self, producer: str, records: Sequence[Record], *, durable: bool) -> None:
-        """Write lines; opened each time, since the reader puts a long file aside."""
+    def _append(self, producer: str, records: Sequence[Record]) -> int:
+        """Write lines, and return the open file; opened each time, since the reader puts a long one aside."""
         data = b"".join(encode_record(record) + b"\n" for record in records)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         descriptor = os.open(self._directory / producer / LOG, flags, 0o600)
@@ -213,10 +219,10 @@ class ApplicationDecisions:
             if os.write(descriptor, data) != len(data):
                 os.ftruncate(descriptor, size)  # all of a batch or nothing; nobody else writes here
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            if durable:
-                os.fdatasync(descriptor)
-        finally:
+        except BaseException:
             os.close(descriptor)
+            raise
+        return descriptor
 
 
 def record_of(claim: Claim, service: str, pid: int, now: datetime) -> Record:
@@ -253,6 +259,16 @@ def record_of(claim: Claim, service: str, pid: int, now: datetime) -> Record:
         detail={name: value for name, value in detail.items() if value is not None},
     )
     return prepared(found)
+
+
+def _sync(descriptor: int, directory: Path) -> None:
+    """Bring a file of a spool to the disk, its name included."""
+    os.fsync(descriptor)
+    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _event_record(claim: EventClaim, service: str, pid: int, now: datetime) -> Record:

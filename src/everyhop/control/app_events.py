@@ -7,12 +7,12 @@ marked ``sdk``, and caller and user are its own word.
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from everyhop.auditlog import Kind, Point, Record, clip
+from everyhop.auditlog import Kind, Point, Record
+from everyhop.auditlog.application import OUTCOMES, bounded_metadata, plain
 from everyhop.auditlog.preparing import prepared
 
 if TYPE_CHECKING:
@@ -21,16 +21,11 @@ if TYPE_CHECKING:
 
     from everyhop.auditlog.model import Scalar
 
-MAX_METADATA: Final = 16
-MAX_METADATA_TEXT: Final = 256
-OUTCOMES: Final = frozenset({"success", "failure", "denied", "attempt"})
 PREFIX: Final = "meta."
-_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,47}", re.ASCII)
 _ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
 _HASH: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _METHOD: Final = re.compile(r"[A-Z]{1,32}", re.ASCII)
 _LAST_STATUS: Final = 599
-_LARGEST: Final = 2**53
 _LONGEST_MS: Final = 10.0**9
 
 
@@ -64,7 +59,7 @@ def event_record_of(
     Texts are cut, and characters that are not printable are replaced; of the metadata the first 16 with proper
     names stay, and how many did not is told; what has not the form of an outcome is ``failure``.
     """
-    metadata, left_out = _metadata(claim.metadata)
+    metadata, left_out = bounded_metadata(claim.metadata)
     outcome = claim.outcome if claim.outcome in OUTCOMES else "failure"
     detail: dict[str, Scalar] = {
         "outcome": outcome,
@@ -74,7 +69,7 @@ def event_record_of(
         "decision": claim.decision if _ID.fullmatch(claim.decision) else None,
         "pid": pid,
         "metadata_left_out": left_out or None,
-        **metadata,
+        **{PREFIX + name: value for name, value in metadata.items()},
     }
     return prepared(
         Record(
@@ -99,26 +94,7 @@ def event_record_of(
     )
 
 
-def _metadata(given: Mapping[str, Scalar]) -> tuple[dict[str, Scalar], int]:
-    found: dict[str, Scalar] = {}
-    left_out = 0
-    for name, value in given.items():
-        if len(found) == MAX_METADATA or not _NAME.fullmatch(name) or not _is_bounded(value):
-            left_out += 1
-        elif isinstance(value, str):
-            found[PREFIX + name] = _plain(value, MAX_METADATA_TEXT) or ""
-        else:
-            found[PREFIX + name] = value
-    return found, left_out
-
-
-def _is_bounded(value: Scalar) -> bool:
-    if isinstance(value, bool) or value is None or isinstance(value, str):
-        return value is not None
-    return math.isfinite(value) and abs(value) <= _LARGEST
-
-
 def _plain(text: str, limit: int) -> str | None:
     if not text:
         return None
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in clip(text, limit))
+    return plain(text, limit)

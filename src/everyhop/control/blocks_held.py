@@ -6,6 +6,7 @@ A block whose time is over is not enforced any more, whether the server can be r
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import logging
@@ -13,9 +14,9 @@ import os
 import secrets
 from typing import TYPE_CHECKING, Final
 
-from everyhop.anomaly.blocks_codec import decode_blocks
+from everyhop.anomaly.blocks_codec import BlockEntry, decode_blocks, encode_blocks
 from everyhop.anomaly.looking import is_quarantined
-from everyhop.anomaly.model import BlockMode, Blocks, SubjectKind
+from everyhop.anomaly.model import Block, BlockMode, Blocks, SubjectKind
 from everyhop.core.errors import InputError
 from everyhop.spiffe import SpiffeId
 
@@ -31,16 +32,17 @@ _EPOCH_DIGITS: Final = 12
 
 
 class HeldBlocks:
-    """The blocks that this agent knows of.  All use is from one event loop, but :meth:`keep`."""
+    """The blocks that this agent knows of.  All use is from one event loop."""
 
     def __init__(self, file: Path | None, clock: Clock) -> None:
         """Begin with what ``file`` holds; None where nothing is kept.  One that cannot be read is as none, loudly."""
         self._file = file
         self._clock = clock
-        self._blocks = Blocks()
+        self._known: dict[BlockEntry, Block] = {}
+        self._blocks = self._kept = Blocks()
         if file is not None and file.exists():
             try:
-                self._blocks = decode_blocks(file.read_bytes())
+                self._blocks = self._kept = decode_blocks(file.read_bytes())
             except (OSError, InputError) as error:
                 _log.error(
                     "the blocks of before cannot be read", extra={"file": str(file), "reason": str(error)}
@@ -52,7 +54,7 @@ class HeldBlocks:
 
     def take(self, encoded: bytes) -> None:
         """Take over what the server says; raises InputError, and keeps what is held, for what is malformed."""
-        blocks = decode_blocks(encoded)
+        blocks = decode_blocks(encoded, self._known)
         if blocks.sequence < self._blocks.sequence:
             _log.warning(
                 "the server knows of fewer changes of blocks than before: was its database restored?",
@@ -60,22 +62,13 @@ class HeldBlocks:
             )
         self._blocks = blocks
 
-    def keep(self, encoded: bytes) -> None:
-        """Put it on the disk as a whole, mode 0600; runs beside the event loop.  Raises OSError."""
-        if self._file is None:
+    async def keep(self) -> None:
+        """Put what is held on the disk as a whole, mode 0600, unless it is there.  Raises OSError."""
+        blocks = self._blocks
+        if self._file is None or blocks is self._kept:
             return
-        scratch = self._file.with_name(f".{self._file.name}.{secrets.token_hex(4)}")
-        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as opened:
-                opened.write(encoded)
-                opened.flush()
-                os.fsync(opened.fileno())
-            scratch.replace(self._file)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                scratch.unlink()
-            raise
+        await asyncio.to_thread(_write, self._file, encode_blocks(blocks))
+        self._kept = blocks
 
     @property
     def sequence(self) -> int:
@@ -117,3 +110,18 @@ class HeldBlocks:
             if block.until is not None and block.until > now
         ]
         return (min(ends) - now).total_seconds() if ends else None
+
+
+def _write(file: Path, content: bytes) -> None:
+    scratch = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
+        scratch.replace(file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            scratch.unlink()
+        raise

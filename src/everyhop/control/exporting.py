@@ -235,8 +235,14 @@ class Exporter:
     async def _tell(self) -> None:
         self._untold += self._sink.told()
         while self._untold:
-            await self._note(self._untold[0].reason, dict(self._untold[0].detail))
-            del self._untold[0]
+            told = self._untold.pop(
+                0
+            )  # first, so that a note that is cancelled on its way is not written twice
+            try:
+                await self._note(told.reason, dict(told.detail))
+            except Unavailable:
+                self._untold.insert(0, told)
+                raise
 
     async def _note(self, reason: str, detail: dict[str, Any]) -> None:
         _log.warning("an export has something to tell", extra={"export": self.name, "reason": reason})
@@ -263,10 +269,14 @@ class Exporter:
 class Exports:
     """All receivers of this server; of several servers each brings the log to those whose lease it has."""
 
-    def __init__(self, exports: Sequence[Export], ports: ExportPorts, *, holder: str) -> None:
+    def __init__(
+        self, exports: Sequence[Export], ports: ExportPorts, *, holder: str, origin: str | None = None
+    ) -> None:
+        """``holder`` names this process, ``origin`` the log."""
         self._exports = {export.settings.name: export for export in exports}
         self._p = ports
         self._holder = holder
+        self.origin: Final = origin
 
     async def run(self) -> None:
         """Deliver until cancelled."""

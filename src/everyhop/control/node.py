@@ -110,7 +110,6 @@ class Node:
         self._names = PseudonymMemory(ports.client)
         self._waiting = 0
         self._quarantined: frozenset[SpiffeId] = frozenset()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._block_timer: asyncio.TimerHandle | None = None
 
     @property
@@ -128,7 +127,7 @@ class Node:
     async def run(self) -> None:
         """Do all of it until cancelled."""
         self._resume_spools()
-        await self._enforce_blocks()
+        self._enforce_blocks()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._p.identities.run())
             group.create_task(self._p.workloads.run())
@@ -137,6 +136,7 @@ class Node:
             group.create_task(self._follow_changes())
             group.create_task(self._report_regularly())
             group.create_task(self._report_blocks())
+            group.create_task(self._keep_blocks())
             group.create_task(self._forward_records())
             group.create_task(self._sync_spools())
 
@@ -164,14 +164,8 @@ class Node:
     async def _take(self, update: Update) -> None:
         """Take over what is new.  What judges calls comes first: it must be in force before a sidecar asks."""
         if update.blocks:
-            encoded = bytes(update.blocks)
-            self._p.blocks.take(encoded)
-            await self._enforce_blocks()
-            try:
-                await asyncio.to_thread(self._p.blocks.keep, encoded)
-                await self._p.sidecars.show_blocks()
-            except OSError as error:
-                _log.error("blocks cannot be kept on disk", extra={"reason": str(error)})
+            self._p.blocks.take(bytes(update.blocks))
+            self._enforce_blocks()
         if update.snapshot:
             view = PolicyView(await asyncio.to_thread(decode_snapshot, bytes(update.snapshot)))
             self._plan_rollout(view)
@@ -199,14 +193,14 @@ class Node:
 
     # -- blocks
 
-    async def _enforce_blocks(self) -> None:
+    def _enforce_blocks(self) -> None:
         """Refuse whom the blocks of the moment name, everywhere on this node; look again when the first one ends."""
         blocks = self._p.blocks
         if self._block_timer is not None:
             self._block_timer.cancel()
         left, loop = blocks.seconds_left(), asyncio.get_running_loop()
         if left is not None:
-            self._block_timer = loop.call_later(min(left, _LONGEST_TIMER), self._blocks_ended)
+            self._block_timer = loop.call_later(min(left, _LONGEST_TIMER), self._enforce_blocks)
         try:
             self._p.sidecars.apply_blocks(blocks())
         except OSError as error:
@@ -215,9 +209,19 @@ class Node:
         self._p.tokens.retry_now()  # whoever was refused tokens may have them again
         self._p.changes.bump()
 
-    def _blocks_ended(self) -> None:
-        self._tasks.add(task := asyncio.get_running_loop().create_task(self._enforce_blocks()))
-        task.add_done_callback(self._tasks.discard)
+    async def _keep_blocks(self) -> None:
+        """Put what is enforced on the disk, too, for the next start and for whoever reads a sidecar's files.
+
+        Behind the enforcement and not before it: many changes in a row are written once.
+        """
+        while True:
+            version = self._p.changes.version
+            try:
+                await self._p.blocks.keep()
+                await self._p.sidecars.show_blocks()
+            except OSError as error:
+                _log.error("blocks cannot be kept on disk", extra={"reason": str(error)})
+            await self._p.changes.beyond(version)
 
     def _apply_quarantine(self) -> None:
         """Take identities away from quarantined services of this node, and give them back when it is over."""

@@ -11,10 +11,10 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
+from everyhop.auditlog.addresses import canonical_address
 from everyhop.auditlog.personal import (
     PSEUDONYM,
     PersonKind,
-    canonical_address,
     disguise,
     is_pseudonym,
     pseudonyms_in,

@@ -25,7 +25,7 @@ from everyhop.policy.access import AccessIndex
 from everyhop.spiffe import SpiffeId
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Container, Sequence
+    from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
     from concurrent.futures import Executor
     from datetime import datetime
 
@@ -162,10 +162,10 @@ class Responder:
         )
         action = "quarantine" if mode is BlockMode.QUARANTINE else "block"
         code = COMMANDED if finding is None else DETECTED
-        block, _ = await self._work(
+        block, sequence = await self._work(
             self._p.store.put, wanted, lambda b: self._event(action, code, b, by, now)
         )
-        await self._take_over()
+        await self._changed(sequence, {block.subject: block})
         if block.mode is BlockMode.QUARANTINE:
             # After it is in force: what is issued from now on is refused, what was issued before ends here.
             await self._p.end_tokens(subject.value)
@@ -180,8 +180,8 @@ class Responder:
         def told(block: Block) -> Event:
             return self._event("unblock", LIFTED, block, by, now, why=reason)
 
-        block, _ = await self._work(self._p.store.lift, subject, told)
-        await self._take_over()
+        block, sequence = await self._work(self._p.store.lift, subject, told)
+        await self._changed(sequence, {subject: None})
         _log.warning("unblock: %s", subject, extra={"by": by, "why": reason})
         return block
 
@@ -210,6 +210,17 @@ class Responder:
     async def cut_off(self, subject: Subject) -> CutOff:
         """Return whom a block of this subject touches."""
         return await self._work(cut_off, self._p.snapshot(), subject)
+
+    async def _changed(self, sequence: int, changes: Mapping[Subject, Block | None]) -> None:
+        """Take a change of our own over; whatever else has changed meanwhile is read anew."""
+        held = self.blocks
+        if sequence != held.sequence + 1:
+            await self._take_over()
+            return
+        kept = [block for subject, block in held.by_subject.items() if subject not in changes]
+        new = [block for block in changes.values() if block is not None]
+        self._p.held.put(Blocks.build([*kept, *new], sequence=sequence))
+        await self._p.publish()
 
     async def _take_over(self) -> None:
         self._p.held.put(await self._work(self._p.store.load))

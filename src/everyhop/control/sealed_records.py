@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from everyhop.auditlog import AppendResult, Record
+    from everyhop.auditlog import AppendResult, Record, SealStore
     from everyhop.auditlog.sealing import Seal
     from everyhop.control.messages import RecordBatch
     from everyhop.core.clock import Clock
@@ -47,21 +47,6 @@ OWN_PRODUCERS: Final = ("server", "authzen")
 _EARLY: Final = timedelta(minutes=1)
 _KNOWN_CHAINS: Final = 256
 _KNOWN_REFUSALS: Final = 1024
-
-
-class SealStore(Protocol):
-    """Where sealed batches are kept; every call is a transaction of its own."""
-
-    def append(
-        self, batch: Sequence[Record], seal: Seal, chain: Sequence[bytes], *, now: datetime
-    ) -> SealedResult:
-        """Store a batch with its seal, or nothing of it where a part is held already or an id is taken.
-
-        Raises SealError (``owner``) when the producer's last seal is somebody else's.
-        """
-
-    def is_sealing(self, producer: str) -> bool:
-        """Tell whether a producer has sealed anything."""
 
 
 class Log(Protocol):

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from everyhop.anomaly.blocks_codec import encode_blocks
 from everyhop.anomaly.exempt import Exempt
 from everyhop.anomaly.looking import is_quarantined
-from everyhop.auditlog import Kind, RecordFilter, Report, Tally
+from everyhop.auditlog import Event, Kind, Order, RecordFilter, Report, Tally
 from everyhop.auditlog.personal import PersonKind
 from everyhop.auditlog.sealing import AGENT_PATH, agent_path
 from everyhop.authority import AuthorityKind, AuthorityStatus
 from everyhop.authz.difference import compare
 from everyhop.control.feed import Truth
+from everyhop.control.log_tail import LogTail
 from everyhop.control.messages import AuthorityView, SignX509Result
 from everyhop.control.policy_changes import HeldError, PolicyChanges
 from everyhop.control.policy_in_force import Rejected, check_candidate, rejection
@@ -47,11 +48,11 @@ from everyhop.spiffe import SpiffeId
 from everyhop.spiffe.bundle import decode_bundle, encode_bundle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Mapping
+    from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
     from concurrent.futures import Executor
 
     from everyhop.anomaly.model import Subject
-    from everyhop.auditlog import AppendResult, Order, Page, Record, RecordStore
+    from everyhop.auditlog import AppendResult, Page, Record, RecordStore, SealStore
     from everyhop.auditlog.model import Scalar
     from everyhop.auditlog.personal import Wish
     from everyhop.auditlog.sealing import SealedResult
@@ -60,12 +61,12 @@ if TYPE_CHECKING:
     from everyhop.control.detection import Detection
     from everyhop.control.exporting import Exports
     from everyhop.control.feed import Feed
+    from everyhop.control.log_keys import LogKeys
     from everyhop.control.messages import AgentReport, RecordBatch, SignX509Item
     from everyhop.control.policy_holder import PolicyHolder
     from everyhop.control.ports import PolicyRules, PolicySource, SnapshotStore
     from everyhop.control.proposals import ProposalStore
     from everyhop.control.responding import BlockStore
-    from everyhop.control.sealed_records import SealStore
     from everyhop.control.token_control import TokenWorks
     from everyhop.core.clock import Clock
     from everyhop.policy.model import Snapshot
@@ -78,6 +79,8 @@ _log = logging.getLogger(__name__)
 
 ACKNOWLEDGE_TIMEOUT: Final = 20.0
 SCHEDULE_INTERVAL: Final = 5.0
+HEARTBEAT_SECONDS: Final = 5.0
+FOLLOW_SECONDS: Final = 0.25  # how long records of another server stay unseen by who follows the log
 _WOULD: Final = b'"would":"'  # in the line of every record that a policy in shadow would decide otherwise
 PRUNE_INTERVAL: Final = timedelta(hours=1)
 
@@ -105,6 +108,8 @@ class ControlPorts:
     changes: ChangeRules = field(default_factory=ChangeRules)
     pseudonymity: Pseudonymity = field(default_factory=Pseudonymity)
     urls: Mapping[str, str] = field(default_factory=dict)
+    remember: Callable[[Sequence[bytes]], None] | None = None
+    """Keeps the X.509 authorities (DER) of every bundle, for whoever checks old seals."""
 
 
 class ControlPlane:
@@ -116,12 +121,14 @@ class ControlPlane:
         self._document = b""
         self._rejected: Rejected | None = None
         self._pending: dict[str, object] | None = None
+        self._tail = LogTail(ports.records, ports.pool)
         self._changes = PolicyChanges(ports.proposals, ports.clock, ports.changes)
         self._described: dict[str, Callable[[], object]] = {}
         self._sealed = SealedRecords(
             seals=ports.seals, log=ports.records, bundle=self._bundle_in_force, clock=ports.clock
         )
         self.exports: Exports | None = None
+        self.log_keys: LogKeys | None = None
         self.detection: Detection | None = None
         self._policy_lock = asyncio.Lock()
         self._rotation_lock = asyncio.Lock()
@@ -319,6 +326,8 @@ class ControlPlane:
         active = (
             e.id for e in entries if e.kind is AuthorityKind.X509 and e.status is AuthorityStatus.ACTIVE
         )
+        if self._p.remember is not None:
+            await self._work(self._p.remember, bundle.x509_authorities)
         tokens, token_sequence = await self.tokens.truth()
         blocks = self.responder.blocks
         self._p.feed.publish(
@@ -467,11 +476,15 @@ class ControlPlane:
                     ):
                         _log.info("authority: %s %s %s", change.action, change.kind, change.authority_id)
                     await self._publish()
-                if self._p.clock.now() - pruned > PRUNE_INTERVAL:
-                    pruned = self._p.clock.now()
-                    await self._work(self._p.records.prune, now=pruned, before=pruned - self._p.records_keep)
+                now = self._p.clock.now()
+                # A portion at each step until nothing is left: one long transaction would keep everybody waiting.
+                if now - pruned > PRUNE_INTERVAL and not await self._prune(now):
+                    pruned = now
             except Exception:  # noqa: BLE001  # the schedule must go on, whatever one step met
                 _log.exception("a scheduled task failed; it is tried again")
+
+    async def _prune(self, now: datetime) -> int:
+        return await self._work(self._p.records.prune, now=now, before=now - self._p.records_keep)
 
     # -- records
 
@@ -505,6 +518,7 @@ class ControlPlane:
 
     def _wake(self) -> None:
         """Let those who follow the log look at once."""
+        self._tail.wake()
         if self.detection is not None:
             self.detection.wake()
 
@@ -534,16 +548,69 @@ class ControlPlane:
         """
 
         def query() -> Page:
-            names = self._p.pseudonymity
-            asked = replace(
-                wanted,
-                user=None if wanted.user is None else names.known(PersonKind.USER, wanted.user),
-                address=None if wanted.address is None else names.known(PersonKind.ADDRESS, wanted.address),
-            )
+            asked = self._as_stored(wanted)
             page = self._p.records.query(asked, order=order, cursor=cursor, limit=limit)
-            return page if as_stored else replace(page, records=names.reveal(page.records))
+            return page if as_stored else replace(page, records=self._p.pseudonymity.reveal(page.records))
 
         return await self._work(query)
+
+    async def newest_position(self) -> int:
+        """Return where the newest record stands, 0 in an empty log."""
+        page = await self._work(self._p.records.query, RecordFilter(), order=Order.NEWEST, limit=1)
+        return page.first or 0
+
+    async def follow(
+        self,
+        wanted: RecordFilter,
+        position: int,
+        *,
+        as_stored: bool = False,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    ) -> AsyncIterator[tuple[int, list[tuple[int, Record]]]]:
+        """Yield how far the log was read and what of it matches, with positions; at least every so many seconds."""
+        names = self._p.pseudonymity
+        wanted = await self._work(self._as_stored, wanted)
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            growth = self._tail.growth
+            page = await self._tail.read(position)
+            if page.last is not None:
+                position = page.last
+                found = [
+                    (n, r) for n, r in zip(page.positions, page.records, strict=True) if wanted.matches(r)
+                ]
+                if found and not as_stored:
+                    records = await self._work(names.reveal, [record for _, record in found])
+                    found = [(n, record) for (n, _), record in zip(found, records, strict=True)]
+                yield position, found
+                due = loop.time() + heartbeat_seconds
+                continue
+            if loop.time() >= due:
+                yield position, []
+                due = loop.time() + heartbeat_seconds
+            with suppress(TimeoutError):
+                await asyncio.wait_for(growth.wait(), FOLLOW_SECONDS)
+
+    async def note_read(self, *, by: str, detail: dict[str, Scalar]) -> None:
+        """Record that the log was read.  A log that cannot be written is still read: that is when it is needed."""
+        event = Event(
+            kind=Kind.LOG, action="read", time=self._p.clock.now(), caller=by, decision="allow", detail=detail
+        )
+        try:
+            await self._work(self._p.records.note, event)
+        except Unavailable as error:
+            _log.warning("a read of the log is not recorded", extra={"by": by, "reason": error.message})
+        self._tail.wake()
+
+    def _as_stored(self, wanted: RecordFilter) -> RecordFilter:
+        """Return a filter with pseudonyms for the persons that it names."""
+        names = self._p.pseudonymity
+        return replace(
+            wanted,
+            user=None if wanted.user is None else names.known(PersonKind.USER, wanted.user),
+            address=None if wanted.address is None else names.known(PersonKind.ADDRESS, wanted.address),
+        )
 
     async def decision(self, decision_id: str) -> list[Record]:
         """Return the records of one decision, the one that decided first; raises NotFound.

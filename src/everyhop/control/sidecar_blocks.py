@@ -9,19 +9,25 @@ without listeners.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
 from everyhop.anomaly.model import BlockMode, Blocks, SubjectKind
+from everyhop.dataplane import _names as names
 from everyhop.dataplane._resources import encode
-from everyhop.dataplane.blocking import blocking, renamed_chains
+from everyhop.dataplane.blocking import (
+    refused_addresses,
+    refused_callers,
+    refused_workload,
+    renamed_chains,
+)
 from everyhop.dataplane.configuration import CLUSTER, ENDPOINTS, FILTER, LISTENER, ROUTES, resource_of
 from everyhop.dataplane.enforcement import filter_file
 from everyhop.dataplane.render import LISTENERS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection
     from datetime import datetime
     from pathlib import Path
 
@@ -31,6 +37,13 @@ if TYPE_CHECKING:
 
 MARK: Final = "mark"
 """File in a sidecar's directory that holds how its chains are named, so that a restart of the agent cuts nobody off."""
+
+
+class _Made(NamedTuple):
+    """A filter as the content of a file, and as Envoy is given it."""
+
+    content: Json
+    resource: Resource
 
 
 @dataclass(slots=True)
@@ -43,32 +56,60 @@ class _Sidecar:
     streams: frozenset[str]
     cut: frozenset[str]
     mark: str
+    shown: _Moment | None = None
 
 
 class _Moment:
-    """Who is blocked at one moment, with what the filters refuse then: made once for all sidecars of a policy."""
+    """Who is blocked at one moment, and what the filters in front refuse then.
 
-    def __init__(self, blocks: Blocks, now: datetime) -> None:
+    A filter is made once for all sidecars of a policy, and not again while those that it is about are the same.
+    """
+
+    def __init__(self, blocks: Blocks, now: datetime, before: _Moment | None = None) -> None:
         self.blocks = blocks
-        self.now = now
         in_force = [block for block in blocks.by_subject.values() if block.holds(now)]
-        identities = {b.subject.value: b for b in in_force if b.subject.kind is SubjectKind.IDENTITY}
-        self.callers = frozenset(identities)
-        self.quarantined = frozenset(v for v, b in identities.items() if b.mode is BlockMode.QUARANTINE)
-        self._made: dict[tuple[str, str], dict[str, tuple[Json, Resource]]] = {}
+        self._identities = {b.subject.value: b for b in in_force if b.subject.kind is SubjectKind.IDENTITY}
+        self._addresses = [block for block in in_force if block.subject.kind is SubjectKind.ADDRESS]
+        self._of_callers = frozenset((v, b.until) for v, b in self._identities.items())
+        self._of_addresses = frozenset((b.subject.value, b.until) for b in self._addresses)
+        self.callers = frozenset(self._identities)
+        self.quarantined = frozenset(v for v, b in self._identities.items() if b.mode is BlockMode.QUARANTINE)
+        self.made: dict[tuple[object, ...], _Made] = {} if before is None else before.made
+        self._used: set[tuple[object, ...]] = set()
 
-    def filters(self, label: str, own: str) -> Mapping[str, tuple[Json, Resource]]:
-        """Return the filters in front by name, as a file's content and encoded."""
-        key = label, own if own in self.callers else ""
-        if key not in self._made:
-            contents = {
-                name: filter_file(name, content, "")
-                for name, content in blocking(label, self.blocks, self.now, own=own).items()
-            }
-            self._made[key] = {
-                name: (content, resource_of(content["resources"][0])) for name, content in contents.items()
-            }
-        return self._made[key]
+    def filters(self, label: str, own: str) -> dict[str, _Made]:
+        """Return the filters in front by name."""
+        mine = self._identities.get(own)
+        return {
+            names.BLOCKED: self._filter(
+                names.BLOCKED,
+                (label, self._of_callers),
+                lambda: refused_callers(label, self._identities.values()),
+            ),
+            names.EDGE_BLOCKED: self._filter(
+                names.EDGE_BLOCKED,
+                (label, self._of_addresses),
+                lambda: refused_addresses(label, self._addresses),
+            ),
+            names.EGRESS_BLOCKED: self._filter(
+                names.EGRESS_BLOCKED,
+                (label, None if mine is None else mine.until, mine is None),
+                lambda: refused_workload(label, mine),
+            ),
+        }
+
+    def forget_unused(self) -> None:
+        """Drop what no sidecar is given any more."""
+        for key in self.made.keys() - self._used:
+            del self.made[key]
+
+    def _filter(self, name: str, about: tuple[object, ...], make: Callable[[], Json]) -> _Made:
+        key = (name, *about)
+        self._used.add(key)
+        if key not in self.made:
+            content = filter_file(name, make(), "")
+            self.made[key] = _Made(content, resource_of(content["resources"][0]))
+        return self.made[key]
 
 
 class SidecarBlocks:
@@ -81,7 +122,7 @@ class SidecarBlocks:
 
     def take(self, blocks: Blocks) -> None:
         """Enforce these from now on, as far as their time is not over."""
-        self._moment = _Moment(blocks, self._clock.now())
+        self._moment = _Moment(blocks, self._clock.now(), self._moment)
 
     def base(
         self,
@@ -107,9 +148,20 @@ class SidecarBlocks:
         """Forget the sidecars that are not among ``instances``."""
         self._sidecars = {k: v for k, v in self._sidecars.items() if k in instances}
 
+    def unshown(self) -> list[str]:
+        """Return the sidecars whose files do not show the blocks of the moment yet; they count as shown from now on."""
+        found = [name for name, sidecar in self._sidecars.items() if sidecar.shown is not self._moment]
+        for name in found:
+            self._sidecars[name].shown = self._moment
+        return found
+
     def known(self) -> tuple[str, ...]:
         """Return the sidecars that are known."""
         return tuple(self._sidecars)
+
+    def forget_unused(self) -> None:
+        """Drop the filters that no sidecar is given any more; call it when all of them were overlaid."""
+        self._moment.forget_unused()
 
     def directory(self, instance: str) -> Path:
         """Return where the files of a sidecar lie."""
@@ -127,7 +179,7 @@ class SidecarBlocks:
         base = sidecar.base
         filters = dict(base.of(FILTER))
         made = moment.filters(base.label, sidecar.own)
-        filters |= {name: resource for name, (_, resource) in made.items() if name in filters}
+        filters |= {name: one.resource for name, one in made.items() if name in filters}
         resources = {**base.resources, FILTER: filters}
         if sidecar.own in moment.quarantined:
             resources |= {kind: {} for kind in (LISTENER, CLUSTER, ENDPOINTS, ROUTES)}
@@ -139,7 +191,7 @@ class SidecarBlocks:
         """Return the files that show a person what the filters in front refuse."""
         base, own = self._sidecars[instance].base, self._sidecars[instance].own
         made = self._moment.filters(base.label, own)
-        return {f"ecds/{n}.json": encode(content) for n, (content, _) in made.items() if n in base.of(FILTER)}
+        return {f"ecds/{n}.json": encode(one.content) for n, one in made.items() if n in base.of(FILTER)}
 
     def _cut_new(self, sidecar: _Sidecar, callers: frozenset[str]) -> None:
         """Name the chains anew when somebody is blocked who may have a stream open; whoever is not any more is no reason."""

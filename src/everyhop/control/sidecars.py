@@ -84,10 +84,11 @@ class Sidecars:
         self._blocks.take(blocks)
         for instance in self._blocks.known():
             self._configs.publish(instance, self._blocks.overlaid(instance))
+        self._blocks.forget_unused()
 
     async def show_blocks(self) -> None:
         """Write what the filters in front refuse where a person reads it; raises OSError."""
-        for instance in self._blocks.known():
+        for instance in self._blocks.unshown():
             directory = self._blocks.directory(instance)
             with suppress(FileNotFoundError):  # the launch has ended meanwhile
                 await asyncio.to_thread(replace_files, directory, self._blocks.files(instance))

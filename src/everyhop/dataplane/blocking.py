@@ -10,25 +10,28 @@ a new name of the filter chain that holds them (:func:`renamed_chains`).
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from everyhop.anomaly.model import SubjectKind
+from everyhop.anomaly.blocks_codec import MAX_BLOCKS
 from everyhop.core.decision import Reason
 from everyhop.dataplane import _names as names
+from everyhop.dataplane._protobuf import Prepared
 from everyhop.dataplane._resources import Json, extension, from_agent, type_url, typed
 from everyhop.dataplane.enforcement import CALLER, HTTP_FILTER, by_value, deny_all, named_action
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
+    from collections.abc import Iterable
 
-    from everyhop.anomaly.model import Block, Blocks
+    from everyhop.anomaly.model import Block
 
 FOREVER: Final = 9_999_999_999
 """The end of a block without one."""
 
 _SOURCE: Final = extension("source", "envoy.extensions.matching.common_inputs.network.v3.SourceIPInput")
 _TRIE: Final = "xds.type.matcher.v3.IPMatcher"
+_RANGES: Final = _TRIE + ".IPRangeMatcher"
+_ON_MATCH: Final = "xds.type.matcher.v3.Matcher.OnMatch"
 
 
 def blocked_filter(name: str) -> Json:
@@ -48,19 +51,34 @@ def nobody_blocked() -> Json:
     return typed(HTTP_FILTER)
 
 
-def blocking(snapshot: str, blocks: Blocks, now: datetime, *, own: str) -> dict[str, Json]:
-    """Return what the filters of one sidecar refuse now, by their names.
+def refused_callers(snapshot: str, blocked: Iterable[Block]) -> Json:
+    """Return what an ingress refuses: callers by their SPIFFE ID.  ``snapshot`` is the hash of the policy beneath."""
+    refused = {b.subject.value: _refused(snapshot, b) for b in _sorted(blocked)}
+    return (
+        typed(HTTP_FILTER, matcher=by_value(CALLER, refused, _passed())["matcher"])
+        if refused
+        else nobody_blocked()
+    )
 
-    ``snapshot`` is the hash of the policy that the sidecar enforces, ``own`` the SPIFFE ID of its service.
-    """
-    in_force = [block for block in blocks.by_subject.values() if block.holds(now)]
-    callers = {b.subject.value: b for b in in_force if b.subject.kind is SubjectKind.IDENTITY}
-    addresses = {b.subject.value: b for b in in_force if b.subject.kind is SubjectKind.ADDRESS}
-    return {
-        names.BLOCKED: _callers(snapshot, callers),
-        names.EDGE_BLOCKED: _addresses(snapshot, addresses),
-        names.EGRESS_BLOCKED: _everything(snapshot, callers.get(own)),
-    }
+
+def refused_addresses(snapshot: str, blocked: Iterable[Block]) -> Json:
+    """Return what an edge refuses: addresses, and networks of IPv6, by a trie."""
+    ranges = [_range(b.subject.value, verdict_of(snapshot, b)) for b in _sorted(blocked)]
+    if not ranges:
+        return nobody_blocked()
+    trie = {"name": "trie", "typed_config": typed(_TRIE, range_matchers=ranges)}
+    return typed(
+        HTTP_FILTER,
+        matcher={"matcher_tree": {"input": _SOURCE, "custom_match": trie}, "on_no_match": _passed()},
+    )
+
+
+def refused_workload(snapshot: str, block: Block | None) -> Json:
+    """Return what an egress refuses: everything, while its own workload is blocked."""
+    if block is None:
+        return nobody_blocked()
+    refused = _refused(snapshot, block)
+    return typed(HTTP_FILTER, matcher=by_value(_SOURCE, {names.NOTHING: refused}, refused)["matcher"])
 
 
 def verdict_of(snapshot: str, block: Block) -> str:
@@ -86,41 +104,24 @@ def _renamed(chain: Json, mark: str) -> Json:
     return {**chain, "name": f"{chain['name']}+{mark}"}
 
 
-def _callers(snapshot: str, blocked: Mapping[str, Block]) -> Json:
-    if not blocked:
-        return nobody_blocked()
-    refused = {value: _refused(snapshot, block) for value, block in sorted(blocked.items())}
-    return typed(HTTP_FILTER, matcher=by_value(CALLER, refused, _passed())["matcher"])
+def _sorted(blocks: Iterable[Block]) -> list[Block]:
+    return sorted(blocks, key=lambda block: block.subject.value)
 
 
-def _addresses(snapshot: str, blocked: Mapping[str, Block]) -> Json:
-    if not blocked:
-        return nobody_blocked()
-    ranges = [
-        {"ranges": [_range(value)], "on_match": _refused(snapshot, block)}
-        for value, block in sorted(blocked.items())
-    ]
-    trie = {"name": "trie", "typed_config": typed(_TRIE, range_matchers=ranges)}
-    return typed(
-        HTTP_FILTER,
-        matcher={"matcher_tree": {"input": _SOURCE, "custom_match": trie}, "on_no_match": _passed()},
-    )
-
-
-def _everything(snapshot: str, block: Block | None) -> Json:
-    if block is None:
-        return nobody_blocked()
-    refused = _refused(snapshot, block)
-    return typed(HTTP_FILTER, matcher=by_value(_SOURCE, {"-": refused}, refused)["matcher"])
-
-
-def _range(value: str) -> Json:
+@lru_cache(maxsize=2 * MAX_BLOCKS)
+def _range(value: str, verdict: str) -> Prepared:
     network = ipaddress.ip_network(value)
-    return {"address_prefix": str(network.network_address), "prefix_len": network.prefixlen}
+    place = {"address_prefix": str(network.network_address), "prefix_len": network.prefixlen}
+    return Prepared(_RANGES, {"ranges": [place], "on_match": _refusal(verdict)})
 
 
 def _refused(snapshot: str, block: Block) -> Json:
-    return named_action(verdict_of(snapshot, block), allow=False)
+    return _refusal(verdict_of(snapshot, block))
+
+
+@lru_cache(maxsize=2 * MAX_BLOCKS)
+def _refusal(verdict: str) -> Prepared:
+    return Prepared(_ON_MATCH, named_action(verdict, allow=False))
 
 
 def _passed() -> Json:

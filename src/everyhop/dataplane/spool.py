@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
+from everyhop.auditlog.codec import MAX_LINE_BYTES, encode_record
 from everyhop.auditlog.gaps import Gap, GapReason, gap_record
 from everyhop.core.errors import Unavailable
 from everyhop.dataplane.log_lines import record_of
@@ -209,7 +210,14 @@ class SpoolReader:
         return delivery
 
     def _named(self, record: Record) -> Record:
-        """Give a record of numbering begun anew a producer and an id that no earlier one has."""
+        """Give a record of numbering begun anew a producer and an id that no earlier one has.
+
+        One that is longer than the log takes says so in its place: it must not keep back those behind it.
+        """
+        if len(encode_record(record)) > MAX_LINE_BYTES:
+            record = msgspec.structs.replace(
+                record, path=None, detail={"too_long": True}, method=None, operation=None, rule=None
+            )
         if not self._cursor.name:
             return record
         renamed = _renamed(record, self._cursor.name[1:])

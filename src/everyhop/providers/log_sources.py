@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 import httpx
@@ -16,7 +17,6 @@ from everyhop.tlog.tiles import MAX_BUNDLE_BYTES, WIDTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 CHECKPOINT: Final = "checkpoint"
 TIMEOUT_SECONDS: Final = 20.0
@@ -65,6 +65,10 @@ class UrlFiles:
             transport=transport, timeout=TIMEOUT_SECONDS, follow_redirects=False, trust_env=False
         )
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
     def read(self, path: str, *, max_bytes: int) -> bytes:
         """Return a file."""
         url = f"{self._base}/{path}"
@@ -93,6 +97,8 @@ class UrlFiles:
 def _reach(url: str, context: ssl.SSLContext | None) -> tuple[str, httpx.HTTPTransport]:
     if url.startswith("unix:"):
         path = url.removeprefix("unix:").removeprefix("//")
+        if not Path(path).is_socket():
+            raise Unavailable(f"nobody listens at {path[:200]}")
         return "http://log", httpx.HTTPTransport(uds=path)
     if not url.startswith(("https://", "http://")):
         raise InputError(f"not a URL of a log: {url[:200]}", hint="https://…, or unix:/path/of/a.sock")
@@ -143,20 +149,24 @@ class TileSource:
     def _split(self, tile: Tile) -> list[bytes]:
         try:
             return read_bundle(tile, self._files.read(tile.path, max_bytes=MAX_BUNDLE_BYTES))
-        except NotFound:
-            if tile.is_full:
-                raise
-            full = Tile(None, tile.index)
-            return read_bundle(full, self._files.read(full.path, max_bytes=MAX_BUNDLE_BYTES))[: tile.width]
+        except NotFound as error:
+            data = self._whole(tile, MAX_BUNDLE_BYTES, error)
+            return read_bundle(Tile(None, tile.index), data)[: tile.width]
 
     def _read(self, tile: Tile) -> bytes:
         try:
             return self._files.read(tile.path, max_bytes=WIDTH * 32)
+        except NotFound as error:
+            return self._whole(tile, WIDTH * 32, error)[: tile.width * 32]
+
+    def _whole(self, tile: Tile, max_bytes: int, missing: NotFound) -> bytes:
+        """Return the full tile in the place of a partial one; raises what is missing when that is not there either."""
+        if tile.is_full:
+            raise missing
+        try:
+            return self._files.read(Tile(tile.level, tile.index).path, max_bytes=max_bytes)
         except NotFound:
-            if tile.is_full:
-                raise
-            full = self._files.read(Tile(tile.level, tile.index).path, max_bytes=WIDTH * 32)
-            return full[: tile.width * 32]
+            raise missing from None
 
     def _find_first(self) -> int:
         """Return the first index whose bundle is there: bundles go from the beginning, by age."""

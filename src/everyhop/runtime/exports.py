@@ -63,4 +63,5 @@ def exports_of(
         entropy=entropy,
         pool=pool,
     )
-    return Exports([export_of(entry) for entry in settings.export], ports, holder=secrets.token_hex(8))
+    entries = [export_of(entry) for entry in settings.export]
+    return Exports(entries, ports, holder=secrets.token_hex(8), origin=origin)

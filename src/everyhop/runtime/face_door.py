@@ -27,11 +27,12 @@ from everyhop.spiffe.ids import TrustDomain
 from everyhop.spiffe.jwt_svid import validate_jwt_svid
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from concurrent.futures import Executor
     from datetime import datetime
 
     from starlette.applications import Starlette
+    from starlette.routing import Route
 
     from everyhop.apikeys import ApiKeys
     from everyhop.auditlog import RecordStore
@@ -106,11 +107,13 @@ def oauth_door(
     exchange_pool: Executor,
     authzen_pool: Executor,
     watch: CredentialWatch | None = None,
+    further: Sequence[Route] = (),
 ) -> Starlette:
     """Return the app for :func:`everyhop.runtime.face_server.face_service`.
 
     ``pool`` is for strangers alone, so that no number of them keeps agents waiting; an exchange may wait for
     somebody else's issuer and has ``exchange_pool``, questions to the decision point have ``authzen_pool``.
+    ``further`` are routes of other doors behind the face.
     """
     clock, entropy = SystemClock(), SystemEntropy()
     endpoints = Endpoints(issuer=issuer_of(layout, settings), local=face_url(layout, settings))
@@ -161,7 +164,7 @@ def oauth_door(
             clock=clock,
             watch=watch,
         ),
-        further=authzen.routes(),
+        further=(*authzen.routes(), *further),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import getpass
 import ssl
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from everyhop.auditlog.proving import Proven
     from everyhop.auditlog.verdict import Verdict
     from everyhop.auditlog.verifying import LogSource, Progress
+    from everyhop.providers.log_sources import Files
     from everyhop.runtime.layout import StateLayout
     from everyhop.storage import Storage
 
@@ -88,9 +89,11 @@ class LogReading:
                 source: LogSource = SqlLogSource(database, trusted[0].name if trusted else None)
                 verdict = self._judge(source, trusted, outside, progress)
         else:
-            files = UrlFiles(url, context=self._context()) if url is not None else None
-            source = TileSource(files or DirectoryFiles(tiles or Path()))
-            verdict = self._judge(source, trusted, outside, progress)
+            with ExitStack() as stack:
+                files: Files = DirectoryFiles(tiles or Path())
+                if url is not None:
+                    files = stack.enter_context(closing(UrlFiles(url, context=self._context())))
+                verdict = self._judge(TileSource(files), trusted, outside, progress)
         if len(verdict.witnesses) < self._quorum:
             reason = f"{len(verdict.witnesses)} of {self._quorum} witnesses cosigned what the log contains"
             verdict = replace(verdict, unverified=(*verdict.unverified, reason))
@@ -139,7 +142,8 @@ class LogReading:
         """Yield the checkpoints at a place: one, or a file of many that was shipped, a JSON object a line."""
         if place.startswith(("http://", "https://", "unix:")):
             base, _, name = place.rpartition("/")
-            yield place, UrlFiles(base, context=self._context()).read(name, max_bytes=MAX_NOTE_BYTES)
+            with closing(UrlFiles(base, context=self._context())) as files:
+                yield place, files.read(name, max_bytes=MAX_NOTE_BYTES)
             return
         data = _read(Path(place), _MAX_SHIPPED)
         if not data.startswith(b"{"):
@@ -225,6 +229,11 @@ def _keys(text: str, kind: type[K]) -> list[K]:
     if not lines:
         raise InputError(f"{text} holds no public keys")
     return [kind.parse(line) for line in lines]
+
+
+def read_keys(text: str) -> list[VerifierKey]:
+    """Return the public keys of logs in a text, or in the file of that name.  Raises InputError."""
+    return _keys(text, VerifierKey)
 
 
 def _read(file: Path, max_bytes: int) -> bytes:

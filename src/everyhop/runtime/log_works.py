@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from everyhop.auditlog import Event, Kind
@@ -12,16 +13,23 @@ from everyhop.auditlog.checkpointing import Checkpointer
 from everyhop.control.checkpointer import LogSealing
 from everyhop.control.leader import Leader
 from everyhop.core.errors import Conflict
+from everyhop.providers.checkpoint_shippers import (
+    CosignatureBook,
+    FileShipper,
+    WebhookShipper,
+    WitnessShipper,
+)
 from everyhop.providers.log_keys import FileLogSigner, restart_log
+from everyhop.runtime.log_settings import parse_witness
 from everyhop.runtime.system import SystemClock
 from everyhop.tlog import EMPTY_ROOT
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
-    from pathlib import Path
 
     from everyhop.control.checkpointer import Shipper
     from everyhop.runtime.layout import StateLayout
+    from everyhop.runtime.settings import Settings
     from everyhop.storage import Storage
 
 LEASE: Final = "log-checkpoints"
@@ -52,17 +60,27 @@ def open_log(storage: Storage, layout: StateLayout, trust_domain: str) -> FileLo
     return signer
 
 
-def log_sealing(
-    storage: Storage, signer: FileLogSigner, *, pool: Executor, shippers: tuple[Shipper, ...] = ()
-) -> LogSealing:
-    """Compose what signs the head of the log while this server leads."""
+def shippers_of(storage: Storage, settings: Settings, pool: Executor) -> tuple[Shipper, ...]:
+    """Return where the settings want checkpoints to go."""
+    found: list[Shipper] = []
+    if settings.log_checkpoint_file:
+        found.append(FileShipper(Path(settings.log_checkpoint_file), pool))
+    if settings.log_checkpoint_webhook:
+        found.append(WebhookShipper(settings.log_checkpoint_webhook))
+    book = CosignatureBook(storage.log_tree, pool)
+    found += [WitnessShipper(url, key, book) for url, key in map(parse_witness, settings.log_witnesses)]
+    return tuple(found)
+
+
+def log_sealing(storage: Storage, settings: Settings, signer: FileLogSigner, *, pool: Executor) -> LogSealing:
+    """Compose what signs the head of the log while this server leads, and tells it elsewhere."""
     clock = SystemClock()
     holder = f"{os.getpid()}-{secrets.token_hex(4)}"
     return LogSealing(
         Checkpointer(storage.log_tree, signer, clock),
         leader=Leader(storage.leases, LEASE, holder, clock=clock, pool=pool),
         pool=pool,
-        shippers=shippers,
+        shippers=shippers_of(storage, settings, pool),
     )
 
 

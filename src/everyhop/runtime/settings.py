@@ -23,6 +23,7 @@ from everyhop.exports import ExportSettings
 from everyhop.runtime.authorizer_settings import parse_authorizers
 from everyhop.runtime.export_settings import parse_exports
 from everyhop.runtime.face_address import check_issuer, check_names, parse_listen
+from everyhop.runtime.log_settings import check_log
 
 _PREFIX: Final = "EVERYHOP_"
 _WORDS: Final[dict[object, str]] = {
@@ -41,6 +42,7 @@ MAX_AUTHORIZER_WORKERS: Final = 64
 _SMALLEST_SPOOL: Final = 64 * 1024
 _LARGEST_SPOOL: Final = 1024**4
 _LONGEST_CACHE: Final = timedelta(days=1)
+_DATABASE_SCHEMES: Final = ("postgresql://", "postgres://")
 _REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://")
 
 
@@ -56,6 +58,8 @@ class Settings:
     """Life of a signing authority; its successor is published at half of it."""
     refresh_hint: timedelta = timedelta(minutes=5)
     """``spiffe_refresh_hint`` of the bundle document."""
+    database: str = field(default="", repr=False)
+    """URL of a PostgreSQL database (``postgresql://…``); empty means ``STATE/everyhop.db``.  May hold a password."""
     records_keep: timedelta = timedelta(days=30)
     """How long decision records are kept."""
     pseudonyms: bool = True
@@ -102,6 +106,12 @@ class Settings:
     """Absolute path of the socket for approvers; empty means none."""
     export: tuple[ExportSettings, ...] = ()
     """Who else gets the log."""
+    log_checkpoint_file: str = ""
+    """Absolute path of a file to which each signed checkpoint of the log is appended; empty means none."""
+    log_checkpoint_webhook: str = field(default="", repr=False)
+    """Where each checkpoint is posted; empty means nowhere.  May hold a secret."""
+    log_witnesses: tuple[str, ...] = ()
+    """Witnesses of the log, each ``URL VKEY``."""
     log_level: str = "info"
     """debug, info, warning or error."""
 
@@ -161,6 +171,7 @@ def load_settings(file: Path | None, environ: Mapping[str, str] | None = None) -
     _check_bounds(settings)
     _check_tokens(settings)
     _check_changes(settings)
+    check_log(settings.log_checkpoint_file, settings.log_checkpoint_webhook, settings.log_witnesses)
     return settings
 
 
@@ -182,6 +193,10 @@ def _check_bounds(settings: Settings) -> None:
         raise SettingsError(f"authorizer_workers is between 1 and {MAX_AUTHORIZER_WORKERS}")
     if settings.log_level not in {"debug", "info", "warning", "error"}:
         raise SettingsError("log_level is one of debug, info, warning, error")
+    if settings.database and not settings.database.startswith(_DATABASE_SCHEMES):
+        raise SettingsError(
+            "database starts with postgresql://, or is empty for SQLite in the state directory"
+        )
     if settings.envoy and not Path(settings.envoy).is_file():
         raise SettingsError(f"no Envoy binary at {settings.envoy}")
 

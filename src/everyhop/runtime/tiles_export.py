@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from everyhop.auditlog.checkpointing import nodes_of
-from everyhop.core.errors import Conflict, InputError, ProofError, SettingsError, Unavailable
+from everyhop.core.errors import Conflict, InputError, NotFound, ProofError, SettingsError, Unavailable
 from everyhop.tlog import (
     Tile,
     bundles_of,
@@ -75,7 +75,11 @@ def _export(
     first = tree.first_kept()
     written = left_out = 0
     for tile in tiles_of(newest.size, since=old):
-        _write(directory, tile, tree.tile(tile.level or 0, tile.index, tile.width))
+        try:
+            hashes = tree.tile(tile.level or 0, tile.index, tile.width)
+        except NotFound as error:
+            raise Conflict(f"{tile.path} is missing in the database", hint="everyhop log verify") from error
+        _write(directory, tile, hashes)
         written += 1
     for tile in bundles_of(newest.size, since=old):
         start = tile.index * 256

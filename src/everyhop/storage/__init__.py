@@ -4,7 +4,7 @@
 from everyhop.storage.api_keys import SqlApiKeyStore
 from everyhop.storage.authorities import SqlAuthorityStore
 from everyhop.storage.consumers import SqlConsumers
-from everyhop.storage.database import Database, open_database
+from everyhop.storage.database import Database
 from everyhop.storage.issuing import SqlIssuingStore
 from everyhop.storage.leases import SqlLeases
 from everyhop.storage.log_lines import SqlLogLines
@@ -12,11 +12,13 @@ from everyhop.storage.log_seals import SqlSealStore
 from everyhop.storage.log_tree import SqlLogTree
 from everyhop.storage.meta import SqlMeta
 from everyhop.storage.migrate import current_revision, migrate
+from everyhop.storage.postgresql import open_postgresql
 from everyhop.storage.proposals import SqlProposalStore
 from everyhop.storage.records import SqlRecordStore
 from everyhop.storage.schema import HEAD, metadata
 from everyhop.storage.service import Storage, open_storage
 from everyhop.storage.snapshots import SnapshotStore
+from everyhop.storage.sqlite import open_database
 from everyhop.storage.token_journal import SqlTokenJournal
 
 __all__ = [
@@ -40,5 +42,6 @@ __all__ = [
     "metadata",
     "migrate",
     "open_database",
+    "open_postgresql",
     "open_storage",
 ]

@@ -1,41 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine, and transactions on it.
+"""Transactions on an engine: one that reads a consistent state, and one that writes, alone.
 
-SQLite is set up so that a commit is on the disk when it returns (WAL, synchronous FULL), and so that a writer takes
-the write lock when it begins, not in the middle, where waiting is impossible and the answer would be an error.
+On both engines a write transaction begins by taking the one lock there is, and only then looks at anything.  So what a
+repository reads before it writes is still true when it writes, whichever of several servers does it; and the numbers of
+the log are given, and become visible, in one order.
 """
 
 from __future__ import annotations
 
-import os
-import stat
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Final, Self
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, Self
 
 import sqlalchemy as sa
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from everyhop.auditlog.model import Record
-from everyhop.core.errors import SettingsError, Unavailable
+from everyhop.core.errors import InputError, Unavailable
 
-BUSY_TIMEOUT_MS: Final = 10_000
-POOL_SIZE: Final = 8
+WRITE_WAIT_SECONDS: Final = 2.0
+"""How long a writer waits for its turn, in all: what has to be recorded before it is done fails closed after that."""
+LONG_WAIT_SECONDS: Final = 60.0
+"""The same for a migration, which another process may be at."""
+POOL_SIZE: Final = 12
+WRITERS: Final = 2  # connections of their own, so that no number of readers keeps a writer waiting
 
-_PRAGMAS: Final = (
-    f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}",  # first, so that the others wait as well
-    "PRAGMA journal_mode = WAL",
-    "PRAGMA synchronous = FULL",
-    "PRAGMA foreign_keys = ON",
-    "PRAGMA trusted_schema = OFF",
-)
-_WRITE: Final = "everyhop_write"
+_RECORDED: Final = "everyhop_recorded"
 _DISGUISE: Final = "everyhop_disguise"
 
 Disguise = Callable[[sa.Connection, Sequence[Record]], list[Record]]
 """Returns records with pseudonyms for persons, made on the transaction in which they are written."""
+
+# SQLSTATE classes (PostgreSQL's appendix A) of what may be over in a moment: connection, resources, locks, operators,
+# a server that is not (or no longer) the one that writes.
+_PASSING: Final = ("08", "25", "40", "53", "55", "57", "58")
 
 
 def disguise_of(connection: sa.Connection) -> Disguise | None:
@@ -44,16 +44,59 @@ def disguise_of(connection: sa.Connection) -> Disguise | None:
     return found
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engines:
+    """Two engines on one database, and how a transaction of the second becomes the only one that writes.
+
+    ``lock`` is called first in a write transaction, with its connection and the seconds that it may wait;
+    ``options`` gives, for these seconds, the execution options with which the transaction begins.
+    """
+
+    reading: sa.Engine
+    writing: sa.Engine
+    lock: Callable[[sa.Connection, float], None]
+    options: Callable[[float], dict[str, Any]]
+
+
+class Recorded(Protocol):
+    """A row of a record that was inserted."""
+
+    @property
+    def producer(self) -> str:
+        """Return its producer."""
+
+    @property
+    def seq(self) -> int:
+        """Return its number."""
+
+    @property
+    def line(self) -> bytes:
+        """Return it as it is stored."""
+
+
+class Sealing(Protocol):
+    """Signs what this process records."""
+
+    def seal(self, connection: sa.Connection, rows: Sequence[Recorded], /) -> None:
+        """Sign those records that are this process's own, in their transaction."""
+
+
 class Database:
     """An engine with its two kinds of transaction.  Safe to share between threads; one per process."""
 
-    def __init__(self, engine: sa.Engine) -> None:
-        self.engine = engine
-        self._writer = engine.execution_options(**{_WRITE: True})
+    def __init__(self, engines: Engines) -> None:
+        self.engine = engines.reading
+        self._engines = engines
         self.disguise: Disguise | None = None
         """What puts pseudonyms into records on the append path; None where they are switched off."""
+        self.own_seals: Sealing | None = None
         # Threads queue here; SQLite's own way to wait is to sleep and try again, unfairly.
         self._turn = threading.Lock()
+
+    @property
+    def dialect(self) -> str:
+        """Return ``sqlite`` or ``postgresql``."""
+        return self.engine.dialect.name
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -65,22 +108,31 @@ class Database:
             yield connection
 
     @contextmanager
-    def writing(self) -> Iterator[sa.Connection]:
-        """Open a write transaction; it commits when the block ends and rolls back when the block raises.
+    def writing(self, *, wait: float = WRITE_WAIT_SECONDS) -> Iterator[sa.Connection]:
+        """Open the one write transaction; it commits when the block ends and rolls back when the block raises.
 
-        Raises Unavailable when the lock is not to be had within ten seconds, or the disk is full or broken.
+        Raises Unavailable when the lock is not to be had within ``wait`` seconds, or the disk is full or broken.
         """
-        if not self._turn.acquire(timeout=BUSY_TIMEOUT_MS / 1000):
+        end = time.monotonic() + wait
+        if not self._turn.acquire(timeout=wait):
             raise Unavailable("the database does not answer: other threads hold it")
         try:
-            with _wrapped_errors(), self._writer.connect() as connection, connection.begin():
-                connection.execution_options(**{_DISGUISE: self.disguise})
-                yield connection
+            with _wrapped_errors():
+                options = self._engines.options(max(end - time.monotonic(), 0.001))
+                writer = self._engines.writing.execution_options(**options)
+                with writer.connect() as connection, connection.begin():
+                    connection.execution_options(**{_DISGUISE: self.disguise})
+                    self._engines.lock(connection, max(end - time.monotonic(), 0.001))
+                    recorded = begin_recording(connection)
+                    yield connection
+                    if recorded and self.own_seals is not None:
+                        self.own_seals.seal(connection, recorded)
         finally:
             self._turn.release()
 
     def close(self) -> None:
-        """Close every connection; the last one folds the write-ahead log into the file."""
+        """Close every connection; SQLite's last one folds the write-ahead log into the file."""
+        self._engines.writing.dispose()
         self.engine.dispose()
 
     def __enter__(self) -> Self:
@@ -90,51 +142,16 @@ class Database:
         self.close()
 
 
-def open_database(path: Path) -> Database:
-    """Open the SQLite file at ``path``, created 0600 in one step when it is missing.
-
-    SQLite gives its side files the mode of the main one.  Raises SettingsError when the file is a symbolic link, is
-    not ours, or others may read or write it.  Call :func:`~everyhop.storage.migrate.migrate` before using it.
-    """
-    _secure_file(path)
-    engine = sa.create_engine(
-        sa.URL.create("sqlite", database=str(path)), pool_size=POOL_SIZE, max_overflow=0, pool_timeout=30
-    )
-    sa.event.listen(engine, "connect", _on_connect)
-    sa.event.listen(engine, "begin", _on_begin)
-    return Database(engine)
+def begin_recording(connection: sa.Connection) -> list[Recorded]:
+    """Return the list of the records that this transaction inserts, empty at its beginning."""
+    recorded: list[Recorded] = []
+    connection.info[_RECORDED] = recorded
+    return recorded
 
 
-def _secure_file(path: Path) -> None:
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        try:
-            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            descriptor = os.open(path, flags)
-    except OSError as error:
-        raise SettingsError(f"cannot open the database {path}: {error.strerror}") from error
-    try:
-        status = os.fstat(descriptor)
-    finally:
-        os.close(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-        raise SettingsError(f"the database {path} is not a file of this user")
-    if status.st_mode & 0o077:
-        raise SettingsError(f"others may open the database {path}", hint=f"chmod 600 {path}")
-
-
-def _on_connect(connection: Any, _entry: ConnectionPoolEntry) -> None:
-    connection.isolation_level = None  # the driver must not begin transactions behind our back
-    cursor = connection.cursor()
-    for pragma in _PRAGMAS:
-        cursor.execute(pragma)
-    cursor.close()
-
-
-def _on_begin(connection: sa.Connection) -> None:
-    is_writer = connection.get_execution_options().get(_WRITE, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writer else "BEGIN")
+def note_recorded(connection: sa.Connection, inserted: Iterable[Recorded]) -> None:
+    """Note that records were inserted."""
+    connection.info.setdefault(_RECORDED, []).extend(inserted)
 
 
 @contextmanager
@@ -143,12 +160,21 @@ def _wrapped_errors() -> Iterator[None]:
         yield
     except sa.exc.IntegrityError:
         raise  # the repositories say what the constraint means
+    except sa.exc.DataError as error:
+        # PostgreSQL keeps no NUL in texts and no number beyond its type: what holds one is nothing that is there.
+        raise InputError(f"the database cannot hold such a value: {_cause(error)}") from error
     except (sa.exc.OperationalError, sa.exc.TimeoutError, sa.exc.InterfaceError) as error:
         raise Unavailable(f"the database does not answer: {_cause(error)}") from error
     except sa.exc.DatabaseError as error:
-        raise Unavailable(f"the database is damaged: {_cause(error)}", retry=False) from error
+        state = getattr(error.orig, "sqlstate", None)
+        if state is None:  # SQLite has no other word for it
+            raise Unavailable(f"the database is damaged: {_cause(error)}", retry=False) from error
+        is_passing = state.startswith(_PASSING)
+        raise Unavailable(f"the database refuses: {_cause(error)}", retry=is_passing) from error
 
 
 def _cause(error: sa.exc.SQLAlchemyError) -> str:
-    """Name the driver's error without the statement, whose parameters may hold records."""
-    return str(getattr(error, "orig", None) or type(error).__name__)
+    """Name the driver's error without the statement or a detail, either of which may hold records."""
+    original = getattr(error, "orig", None)
+    primary = getattr(getattr(original, "diag", None), "message_primary", None)
+    return str(primary or original or type(error).__name__).strip()

@@ -35,8 +35,11 @@ class SqlLogLines:
         )
         found: list[tuple[int, bytes]] = []
         size = 0
-        with self._database.reading() as connection:
-            for row in connection.execution_options(yield_per=50).execute(statement):
+        with (
+            self._database.reading() as connection,
+            connection.execution_options(yield_per=50).execute(statement) as rows,
+        ):
+            for row in rows:
                 size += len(row.line)
                 if found and size > max_bytes:
                     break

@@ -11,9 +11,9 @@ import sqlalchemy as sa
 
 from everyhop.auditlog.append import append_records
 from everyhop.auditlog.sealing import Seal, SealedResult, SealError, Stored, seal_digest, signer_of
+from everyhop.storage.append import SqlRecordWriter, last_seq
 from everyhop.storage.database import Database
-from everyhop.storage.records import SqlRecordWriter, last_seq
-from everyhop.storage.schema import from_micros, log_certificates, log_seals, records, to_micros
+from everyhop.storage.schema import from_micros, log_certificates, log_pruned, log_seals, records, to_micros
 from everyhop.x509.certificates import split_certificates
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ class SqlSealStore:
     ) -> SealedResult:
         """Store a sealed batch, or nothing of it where a part of it is held or an id is taken."""
         with self._database.writing() as connection:
-            writer = SqlRecordWriter(connection)
-            writer.next_seq(seal.producer)  # takes the lock of the log, so that what is read now stays
             held = last_seq(connection, seal.producer)
             before = last_seal(connection, seal.producer)
             if before is not None and not _is_same_signer(connection, before.certificate, chain):
@@ -48,7 +46,9 @@ class SqlSealStore:
             taken = _taken(connection, batch)
             if taken:
                 return SealedResult(held=held, head=_digest(before), conflicts=taken)
-            append_records(writer, batch)
+            stored = append_records(SqlRecordWriter(connection), batch).stored
+            if stored != len(batch):
+                raise SealError("numbers", f"{len(batch) - stored} records of {seal.producer} did not fit")
             insert_seal(connection, seal, chain, now=now)
             return SealedResult(held=seal.last, head=seal_digest(seal), stored=len(batch))
 
@@ -61,8 +61,6 @@ class SqlSealStore:
     def reading(self) -> Iterator[SealReading]:
         """Open one consistent state for :func:`~everyhop.auditlog.completeness.check_completeness`."""
         with self._database.reading() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             yield SealReading(connection)
 
 
@@ -91,10 +89,14 @@ class SealReading:
         rows = self._connection.execute(sa.select(log_certificates.c.thumbprint, log_certificates.c.chain))
         return {row.thumbprint: bytes(row.chain) for row in rows}
 
-    def is_pruned(self) -> bool:
-        """Tell whether old records were removed."""
-        first = self._connection.execute(sa.select(sa.func.min(records.c.n))).scalar()
-        return first is not None and first > 1
+    def pruned(self) -> dict[str, list[tuple[int, int]]]:
+        """Return by producer the numbers (first and last of each range) whose records were removed for their age."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        table = log_pruned.c
+        statement = sa.select(table.producer, table.first, table.last).order_by(table.producer, table.first)
+        for row in self._connection.execute(statement):
+            found.setdefault(row.producer, []).append((row.first, row.last))
+        return found
 
     def _by_bytes(self, column: sa.Column[str]) -> sa.ColumnElement[str]:
         """Order texts as Python does, whatever the language of the database is."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from everyhop.auditlog.codec import decode_record
 from everyhop.auditlog.verifying import Entry
 from everyhop.core.errors import InputError, NotFound, SettingsError, Unavailable
-from everyhop.storage.database import BUSY_TIMEOUT_MS, Database
+from everyhop.storage.database import Database, Engines
 from everyhop.storage.log_tree import SqlLogTree
 from everyhop.storage.record_rows import COLUMNS, Row, row_of
 from everyhop.storage.schema import records
@@ -22,6 +22,8 @@ from everyhop.storage.sealing import read_head
 
 if TYPE_CHECKING:
     from everyhop.tlog import Tile
+
+_WAIT_MS: Final = 10_000
 
 
 def open_for_verifying(path: Path) -> Database:
@@ -36,12 +38,17 @@ def open_for_verifying(path: Path) -> Database:
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(name, uri=True, check_same_thread=False)
         connection.isolation_level = None
-        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        connection.execute(f"PRAGMA busy_timeout = {_WAIT_MS}")
         connection.execute("PRAGMA query_only = ON")
         connection.execute("PRAGMA trusted_schema = OFF")
         return connection
 
-    return Database(sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.StaticPool))
+    engine = sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.StaticPool)
+    return Database(Engines(reading=engine, writing=engine, lock=_refuse, options=lambda _wait: {}))
+
+
+def _refuse(_connection: sa.Connection, _wait: float) -> None:
+    raise Unavailable("the database was opened for reading only", retry=False)
 
 
 class SqlLogSource:

@@ -13,7 +13,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from everyhop.core.errors import SettingsError
-from everyhop.storage.database import Database
+from everyhop.storage.database import LONG_WAIT_SECONDS, Database
 from everyhop.storage.schema import HEAD
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -28,7 +28,7 @@ def migrate(database: Database, revision: str = HEAD) -> bool:
     with database.reading() as connection:
         if current_revision(connection) == revision:
             return False
-    with database.writing() as connection:
+    with database.writing(wait=LONG_WAIT_SECONDS) as connection:
         found = current_revision(connection)
         if found == revision:
             return False

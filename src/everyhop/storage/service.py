@@ -14,7 +14,7 @@ from everyhop.storage.authorities import SqlAuthorityStore
 from everyhop.storage.blocks import SqlBlockStore
 from everyhop.storage.canaries import SqlCanaryStore
 from everyhop.storage.consumers import SqlConsumers
-from everyhop.storage.database import Database, open_database
+from everyhop.storage.database import Database
 from everyhop.storage.detection import SqlDetection
 from everyhop.storage.detector_state import SqlDetectorStates
 from everyhop.storage.issuing import SqlIssuingStore
@@ -24,10 +24,12 @@ from everyhop.storage.log_seals import SqlSealStore
 from everyhop.storage.log_tree import SqlLogTree
 from everyhop.storage.meta import SqlMeta
 from everyhop.storage.migrate import migrate
+from everyhop.storage.postgresql import open_postgresql
 from everyhop.storage.proposals import SqlProposalStore
 from everyhop.storage.pseudonyms import KeyStore, SqlPseudonyms
 from everyhop.storage.records import SqlRecordStore
 from everyhop.storage.snapshots import SnapshotStore
+from everyhop.storage.sqlite import open_database
 from everyhop.storage.token_journal import SqlTokenJournal
 
 _FRACTION_BITS: Final = 53
@@ -42,7 +44,7 @@ class Storage:
     snapshots: SnapshotStore
     records: SqlRecordStore
     log_tree: SqlLogTree
-    seals: SqlSealStore
+    log_seals: SqlSealStore
     meta: SqlMeta
     issuing: SqlIssuingStore
     token_journal: SqlTokenJournal
@@ -63,7 +65,7 @@ class Storage:
 
 
 def open_storage(
-    path: Path,
+    place: Path | str,
     *,
     entropy: Entropy | None = None,
     producer: str = "server",
@@ -71,13 +73,15 @@ def open_storage(
     clock: Clock | None = None,
     disguise: bool = True,
 ) -> Storage:
-    """Open the SQLite file at ``path``, made 0600 when it is missing, and bring its schema up to date.
+    """Open a database and bring its schema up to date.
 
-    ``producer`` names this server in the audit log.  With ``keys`` and ``clock``, persons in records become
-    pseudonyms, unless ``disguise`` is off: then only those of before are read.  Raises SettingsError when the file is not ours alone or was made
-    by a newer everyhop, Unavailable when it does not answer.
+    ``place`` is the path of a SQLite file, made 0600 when it is missing, or the URL of a PostgreSQL database
+    (a text that begins with ``postgresql://``).  ``producer`` names this server in the audit log.  With ``keys`` and
+    ``clock``, persons in records become pseudonyms, unless ``disguise`` is off: then only those of before are read.
+    Raises SettingsError when the file is not ours alone, the URL cannot be read, or the schema is that of a newer
+    everyhop; Unavailable when the database does not answer.
     """
-    database = open_database(path)
+    database = open_database(place) if isinstance(place, Path) else open_postgresql(place)
     try:
         migrate(database)
     except BaseException:
@@ -95,7 +99,7 @@ def open_storage(
         snapshots=SnapshotStore(database, entropy=source, producer=producer),
         records=SqlRecordStore(database, entropy=source, producer=producer),
         log_tree=SqlLogTree(database),
-        seals=SqlSealStore(database),
+        log_seals=SqlSealStore(database),
         meta=SqlMeta(database),
         issuing=SqlIssuingStore(database, entropy=source, producer=producer),
         token_journal=SqlTokenJournal(database, entropy=source, producer=producer),

@@ -260,11 +260,20 @@ def test_records_before_the_first_seal_are_counted_apart():
 def test_old_records_that_were_removed_are_not_missing(log):
     drop(log, "i1", *range(1, 15))
     log.seals = [s for s in log.seals if (s.producer, s.first) != ("i1", 1)]
-    found = check(log, pruned=True)
+    gone = {"i1": [(1, 9), (10, 14)]}
+    found = check(log, pruned=gone)
     assert found.is_complete
     assert shown(found.before) == [("i1", 1, 14)]
     put(log, record(16, "i1", path="/another"))
-    assert shown(check(log, pruned=True).altered) == [("i1", 16, 16)]
+    assert shown(check(log, pruned=gone).altered) == [("i1", 16, 16)]
+
+
+def test_what_is_missing_beside_old_records_is_named(log):
+    drop(log, "i1", *range(1, 21))
+    drop(log, "i2", *range(1, 31))
+    found = check(log, pruned={"i1": [(3, 5), (8, 12)], "i2": [(1, 28)]})
+    assert shown(found.missing) == [("i1", 1, 2), ("i1", 6, 7), ("i1", 13, 20), ("i2", 29, 30)]
+    assert shown(found.before) == [("i1", 3, 5), ("i1", 8, 12), ("i2", 1, 28)]
 
 
 def test_only_so_much_is_kept_and_all_is_counted():

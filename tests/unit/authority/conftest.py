@@ -5,16 +5,19 @@ import contextlib
 
 import pytest
 from tests.support.identity import DOMAIN, FakeClock, TestEntropy
+from tests.support.postgresql import engine_place_long, postgres
 
 from everyhop.authority import Authority
 from everyhop.providers.keystores import MemoryKeyStore
 from everyhop.spiffe import TrustDomain
 from everyhop.storage import open_storage
 
+__all__ = ["engine_place_long", "postgres"]
+
 
 @pytest.fixture
-def storage(tmp_path):
-    with contextlib.closing(open_storage(tmp_path / "everyhop.db", entropy=TestEntropy())) as opened:
+def storage(engine_place_long):
+    with contextlib.closing(open_storage(engine_place_long, entropy=TestEntropy())) as opened:
         yield opened
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 from tests.support.identity import NOW, WORKLOAD_ID, FakeClock
 
 from everyhop.auditlog import Kind, RecordFilter
@@ -102,7 +103,10 @@ def test_swapped_and_damaged_rows_are_refused(authority, make, storage):
 
     def store(entry_id, column, value):
         with storage.database.writing() as connection:
-            connection.exec_driver_sql(f"UPDATE authorities SET {column} = ? WHERE id = ?", (value, entry_id))
+            connection.execute(
+                sa.text(f"UPDATE authorities SET {column} = :value WHERE id = :id"),
+                {"value": value, "id": entry_id},
+            )
 
     for blob in (jwt.wrapped_key, x509.wrapped_key[:-1] + bytes([x509.wrapped_key[-1] ^ 1])):
         store(x509.id, "wrapped_key", blob)
@@ -110,8 +114,9 @@ def test_swapped_and_damaged_rows_are_refused(authority, make, storage):
             make().start()
     store(x509.id, "wrapped_key", x509.wrapped_key)
     with storage.database.writing() as connection:
-        connection.exec_driver_sql(
-            "UPDATE authorities SET wrapped_key = NULL, status = 'old' WHERE id = ?", (jwt.id,)
+        connection.execute(
+            sa.text("UPDATE authorities SET wrapped_key = NULL, status = 'old' WHERE id = :id"),
+            {"id": jwt.id},
         )
     assert actions(make().start()) == [("create", JWT)]
 
@@ -120,9 +125,9 @@ def test_a_certificate_of_another_key_is_refused(authority, make, storage, keyst
     x509 = authority.list_authorities()[0]
     secret = keystore.generate()
     with storage.database.writing() as connection:
-        connection.exec_driver_sql(
-            "UPDATE authorities SET wrapped_key = ? WHERE id = ?",
-            (keystore.wrap(x509.id, "authority/x509", secret), x509.id),
+        connection.execute(
+            sa.text("UPDATE authorities SET wrapped_key = :value WHERE id = :id"),
+            {"value": keystore.wrap(x509.id, "authority/x509", secret), "id": x509.id},
         )
     with pytest.raises(TrustError, match="another CA"):
         make().start()
@@ -131,9 +136,9 @@ def test_a_certificate_of_another_key_is_refused(authority, make, storage, keyst
 def test_a_jwt_key_that_is_not_the_published_one_is_refused(authority, make, storage, keystore):
     jwt = authority.list_authorities()[1]
     with storage.database.writing() as connection:
-        connection.exec_driver_sql(
-            "UPDATE authorities SET wrapped_key = ? WHERE id = ?",
-            (keystore.wrap(jwt.id, "authority/jwt", keystore.generate()), jwt.id),
+        connection.execute(
+            sa.text("UPDATE authorities SET wrapped_key = :value WHERE id = :id"),
+            {"value": keystore.wrap(jwt.id, "authority/jwt", keystore.generate()), "id": jwt.id},
         )
     with pytest.raises(TrustError, match="not the JWT key"):
         make().start()

@@ -63,13 +63,13 @@ def refusals(server):
 
 
 def report(server):
-    with server.storage.seals.reading() as log:
+    with server.storage.log_seals.reading() as log:
         return check_completeness(
             log.lines(),
             log.seals(),
             log.certificates(),
             server.authority.bundle().x509_authorities,
-            pruned=log.is_pruned(),
+            pruned=log.pruned(),
         )
 
 
@@ -238,7 +238,7 @@ async def test_a_new_certificate_and_a_new_authority_go_on_with_the_producer(ser
     old = server.authority.bundle().x509_authorities
     await server.control.rotate(AuthorityKind.X509, wait_seconds=1)
     await server.control.take_records(batch(server, identity(server), 4, 5, previous=head))
-    with server.storage.seals.reading() as log:
+    with server.storage.log_seals.reading() as log:
         both = {*old, *server.authority.bundle().x509_authorities}
         found = check_completeness(log.lines(), log.seals(), log.certificates(), sorted(both))
         assert found.is_complete

@@ -65,6 +65,8 @@ def _file(tmp_path: Path, text: str) -> Path:
         ('signing_key_ttl = "5s"', "between"),
         ('jwks_max_age = "2d"', "between"),
         ('redis_url = "hunter2@cache"', "redis_url starts with"),
+        ('database = "mysql://hunter2@db"', "database starts with"),
+        ('database = "everyhop.db"', "database starts with"),
     ],
 )
 def test_refuses(tmp_path: Path, text: str, message: str) -> None:
@@ -85,6 +87,12 @@ def test_defaults_then_file_then_variables(tmp_path: Path) -> None:
     assert settings.jwt_svid_ttl == timedelta(minutes=2)
     assert settings.max_connections == 7
     assert load_settings(tmp_path / "missing.toml", {}) == Settings()
+
+
+def test_the_url_of_the_database_is_never_shown() -> None:
+    settings = load_settings(None, {"EVERYHOP_DATABASE": "postgresql://a:hunter2@db/everyhop"})
+    assert settings.database == "postgresql://a:hunter2@db/everyhop"
+    assert "hunter2" not in repr(settings)
 
 
 def test_the_redis_url_is_never_shown(tmp_path: Path) -> None:

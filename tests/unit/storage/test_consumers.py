@@ -61,13 +61,13 @@ def test_a_state_is_said_without_a_move(storage):
     assert (storage.consumers.position("siem"), storage.consumers.get("siem").state) == (7, "up")
 
 
-def test_consumers_are_apart_and_survive_the_process(storage, tmp_path):
+def test_consumers_are_apart_and_survive_the_process(storage, engine_place):
     storage.consumers.move("a", 1, at=NOW)
     storage.consumers.move("b", 2, at=NOW)
     assert storage.consumers.forget("a")
     assert not storage.consumers.forget("a")
     storage.close()
-    again = open_storage(tmp_path / "everyhop.db")
+    again = open_storage(engine_place)
     assert {name: p.position for name, p in again.consumers.all().items()} == {"b": 2}
     again.close()
 

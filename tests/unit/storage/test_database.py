@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The file, its modes and pragmas, its schema and its errors."""
 
+import contextlib
 import os
 import sqlite3
 import stat
 import subprocess
 import sys
 import threading
-from pathlib import Path
+import time
 
 import pytest
 import sqlalchemy as sa
@@ -20,6 +21,7 @@ from tests.support.identity import NOW
 from everyhop.auditlog import Event, Kind
 from everyhop.core.errors import SettingsError, Unavailable
 from everyhop.storage import HEAD, current_revision, metadata, migrate, open_database, open_storage
+from everyhop.storage.database import POOL_SIZE
 from everyhop.storage.migrate import MIGRATIONS
 from everyhop.storage.schema import from_micros, to_micros
 from everyhop.storage.service import _RecordIds
@@ -166,15 +168,14 @@ def test_a_failed_transaction_leaves_nothing(storage):
     assert storage.meta.get("a") is None
 
 
-def test_a_lock_that_is_not_to_be_had_is_unavailable(storage, monkeypatch):
-    with storage.database.writing():
-        other = open_database(Path(storage.database.engine.url.database))
-        sa.event.listen(other.engine, "connect", lambda c, _: c.execute("PRAGMA busy_timeout = 1").close())
-        with pytest.raises(Unavailable) as caught, other.writing():
+def test_a_lock_that_is_not_to_be_had_is_unavailable(storage, engine_place):
+    with contextlib.closing(open_storage(engine_place)) as other, storage.database.writing():
+        began = time.monotonic()
+        with pytest.raises(Unavailable) as caught, other.database.writing(wait=0.3):
             pass
-        other.close()
+        assert 0.2 < time.monotonic() - began < 2
     assert caught.value.retry
-    assert "locked" in caught.value.message
+    assert "lock" in caught.value.message
 
 
 def test_moments_are_exact():
@@ -191,11 +192,52 @@ def test_meta(storage):
     assert storage.meta.set_once("b", "4") == "4"
 
 
-def test_threads_that_wait_too_long_for_their_turn_are_told(storage, monkeypatch):
-    monkeypatch.setattr("everyhop.storage.database.BUSY_TIMEOUT_MS", 1)
-    with storage.database.writing(), pytest.raises(Unavailable), storage.database.writing():
+def test_threads_that_wait_too_long_for_their_turn_are_told(storage):
+    with storage.database.writing(), pytest.raises(Unavailable), storage.database.writing(wait=0.01):
         pass
     storage.meta.set("the turn", "was given back")
+
+
+def test_readers_that_hold_every_connection_keep_no_writer_waiting(storage):
+    with contextlib.ExitStack() as stack:
+        for _ in range(POOL_SIZE):
+            stack.enter_context(storage.database.reading()).execute(sa.text("SELECT count(*) FROM records"))
+        storage.meta.set("a", "b")
+    assert storage.meta.get("a") == "b"
+
+
+def test_a_reader_sees_one_state_and_waits_for_nobody(storage):
+    storage.meta.set("a", "1")
+    read = sa.text("SELECT value FROM meta WHERE key = 'a'")
+    with storage.database.reading() as reader:
+        assert reader.execute(read).scalar() == "1"
+        with storage.database.writing() as writer:
+            writer.execute(sa.text("UPDATE meta SET value = '2'"))
+            assert reader.execute(read).scalar() == "1"
+        assert reader.execute(read).scalar() == "1"
+    assert storage.meta.get("a") == "2"
+
+
+def test_a_writer_sees_what_was_written_while_it_waited(storage, engine_place):
+    """Two servers count up: with a snapshot of before the lock, one would take the other's number again."""
+    storage.meta.set("a", "0")
+    read = sa.text("SELECT value FROM meta WHERE key = 'a'")
+
+    def count(place):
+        for _ in range(20):
+            with place.database.writing() as connection:
+                value = int(connection.execute(read).scalar()) + 1
+                connection.execute(sa.text("UPDATE meta SET value = :value"), {"value": str(value)})
+
+    with contextlib.closing(open_storage(engine_place)) as other:
+        threads = [
+            threading.Thread(target=count, args=(place,)) for place in (storage, other, storage, other)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert storage.meta.get("a") == "80"
 
 
 def test_a_broken_constraint_is_left_to_the_repositories(storage):

@@ -10,7 +10,8 @@ import pytest
 from tests.support.identity import NOW, FakeClock
 
 from everyhop.auditlog import Event, Kind, Order, Point, Record, RecordFilter
-from everyhop.auditlog.personal import PersonKind, canonical_address, is_pseudonym, pseudonyms_in
+from everyhop.auditlog.addresses import canonical_address
+from everyhop.auditlog.personal import PersonKind, is_pseudonym, pseudonyms_in
 from everyhop.control.pseudonymity import Pseudonymity
 from everyhop.core.errors import Conflict, NotFound
 from everyhop.providers.keystores import FileKeyStore

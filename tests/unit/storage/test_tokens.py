@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Signing keys, revocations and API keys in SQL: constraints, order, rollback, and the migration with data."""
 
+import contextlib
 import sqlite3
 from dataclasses import replace
 from datetime import timedelta
@@ -13,7 +14,7 @@ from tests.support.identity import NOW
 from everyhop.apikeys.model import ApiKeyEntry, Pepper
 from everyhop.apikeys.ports import ApiKeyEvent
 from everyhop.auditlog import RecordFilter
-from everyhop.core.errors import Conflict, NotFound
+from everyhop.core.errors import Conflict, InputError, NotFound
 from everyhop.issuing import KeyStatus, Revocation, RevokedKind, SigningEvent, SigningKey
 from everyhop.jose import Algorithm
 from everyhop.storage import current_revision, migrate, open_database, open_storage
@@ -165,8 +166,11 @@ def test_an_api_key_is_read_as_it_was_written(storage):
 
 def test_look_ups_are_exact(storage):
     fill(storage)
-    for other in ("aaaaaaaa", "AAAAAAA_", "AAAAAAA%", "", "AAAAAAAA\0"):
+    for other in ("aaaaaaaa", "AAAAAAA_", "AAAAAAA%", ""):
         assert storage.api_keys.find(other) is None
+    # PostgreSQL cannot even be asked for a NUL.
+    with contextlib.suppress(InputError):
+        assert storage.api_keys.find("AAAAAAAA\0") is None
 
 
 @pytest.mark.parametrize("changed", [{}, {"lookup": "BBBBBBBB", "pepper": "gone"}])

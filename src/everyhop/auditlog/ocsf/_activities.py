@@ -46,6 +46,7 @@ _BY_METHOD: Final = {
     "PATCH": ApiActivityId.UPDATE,
     "DELETE": ApiActivityId.DELETE,
 }
+_BY_OUTCOME: Final = {"success": Status.SUCCESS, "failure": Status.FAILURE, "denied": Status.FAILURE}
 _SHADOW: Final = ("would", "would_reason", "would_rule")
 _MAX_LATENCY: Final = 2**53
 
@@ -86,7 +87,7 @@ def api_activity(record: Record, place: common.Place) -> ApiActivity:
         if record.status is None
         else HttpResponse(code=record.status, latency=given(_latency(record))),
         trace=given(_trace(record)),
-        status_id=Status.UNKNOWN if not is_decided else common.status_of(record),
+        status_id=_status(record),
         action_id=given(action),
         disposition_id=given(disposition),
         authorizations=_authorizations(record, observed=observed) or UNSET,
@@ -108,6 +109,12 @@ def _activity(record: Record) -> tuple[ApiActivityId, str | None]:
     if found is not None:
         return found, None
     return ApiActivityId.OTHER, record.method or record.operation or record.reason or "connect"
+
+
+def _status(record: Record) -> Status:
+    if record.kind is Kind.APPLICATION:  # what the application says came of it
+        return _BY_OUTCOME.get(str(record.detail.get("outcome")), Status.UNKNOWN)
+    return common.status_of(record)
 
 
 def _decision_id(record: Record) -> str | None:

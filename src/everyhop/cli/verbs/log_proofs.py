@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``everyhop log verify|prove|rotate-key|restart`` and ``log export --tiles``: what the audit log proves, and to whom."""
+"""``everyhop log verify|prove|export|rotate-key|restart``: what the audit log proves, and to whom."""
 
 from __future__ import annotations
 
@@ -48,6 +48,14 @@ examples:
   everyhop log rotate-key
   everyhop log rotate-key --retire
 """
+_WITNESS = """\
+Remembers the last checkpoint of each log, and cosigns the next one only when it follows: so nobody who trusts this
+witness can be shown another history.  It prints its public key when it listens, and runs in the foreground.  It is of
+use where the owner of the log cannot change it: under another user, better on another machine.
+
+example:
+  everyhop log witness --dir ~/witness --name witness.example/w1 --vkey log.vkey --listen unix:/run/witness.sock
+"""
 _RESTART = """\
 For a server that does not start because its audit log is not what was signed for, and cannot be restored: begins a log
 of a new origin over the records that are there.  Its first record names the old origin, size and root, and the reason.
@@ -56,12 +64,6 @@ The server is stopped while this runs.
 example:
   everyhop log restart --reason "disk of host7 lost; restored the backup of 2026-03-01"
 """
-
-
-def _declare_tiles(group: argparse._MutuallyExclusiveGroup) -> None:
-    group.add_argument(
-        "--tiles", metavar="DIR", type=Path, help="the log as tiles, what is new since the last time"
-    )
 
 
 def add_proofs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -103,8 +105,41 @@ def add_proofs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     rotate = add_verb(verbs, "rotate-key", _rotate, _ROTATE, "sign with a new key of the log")
     rotate.add_argument("--retire", action="store_true", help="end all keys but the newest")
+    witness = verbs.add_parser(
+        "witness",
+        help="cosign the checkpoints of logs, as a process of its own",
+        epilog=_WITNESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    witness.add_argument("--dir", type=Path, required=True, metavar="DIR", help="its key and its memory")
+    witness.add_argument("--name", required=True, help="its name, e.g. witness.example/w1")
+    witness.add_argument(
+        "--vkey", action="append", required=True, metavar="VKEY|FILE", help="public key of a log it cosigns"
+    )
+    witness.add_argument("--listen", required=True, metavar="unix:/PATH", help="its socket")
+    witness.set_defaults(run=_witness)
     restart = add_verb(verbs, "restart", _restart, _RESTART, "accept the loss of records, on record")
     restart.add_argument("--reason", required=True, metavar="TEXT", help="why, for the record")
+
+
+def _witness(args: argparse.Namespace) -> int:
+    import asyncio
+
+    from everyhop.core.errors import InputError
+    from everyhop.runtime.log_reading import read_keys
+    from everyhop.runtime.witness_process import open_witness, run_witness
+
+    socket = args.listen.removeprefix("unix:").removeprefix("//")
+    if not args.listen.startswith("unix:") or not socket.startswith("/"):
+        raise InputError("a witness listens at unix:/absolute/path", hint="put a proxy with TLS before it")
+    keys = [key for text in args.vkey for key in read_keys(text)]
+    witness = open_witness(args.dir, args.name, keys)
+
+    def ready(key: object) -> None:
+        print(key, flush=True)
+
+    asyncio.run(run_witness(witness, Path(socket), ready=ready))
+    return 0
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -238,7 +273,7 @@ def _prove(args: argparse.Namespace) -> int:
     return 0
 
 
-def _export_tiles(args: argparse.Namespace) -> int:
+def _export(args: argparse.Namespace) -> int:
     from everyhop.runtime.log_reading import export
 
     done = export(layout_of(args), args.tiles)
@@ -280,4 +315,14 @@ def _restart(args: argparse.Namespace) -> int:
     return 0
 
 
-TILES: Final = Way(dest="tiles", declare=_declare_tiles, run=_export_tiles)
+def _declare(group: argparse._MutuallyExclusiveGroup) -> None:
+    group.add_argument(
+        "--tiles",
+        metavar="DIR",
+        type=Path,
+        help="the log as files for any web server, with proofs (tlog-tiles)",
+    )
+
+
+TILES: Final = Way(dest="tiles", declare=_declare, run=_export)
+"""The way of ``log export`` that writes tiles, what is new since the last time."""

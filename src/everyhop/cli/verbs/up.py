@@ -44,9 +44,9 @@ def _run(args: argparse.Namespace) -> int:
 
     layout = layout_of(args)
     policy = (args.policy or Path("everyhop.yaml")).absolute()
-    settings_of(args)
+    settings = settings_of(args)
     layout.check()
-    if not layout.database.exists():
+    if not settings.database and not layout.database.exists():
         # A first start has no older snapshot to fall back to: show the mistakes here and now.
         check_candidate(PureRules(), PolicyFiles(policy).read(), trust_domain=None)
     layout.create()
