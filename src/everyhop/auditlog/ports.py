@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import Protocol
 
 from everyhop.auditlog.append import AppendResult
+from everyhop.auditlog.checkpoints import StoredCheckpoint
 from everyhop.auditlog.model import Event, Kind, Record
 from everyhop.auditlog.query import Order, Page, RecordFilter
-from everyhop.auditlog.sealing import Seal, StoredCheckpoint
-from everyhop.tlog.merkle import Frontier
+from everyhop.auditlog.sealing import Seal, SealedResult
+from everyhop.tlog import Checkpoint, Frontier, Note, SignedCheckpoint, VerifierKey
 
 
 class RecordWriter(Protocol):
@@ -27,8 +28,8 @@ class RecordWriter(Protocol):
 class RecordStore(Protocol):
     """A log as its readers and the agents' batches see it; every call is a transaction of its own."""
 
-    def append(self, records: Sequence[Record], *, seals: Sequence[Seal] = ()) -> AppendResult:
-        """Append records, and what their producer signed of them, in one transaction; durable when it returns.
+    def append(self, records: Sequence[Record]) -> AppendResult:
+        """Append records in one transaction; durable when it returns.
 
         Raises InputError when there are too many or one is too large, and then nothing is stored.
         """
@@ -123,24 +124,57 @@ class LogTree(Protocol):
         records.
         """
 
+    def add_cosignatures(self, checkpoint: StoredCheckpoint) -> None:
+        """Put the note of a checkpoint that is kept, with signatures of witnesses added, in its place.
+
+        Raises NotFound for one that is not kept with this root.
+        """
+
     def latest_checkpoint(self, origin: str) -> StoredCheckpoint | None:
         """Return the largest checkpoint of an origin, or None."""
+
+    def origins(self) -> list[str]:
+        """Return the origins that were ever signed for, sorted."""
 
     def checkpoints(self, origin: str, *, behind: int = -1) -> Iterator[StoredCheckpoint]:
         """Yield the checkpoints of an origin that are larger than ``behind``, the smallest first."""
 
 
 class SealStore(Protocol):
-    """What producers signed of their records."""
+    """Where sealed batches are kept; every call is a transaction of its own."""
 
-    def certificates(self) -> Iterator[tuple[str, bytes]]:
-        """Yield thumbprint and chain of every certificate that ever signed."""
+    def append(
+        self, batch: Sequence[Record], seal: Seal, chain: Sequence[bytes], *, now: datetime
+    ) -> SealedResult:
+        """Store a batch with its seal, or nothing of it where a part is held already or an id is taken.
 
-    def chain(self, thumbprint: str) -> bytes:
-        """Return the chain of a certificate as it was saved.  Raises NotFound."""
+        Raises SealError (``owner``) when the producer's last seal is somebody else's.
+        """
 
-    def seals(self, producer: str | None = None) -> Iterator[Seal]:
-        """Yield the seals of all producers, or of one, by producer and first number; without their chains."""
+    def is_sealing(self, producer: str) -> bool:
+        """Tell whether a producer has sealed anything."""
 
-    def producers(self) -> list[str]:
-        """Return every producer that ever sealed."""
+
+class LogSigner(Protocol):
+    """The key of the log, outside the database, with the memory of what it signed last.
+
+    It signs nothing that does not follow from that.  A cloud's key store behind this port keeps the memory before it
+    asks for the signature: a signature that was made and lost may turn up.
+    """
+
+    @property
+    def origin(self) -> str:
+        """Return the origin of the log, which is the name of its keys."""
+
+    @property
+    def verifiers(self) -> tuple[VerifierKey, ...]:
+        """Return the public keys that sign, the newest first."""
+
+    def last(self) -> SignedCheckpoint | None:
+        """Return what was signed last, None before the first time."""
+
+    def sign(self, checkpoint: Checkpoint, proof: Sequence[bytes]) -> Note:
+        """Sign a checkpoint that follows from the last one by ``proof``, and remember it first.
+
+        Raises Conflict for one that does not follow, or of another origin.
+        """

@@ -16,9 +16,15 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import msgspec
 
+from everyhop.anomaly.canary import CanaryKind
+from everyhop.anomaly.finding import Action
+from everyhop.control.bounded import within
+from everyhop.control.canaries import Shown
 from everyhop.control.messages import (
     ApiKeyCreated,
     ApiKeyView,
+    CanaryCreated,
+    CanaryView,
     ExchangeTokenResponse,
     MintedToken,
     MintResult,
@@ -35,15 +41,26 @@ from everyhop.issuing import (
     OAuthError,
     TokenService,
 )
+from everyhop.issuing.errors import ActorBlocked
 from everyhop.tokens.codes import TokenCode
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from concurrent.futures import Executor
+    from contextlib import AbstractContextManager
 
+    from everyhop.anomaly.canary import Canary
     from everyhop.apikeys import ApiKeyEntry, ApiKeys
+    from everyhop.control.canaries import CanaryControl
     from everyhop.control.feed import Feed
-    from everyhop.control.messages import ApiKeyWish, ExchangeTokenRequest, MintItem, RevokeRequest
+    from everyhop.control.messages import (
+        ApiKeyWish,
+        CanaryWish,
+        ExchangeTokenRequest,
+        MintItem,
+        RefusedCredential,
+        RevokeRequest,
+    )
     from everyhop.core.clock import Clock
     from everyhop.issuing import SigningKey, TokenTruth
 
@@ -57,7 +74,10 @@ MAX_COUNT: Final = 64
 
 
 class Journal(Protocol):
-    """Where issues wait to be written."""
+    """Where issues are recorded."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """Record what this thread issues inside at once; durable when the block ends, raises Unavailable otherwise."""
 
     def flush(self) -> int:
         """Write what waits; return how many records that were."""
@@ -70,6 +90,7 @@ class TokenWorks:
     service: TokenService
     api_keys: ApiKeys
     journal: Journal
+    canaries: CanaryControl | None = None
 
 
 class TokenControl:
@@ -83,6 +104,7 @@ class TokenControl:
         clock: Clock,
         pool: Executor,
         exchange_pool: Executor,
+        effects: Executor,
         publish: Callable[[], Awaitable[None]],
     ) -> None:
         self._w = works
@@ -90,6 +112,7 @@ class TokenControl:
         self._clock = clock
         self._pool = pool
         self._exchange_pool = exchange_pool
+        self._effects = effects
         self._publish = publish
         self._rotation_lock = asyncio.Lock()
 
@@ -100,6 +123,10 @@ class TokenControl:
 
     async def _work(self, call: Callable[..., T], /, *args: object, **kwargs: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, partial(call, *args, **kwargs))
+
+    async def _effect(self, call: Callable[..., T], /, *args: object, **kwargs: object) -> T:
+        """Do what is recorded before it takes effect: answered in time, or Unavailable."""
+        return await within(self._effects, partial(call, *args, **kwargs))
 
     # -- what verifiers are told
 
@@ -116,9 +143,10 @@ class TokenControl:
             raise InputError(f"at most {MAX_ITEMS} items of 1 to {MAX_COUNT} tokens")
 
         def mint_all() -> list[MintResult]:
-            return [self._mint(agent, item) for item in items]
+            with self._w.journal.together():
+                return [self._mint(agent, item) for item in items]
 
-        return await self._work(mint_all)
+        return await self._effect(mint_all)
 
     def _mint(self, agent: str, item: MintItem) -> MintResult:
         request = MintRequest(
@@ -140,7 +168,7 @@ class TokenControl:
     async def exchange(self, request: ExchangeTokenRequest) -> ExchangeTokenResponse:
         """Exchange for an agent's workload.
 
-        Raises TokenError with its stable code when the subject token is not believed, AccessDenied when the policy
+        Raises ActorBlocked for one who is blocked, TokenError with its stable code when the subject token is not believed, AccessDenied when the policy
         does not grant what is asked for, InputError for what nobody would be given.  With a ``source`` it is a stranger who is refused, always by a code.
         """
         wanted = ExchangeRequest(
@@ -155,9 +183,14 @@ class TokenControl:
             source=request.source,
         )
         try:
+            # Somebody else's issuer may take longer than our own database may.
+            await within(self._effects, self._w.service.sequence)
             loop = asyncio.get_running_loop()
             issued = await loop.run_in_executor(self._exchange_pool, self._w.service.exchange, wanted)
+        except ActorBlocked:
+            raise
         except GrantRefused as refusal:
+            await self._work(self._look, request)
             code = refusal.token_code or (_outside_code(refusal) if request.source is not None else None)
             if code is not None:
                 raise TokenError(code, refusal.message) from refusal
@@ -167,6 +200,91 @@ class TokenControl:
         return ExchangeTokenResponse(
             token=issued.token, issued_token_type=issued.issued_token_type, expires_at=issued.expires_at
         )
+
+    def _look(self, request: ExchangeTokenRequest) -> None:
+        """See whether what was refused must never be used; an edge only passes on what a stranger showed."""
+        if self._w.canaries is not None:
+            is_strangers = request.source is not None
+            shown = Shown(
+                where="edge" if is_strangers else "exchange",
+                caller=None if is_strangers else request.spiffe_id,
+                source=request.source,
+                target=request.target,
+            )
+            self._w.canaries.refused([request.subject_token], shown)
+
+    async def look_at(self, items: Sequence[RefusedCredential]) -> None:
+        """Look at digests of credentials that the sidecars of an agent refused."""
+        canaries = self._w.canaries
+        if canaries is None:
+            return
+
+        def look_at_all() -> None:
+            for item in items:
+                shown = Shown(
+                    where=item.where,
+                    caller=item.caller,
+                    source=item.source,
+                    target=item.target,
+                    decision=item.decision,
+                )
+                canaries.refused_digests([bytes.fromhex(item.digest)], shown)
+
+        await self._work(look_at_all)
+
+    # -- for the owner: canaries
+
+    async def create_canary(self, wish: CanaryWish) -> CanaryCreated:
+        """Make a canary; its text is in the answer and nowhere else.  Raises InputError, Conflict or Unavailable."""
+        canaries = self._canaries()
+        try:
+            kind, response = CanaryKind(wish.kind), Action(wish.response)
+        except ValueError as error:
+            raise InputError(f"no canary is like that: {error}") from error
+
+        def create() -> CanaryCreated:
+            if kind is CanaryKind.SERVICE:
+                canary, is_declared = canaries.create_service(name=wish.name, response=response)
+                return CanaryCreated(canary=_canary_view(canary), is_declared=is_declared)
+            if kind is CanaryKind.SECRET:
+                canary, text = canaries.create_secret(name=wish.name, response=response, prefix=wish.prefix)
+            else:
+                canary, text = canaries.create_key(
+                    self._w.api_keys,
+                    name=wish.name,
+                    response=response,
+                    owner=wish.owner,
+                    scopes=wish.scopes,
+                    environment=wish.environment,
+                    life=_seconds(wish.life_seconds),
+                )
+            lookup = canaries.lookups(self._w.api_keys).get(canary.id)
+            return CanaryCreated(canary=_canary_view(canary, lookup), text=text.reveal().decode())
+
+        return await self._work(create)
+
+    async def list_canaries(self) -> list[CanaryView]:
+        """Return all, oldest first.  Only for the owner."""
+        canaries = self._canaries()
+
+        def read() -> list[CanaryView]:
+            lookups = canaries.lookups(self._w.api_keys)
+            return [_canary_view(canary, lookups.get(canary.id)) for canary in canaries.list()]
+
+        return await self._work(read)
+
+    async def end_canary(self, canary_id: str) -> CanaryView:
+        """End one: its use is still found.  Raises NotFound."""
+        canaries = self._canaries()
+        ended = await self._work(canaries.end, canary_id, self._w.api_keys)
+        await self._publish()
+        lookups = await self._work(canaries.lookups, self._w.api_keys)
+        return _canary_view(ended, lookups.get(ended.id))
+
+    def _canaries(self) -> CanaryControl:
+        if self._w.canaries is None:
+            raise Unavailable("this server has no canaries", retry=False)
+        return self._w.canaries
 
     # -- for the owner: tokens
 
@@ -181,11 +299,11 @@ class TokenControl:
             raise InputError("name a token, a transaction or a subject")
         is_known = True
         if request.token is not None:
-            is_known = await self._work(self._w.service.revoke, request.token, asker=ADMIN)
+            is_known = await self._effect(self._w.service.revoke, request.token, asker=ADMIN)
         elif request.txn is not None:
-            await self._work(self._w.service.revoke_transaction, request.txn)
+            await self._effect(self._w.service.revoke_transaction, request.txn)
         else:
-            await self._work(self._w.service.revoke_subject, named[0])
+            await self._effect(self._w.service.revoke_subject, named[0])
         await self._publish()
         return {"revoked": is_known}
 
@@ -202,7 +320,7 @@ class TokenControl:
         with nothing activated, when an agent does not acknowledge in ``wait_seconds``.
         """
         async with self._rotation_lock:
-            prepared = await self._work(self._w.service.keys.prepare)
+            prepared = await self._effect(self._w.service.keys.prepare)
             await self._publish()
             if not now:
                 return await self.signing_keys()
@@ -213,14 +331,14 @@ class TokenControl:
                     f"not activated: {', '.join(lagging)} does not hold the signing key yet",
                     hint="the key stays published; run the command again",
                 )
-            await self._work(self._w.service.keys.activate, force=True)
+            await self._effect(self._w.service.keys.activate, force=True)
             await self._publish()
             return await self.signing_keys()
 
     async def revoke_key(self, kid: str) -> list[SigningKeyView]:
         """End a signing key and every token that it signed, now.  Raises NotFound."""
         async with self._rotation_lock:
-            await self._work(self._w.service.keys.revoke, kid)
+            await self._effect(self._w.service.keys.revoke, kid)
             await self._publish()
             return await self.signing_keys()
 
@@ -228,7 +346,7 @@ class TokenControl:
 
     async def create_api_key(self, wish: ApiKeyWish) -> ApiKeyCreated:
         """Make a key; its text is in the answer and nowhere else.  Raises InputError beyond the policy."""
-        created = await self._work(
+        created = await self._effect(
             self._w.api_keys.create,
             owner=wish.owner,
             scopes=wish.scopes,
@@ -245,12 +363,12 @@ class TokenControl:
 
     async def rotate_api_key(self, lookup: str, overlap_seconds: float | None) -> ApiKeyCreated:
         """Make a successor; the key itself ends after the overlap.  Raises NotFound, Conflict, InputError."""
-        created = await self._work(self._w.api_keys.rotate, lookup, overlap=_seconds(overlap_seconds))
+        created = await self._effect(self._w.api_keys.rotate, lookup, overlap=_seconds(overlap_seconds))
         return ApiKeyCreated(key=created.key.reveal().decode(), entry=self._view_of(created.entry))
 
     async def revoke_api_key(self, lookup: str) -> ApiKeyView:
         """End a key and every token that was made for it, now.  Raises NotFound."""
-        entry = await self._work(self._w.api_keys.revoke, lookup)
+        entry = await self._effect(self._w.api_keys.revoke, lookup)
         await self._publish()
         return self._view_of(entry)
 
@@ -328,6 +446,20 @@ def _key_view(key: SigningKey) -> SigningKeyView:
         activated_at=key.activated_at,
         retired_at=key.retired_at,
         published_sequence=key.published_sequence,
+    )
+
+
+def _canary_view(canary: Canary, lookup: str | None = None) -> CanaryView:
+    return CanaryView(
+        id=canary.id,
+        kind=canary.kind.value,
+        name=canary.name,
+        response=canary.response.value,
+        state="active" if canary.ended_at is None else "ended",
+        created_at=canary.created_at,
+        created_by=canary.created_by,
+        ended_at=canary.ended_at,
+        lookup=lookup,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -138,6 +138,43 @@ class ApiKeyAuthenticator(Protocol):
         """
 
 
+class BlockedActor(NamedTuple):
+    """One who is blocked: ``subject`` as records name it, ``retry_after`` in seconds."""
+
+    subject: str
+    retry_after: int
+
+
+class Blocks(Protocol):
+    """Who is blocked now."""
+
+    def actor(
+        self,
+        now: datetime,
+        *,
+        identity: str | None = None,
+        subject: str | None = None,
+        address: str | None = None,
+    ) -> BlockedActor | None:
+        """Return the first of those who act that is blocked: a SPIFFE ID, the subject of a token, an IP address."""
+
+
+class NobodyBlocked:
+    """Blocks where there are none."""
+
+    def actor(
+        self,
+        now: datetime,
+        *,
+        identity: str | None = None,
+        subject: str | None = None,
+        address: str | None = None,
+    ) -> BlockedActor | None:
+        """Return None."""
+        del now, identity, subject, address
+        return None
+
+
 class WorkloadTokens(Protocol):
     """JWT-SVIDs, where one is presented as the actor's token."""
 
@@ -149,10 +186,13 @@ class TokenJournal(Protocol):
     """Where issues and refusals are recorded."""
 
     def issued(self, event: TokenEvent) -> None:
-        """Note an issue; may be written later, with others, because a commit for each would be the limit.
+        """Record an issue; durable when it returns, together with those of others.
 
-        Refusals that a stranger can cause without end (a source that is shut out) are noted here too.
+        Raises Unavailable when that cannot be, and then the token must not leave.
         """
+
+    def noted(self, event: TokenEvent) -> None:
+        """Note a refusal that a stranger can cause without end (a source that is shut out); may be written later."""
 
     def refused(self, event: TokenEvent) -> None:
         """Record a refusal; durable when it returns."""

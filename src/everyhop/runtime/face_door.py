@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from everyhop.api.authzen_app import AuthzenDoor, base_urls
 from everyhop.api.authzen_clients import Peps
@@ -17,6 +16,7 @@ from everyhop.api.oauth_refusals import RefusalLog
 from everyhop.authzen import PageTokens
 from everyhop.authzen.paging import KEY_BYTES
 from everyhop.control.authzen_point import DecisionPoints
+from everyhop.control.bounded import EFFECT_SECONDS, within
 from everyhop.control.decision_journal import DecisionJournal
 from everyhop.core.errors import SvidError, Unavailable
 from everyhop.core.secret import Secret
@@ -27,15 +27,18 @@ from everyhop.spiffe.ids import TrustDomain
 from everyhop.spiffe.jwt_svid import validate_jwt_svid
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from concurrent.futures import Executor
     from datetime import datetime
 
     from starlette.applications import Starlette
+    from starlette.routing import Route
 
     from everyhop.apikeys import ApiKeys
     from everyhop.auditlog import RecordStore
+    from everyhop.control.canaries import CredentialWatch
     from everyhop.control.feed import Feed
+    from everyhop.control.responding import BlocksInForce
     from everyhop.issuing import TokenJournal, TokenService
     from everyhop.policy.model import Snapshot
     from everyhop.runtime.layout import StateLayout
@@ -44,6 +47,9 @@ if TYPE_CHECKING:
     from everyhop.tokens.replay import ReplayGuard
 
 T = TypeVar("T")
+
+LONG_SECONDS: Final = 10.0
+"""For what may wait for somebody else's issuer, or search; its records still wait for two seconds at most."""
 
 
 class Work(Protocol):
@@ -99,26 +105,31 @@ def oauth_door(
     feed: Feed,
     records: RecordStore,
     api_keys: ApiKeys,
+    blocks: BlocksInForce,
     pool: Executor,
     exchange_pool: Executor,
     authzen_pool: Executor,
+    watch: CredentialWatch | None = None,
+    further: Sequence[Route] = (),
 ) -> Starlette:
     """Return the app for :func:`everyhop.runtime.face_server.face_service`.
 
     ``pool`` is for strangers alone, so that no number of them keeps agents waiting; an exchange may wait for
     somebody else's issuer and has ``exchange_pool``, questions to the decision point have ``authzen_pool``.
+    ``further`` are routes of other doors behind the face.
     """
     clock, entropy = SystemClock(), SystemEntropy()
     endpoints = Endpoints(issuer=issuer_of(layout, settings), local=face_url(layout, settings))
     registry = PolicyClients(
         trust_domain=trust_domain, snapshot=snapshot, bundle=lambda: _bundle_of(feed, trust_domain)
     )
-    work = _worker(pool)
+    work = _worker(pool, EFFECT_SECONDS)
     refusals = RefusalLog(journal, clock)
     authzen = AuthzenDoor(
         peps=Peps(service_of=registry.service_of, tokens=tokens, keys=api_keys, clock=clock, replay=replay),
         sessions=DecisionPoints(
             snapshot=snapshot,
+            blocks=blocks,
             journal=DecisionJournal(records, entropy=entropy, prefix="authzen"),
             clock=clock,
             entropy=entropy,
@@ -128,7 +139,9 @@ def oauth_door(
         endpoints=endpoints,
         names=base_urls(endpoints.local, ("localhost", *settings.api_names)),
         clock=clock,
-        work=_worker(authzen_pool),
+        blocks=blocks,
+        work=_worker(authzen_pool, LONG_SECONDS),
+        watch=watch,
     )
     return oauth_app(
         endpoints=endpoints,
@@ -149,15 +162,18 @@ def oauth_door(
             endpoints=endpoints,
             trust_domain=trust_domain.name,
             work=work,
-            work_long=_worker(exchange_pool),
+            work_long=_worker(exchange_pool, LONG_SECONDS),
+            blocks=blocks,
+            clock=clock,
+            watch=watch,
         ),
-        further=authzen.routes(),
+        further=(*authzen.routes(), *further),
     )
 
 
-def _worker(pool: Executor) -> Work:
-    def work(call: Callable[[], T]) -> Awaitable[T]:
-        return asyncio.get_running_loop().run_in_executor(pool, call)
+def _worker(pool: Executor, seconds: float) -> Work:
+    async def work(call: Callable[[], T]) -> T:
+        return await within(pool, call, seconds=seconds)
 
     return work
 

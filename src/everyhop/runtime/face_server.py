@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from everyhop.agent import IdentityCache
 from everyhop.agent.changes import Changes
 from everyhop.api.http import http_server, serve_until_stopped
+from everyhop.auditlog.sealing import SealKey
 from everyhop.control.messages import SignX509Result
 from everyhop.core.errors import Unavailable
 from everyhop.dataplane.face_secrets import FaceProcess, FaceSecrets, face_secrets_server
@@ -21,9 +22,10 @@ from everyhop.runtime.system import SystemClock, SystemEntropy
 from everyhop.spiffe import SpiffeId
 from everyhop.spiffe.bundle import decode_bundle
 from everyhop.wire.sockets import UnixListener
+from everyhop.x509.keys import decode_private_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from concurrent.futures import Executor
 
     from starlette.applications import Starlette
@@ -84,6 +86,24 @@ async def _follow(feed: Feed, identities: IdentityCache, trust_domain: TrustDoma
             identities.apply_bundle(decode_bundle(trust_domain, truth.bundle), truth.authority)
 
 
+async def _hand_over(
+    identities: IdentityCache, own: SpiffeId, seal_with: Callable[[SealKey], None] | None, pool: Executor
+) -> None:
+    """Give each new SVID of the server to whoever signs its records."""
+    chain: tuple[bytes, ...] = ()
+    while seal_with is not None:
+        version = identities.changes.version
+        identity = identities.current(own)
+        if identity is not None and identity.chain != chain:
+            key = SealKey.of(identity.chain, decode_private_key(identity.key), identity.expires_at)
+            try:
+                await asyncio.get_running_loop().run_in_executor(pool, seal_with, key)
+                chain = identity.chain
+            except Unavailable as error:  # the database; what waits is signed with the next record
+                _log.warning("the server's first seal waits", extra={"reason": error.message})
+        await identities.changes.beyond(version)
+
+
 @contextlib.asynccontextmanager
 async def face_service(
     app: Starlette,
@@ -94,10 +114,12 @@ async def face_service(
     settings: Settings,
     pool: Executor,
     process: FaceProcess | None = None,
+    seal_with: Callable[[SealKey], None] | None = None,
 ) -> AsyncIterator[FaceSecrets]:
     """Serve the face for as long as the block lasts: its secrets on one socket, ``app`` on another.
 
-    Both sockets answer only the face that our own supervisor has started.
+    Both sockets answer only the face that our own supervisor has started.  ``seal_with`` is given the key of each SVID
+    of the server, to sign its records with.
     """
     process = process or FaceProcess.sibling()
     changes = Changes()
@@ -127,6 +149,7 @@ async def face_service(
             background = [
                 group.create_task(_follow(feed, identities, authority.trust_domain)),
                 group.create_task(identities.run()),
+                group.create_task(_hand_over(identities, server_id(authority.trust_domain), seal_with, pool)),
             ]
             serving = group.create_task(serve_until_stopped(server, door.sock))
             try:

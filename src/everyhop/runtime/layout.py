@@ -49,6 +49,11 @@ class StateLayout:
         return self.root / "keys"
 
     @property
+    def known_authorities(self) -> Path:
+        """Every X.509 authority that ever was in the bundle (PEM, 0600), to check old seals with."""
+        return self.keys / "log" / "authorities.pem"
+
+    @property
     def run(self) -> Path:
         """Sockets; others may enter, because the Workload API is for every user of the machine."""
         return self.root / "run"

@@ -11,32 +11,50 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from everyhop.api.http import http_server, serve_until_stopped
+from everyhop.api.log_app import LogDoor
 from everyhop.api.server_app import AdminDoor, AgentDoor
+from everyhop.auditlog import Event, Kind
 from everyhop.authority import Authority, AuthoritySettings
 from everyhop.control.feed import Feed
+from everyhop.control.log_keys import LogKeys
 from everyhop.control.policy_holder import PolicyHolder
 from everyhop.control.proposals import ChangeRules
+from everyhop.control.pseudonymity import Pseudonymity
+from everyhop.control.responding import BlocksInForce
+from everyhop.control.sealed_records import OWN_PRODUCERS
 from everyhop.control.service import ControlPlane, ControlPorts
-from everyhop.core.errors import Conflict, InputError, PolicyError
+from everyhop.core.errors import Conflict, InputError, PolicyError, Unavailable
 from everyhop.policy import decode_snapshot, parse_policy
 from everyhop.providers.keystores import FileKeyStore
 from everyhop.runtime.approvals import Door, admit_anybody, approval_door
+from everyhop.runtime.detection import detection_of
+from everyhop.runtime.exports import exports_of
 from everyhop.runtime.face import describe
 from everyhop.runtime.face_door import oauth_door
 from everyhop.runtime.face_server import face_service
+from everyhop.runtime.known_authorities import KnownAuthorities
+from everyhop.runtime.log_works import log_sealing, open_log
 from everyhop.runtime.policy_files import PolicyFiles, PureRules
 from everyhop.runtime.single_use import replay_guard
 from everyhop.runtime.system import SystemClock, SystemEntropy
 from everyhop.runtime.token_works import token_works
 from everyhop.storage import open_storage
+from everyhop.storage.own_seals import OwnSeals
 from everyhop.wire.sockets import UnixListener
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Executor
     from pathlib import Path
 
     from starlette.applications import Starlette
+    from starlette.routing import Route
 
+    from everyhop.auditlog.sealing import SealKey
+    from everyhop.control.checkpointer import LogSealing
+    from everyhop.control.detection import Detection
+    from everyhop.control.exporting import Exports
+    from everyhop.providers.log_keys import FileLogSigner
     from everyhop.runtime.layout import StateLayout
     from everyhop.runtime.settings import Settings
     from everyhop.spiffe import TrustDomain
@@ -45,6 +63,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 WATCH_SECONDS: Final = 0.07
 WORKERS: Final = 4
+_PRODUCER_BYTES: Final = 6
 
 
 async def watch_policy(control: ControlPlane, source: PolicyFiles, applied: object) -> None:
@@ -70,8 +89,39 @@ async def watch_policy(control: ControlPlane, source: PolicyFiles, applied: obje
             await control.refuse_policy(error, source=source.name)
         except (PolicyError, Conflict):
             continue  # apply_policy has logged and kept the refusal
+        except Unavailable as error:
+            _log.warning(
+                "the policy cannot be recorded yet; it is tried again", extra={"reason": error.message}
+            )
+            applied = None
         except Exception:  # noqa: BLE001  # the watch must go on, whatever one text met
             _log.exception("the policy could not be applied; it is tried again at its next change")
+
+
+def own_producer() -> str:
+    """Return the name under which this process records: one of its own, so that its numbers are its own."""
+    return f"server-{SystemEntropy().token_bytes(_PRODUCER_BYTES).hex()}"
+
+
+def _sealing(storage: Storage, seals: OwnSeals) -> Callable[[SealKey], None]:
+    """Return what takes each new key; the first one is noted, and that record takes along all that waited."""
+    has_begun = False
+
+    def use(key: SealKey) -> None:
+        nonlocal has_begun
+        seals.use(key)
+        if not has_begun:
+            storage.records.note(
+                Event(
+                    kind=Kind.LOG,
+                    action="seal",
+                    time=SystemClock().now(),
+                    detail={"certificate": key.thumbprint},
+                )
+            )
+            has_begun = True
+
+    return use
 
 
 def _trust_domain(storage: Storage, source: PolicyFiles) -> TrustDomain:
@@ -108,8 +158,9 @@ def _control_plane(
     *,
     pool: Executor,
     exchange_pool: Executor,
+    effects: Executor,
 ) -> ControlPlane:
-    clock, policy = SystemClock(), PolicyHolder()
+    clock, policy, blocks = SystemClock(), PolicyHolder(), BlocksInForce()
     return ControlPlane(
         ControlPorts(
             authority=authority,
@@ -120,12 +171,18 @@ def _control_plane(
             clock=clock,
             pool=pool,
             exchange_pool=exchange_pool,
+            effects=effects,
             records_keep=settings.records_keep,
-            tokens=token_works(storage, layout, settings, authority=authority, policy=policy),
+            tokens=token_works(storage, layout, settings, authority=authority, policy=policy, blocks=blocks),
             policy=policy,
             proposals=storage.proposals,
+            seals=storage.log_seals,
+            pseudonymity=Pseudonymity(storage.pseudonyms, is_on=settings.pseudonyms),
+            blocks=storage.blocks,
+            blocks_in_force=blocks,
             changes=ChangeRules(confirm_wider=settings.confirm_wider, two_person=settings.two_person),
             urls=describe(layout, settings),
+            remember=KnownAuthorities(layout.known_authorities).add,
         )
     )
 
@@ -139,6 +196,7 @@ def _oauth_door(
     pool: Executor,
     exchange_pool: Executor,
     authzen_pool: Executor,
+    further: Sequence[Route],
 ) -> Starlette:
     return oauth_door(
         layout,
@@ -151,9 +209,54 @@ def _oauth_door(
         feed=control.feed,
         records=storage.records,
         api_keys=control.tokens.works.api_keys,
+        blocks=control.blocks_in_force,
         pool=pool,
         exchange_pool=exchange_pool,
         authzen_pool=authzen_pool,
+        watch=control.tokens.works.canaries,
+        further=further,
+    )
+
+
+def _exports(
+    storage: Storage, settings: Settings, stack: contextlib.AsyncExitStack, *, origin: str
+) -> Exports:
+    # A thread of their own: a receiver's pace is nobody else's, and what it asks of the database is short.
+    pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="exports"))
+    return exports_of(
+        storage, settings, origin=origin, clock=SystemClock(), entropy=SystemEntropy(), pool=pool
+    )
+
+
+def _log_door(
+    control: ControlPlane, storage: Storage, signer: FileLogSigner, stack: contextlib.AsyncExitStack
+) -> LogDoor:
+    # Of its own: however much somebody reads of the log, it keeps nobody else waiting.
+    pool = stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="log"))
+    return LogDoor(
+        storage.log_tree,
+        signer,
+        records=storage.records,
+        snapshot=lambda: control.snapshot,
+        clock=SystemClock(),
+        pool=pool,
+    )
+
+
+def _detection(
+    control: ControlPlane, storage: Storage, settings: Settings, stack: contextlib.AsyncExitStack
+) -> Detection:
+    # A thread of its own: counters have one owner, and a flood of records delays no command.
+    pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="detection"))
+    return detection_of(
+        storage,
+        settings,
+        snapshot=lambda: control.snapshot,
+        clock=SystemClock(),
+        pool=pool,
+        responder=control.responder,
+        services=control.tokens.works.canaries,
+        reveal=Pseudonymity(storage.pseudonyms, is_on=settings.pseudonyms).reveal,
     )
 
 
@@ -170,15 +273,40 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
     fingerprint = source.fingerprint()
     async with contextlib.AsyncExitStack() as stack:
         storage = stack.enter_context(
-            contextlib.closing(open_storage(settings.database or layout.database, entropy=SystemEntropy()))
+            contextlib.closing(
+                open_storage(
+                    settings.database or layout.database,
+                    entropy=SystemEntropy(),
+                    producer=own_producer(),
+                    keys=FileKeyStore(layout.keys / "kek"),
+                    clock=SystemClock(),
+                    disguise=settings.pseudonyms,
+                )
+            )
         )
+        own_seals = OwnSeals(OWN_PRODUCERS, SystemClock().now)
+        storage.database.own_seals = own_seals
         pool = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="control"))
         # Of its own, because an exchange may wait for the keys of somebody else's OIDC issuer.
         exchange_pool = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="exchange"))
         domain = _trust_domain(storage, source)
+        # Before anything is appended: nothing is signed over a log that is not what it was.
+        signer = open_log(storage, layout, domain.name)
         authority = _authority(storage, layout, settings, domain)
-        control = _control_plane(storage, layout, settings, authority, pool=pool, exchange_pool=exchange_pool)
+        effects = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="effects"))
+        control = _control_plane(
+            storage,
+            layout,
+            settings,
+            authority,
+            pool=pool,
+            exchange_pool=exchange_pool,
+            effects=effects,
+        )
         await control.start(source)
+        exports = _exports(storage, settings, stack, origin=signer.origin)
+        control.exports = exports
+        control.detection = _detection(control, storage, settings, stack)
         strangers = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="oauth"))
         # Of its own too, so that a long search keeps nobody from his token.
         peps = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="authzen"))
@@ -190,6 +318,7 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
             pool=strangers,
             exchange_pool=exchange_pool,
             authzen_pool=peps,
+            further=_log_door(control, storage, signer, stack).routes(),
         )
         await stack.enter_async_context(
             face_service(
@@ -199,10 +328,16 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
                 layout=layout,
                 settings=settings,
                 pool=pool,
+                seal_with=_sealing(storage, own_seals),
             )
         )
         approvals = approval_door(control, settings)
-        await _serve(control, layout, source, fingerprint, stop, approvals=approvals)
+        control.log_keys = LogKeys(signer, storage.records, SystemClock(), pool)
+        sealing = log_sealing(storage, settings, signer, pool=pool)
+        control.describe("log", sealing.status)
+        await _serve(
+            control, layout, source, fingerprint, stop, approvals=approvals, sealing=sealing, exports=exports
+        )
 
 
 async def _serve(
@@ -213,6 +348,8 @@ async def _serve(
     stop: asyncio.Event,
     *,
     approvals: Door | None,
+    sealing: LogSealing,
+    exports: Exports,
 ) -> None:
     with contextlib.ExitStack() as stack:
         doors = []
@@ -228,7 +365,11 @@ async def _serve(
             background = [
                 group.create_task(control.run_schedule()),
                 group.create_task(control.tokens.run_schedule()),
+                group.create_task(sealing.run()),
+                group.create_task(control.responder.run()),
                 group.create_task(watch_policy(control, source, applied)),
+                group.create_task(exports.run()),
+                *(() if control.detection is None else (group.create_task(control.detection.run()),)),
             ]
             for server, listener in doors:
                 group.create_task(serve_until_stopped(server, listener.sock))

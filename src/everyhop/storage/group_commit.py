@@ -14,12 +14,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from everyhop.auditlog.append import AppendResult
-from everyhop.auditlog.sealing import Seal
+from everyhop.auditlog.model import Record
 from everyhop.core.errors import Unavailable
-from everyhop.storage.append import SqlRecordWriter, result_of
+from everyhop.storage.append import SqlRecordWriter
 from everyhop.storage.database import WRITE_WAIT_SECONDS, Database
-from everyhop.storage.log_seals import SqlSealWriter
-from everyhop.storage.record_rows import Row
 
 MAX_GROUP: Final = 512  # records in one transaction, unless a single batch has more
 
@@ -27,11 +25,10 @@ MAX_GROUP: Final = 512  # records in one transaction, unless a single batch has 
 class _Batch:
     """The records of one caller, and what became of them."""
 
-    __slots__ = ("called", "error", "result", "rows", "seals")
+    __slots__ = ("called", "error", "records", "result")
 
-    def __init__(self, rows: Sequence[Row], seals: Sequence[Seal]) -> None:
-        self.rows = rows
-        self.seals = seals
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = records
         self.called = threading.Event()  # it is done, or its caller's turn to lead
         self.result: AppendResult | None = None
         self.error: Exception | None = None
@@ -42,7 +39,7 @@ class _Batch:
 
 
 class GroupCommit:
-    """Appends batches of rows, several to a transaction.  Blocking; safe to share between threads.
+    """Appends batches of records, several to a transaction.  Blocking; safe to share between threads.
 
     One caller leads: he commits for all who wait.  When he is done he calls the first of those who came meanwhile to
     lead.  (A lock that all of them wait for would let in whoever comes next, and he would commit for himself alone.)
@@ -54,13 +51,13 @@ class GroupCommit:
         self._waiting: deque[_Batch] = deque()
         self._is_led = False
 
-    def append(self, rows: Sequence[Row], seals: Sequence[Seal] = ()) -> AppendResult:
+    def append(self, records: Sequence[Record]) -> AppendResult:
         """Make a batch durable.
 
         Raises Unavailable when the database does not answer within two seconds; the batch may then be recorded all the
-        same, and is to be sent again.  Raises Conflict when a seal cannot be kept, and then nothing of it is.
+        same, and is to be sent again.  Raises InputError when a record is too large, and then none of them is kept.
         """
-        batch = _Batch(rows, seals)
+        batch = _Batch(records)
         with self._lock:
             self._waiting.append(batch)
             must_wait, self._is_led = self._is_led, True
@@ -103,9 +100,9 @@ class GroupCommit:
         taken: list[_Batch] = []
         count = 0
         with self._lock:
-            while self._waiting and (not taken or count + len(self._waiting[0].rows) <= MAX_GROUP):
+            while self._waiting and (not taken or count + len(self._waiting[0].records) <= MAX_GROUP):
                 taken.append(self._waiting.popleft())
-                count += len(taken[-1].rows)
+                count += len(taken[-1].records)
         return taken
 
     def _commit(self, group: Sequence[_Batch]) -> None:
@@ -126,11 +123,4 @@ class GroupCommit:
 
     def _write(self, group: Sequence[_Batch]) -> list[AppendResult]:
         with self._database.writing() as connection:
-            outcomes = iter(
-                SqlRecordWriter(connection).insert_rows([row for batch in group for row in batch.rows])
-            )
-            seals = SqlSealWriter(connection)
-            for batch in group:
-                for seal in batch.seals:
-                    seals.save(seal)
-        return [result_of(batch.rows, [next(outcomes) for _ in batch.rows]) for batch in group]
+            return SqlRecordWriter(connection).insert_each([batch.records for batch in group])

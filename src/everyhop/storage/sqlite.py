@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 import stat
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,9 +46,7 @@ def open_database(path: Path) -> Database:
     for engine in (reading, writing):
         sa.event.listen(engine, "connect", _on_connect)
         sa.event.listen(engine, "begin", _on_begin)
-    return Database(
-        Engines(reading=reading, writing=writing, lock=_is_locked, options=_options, guard=_unguarded)
-    )
+    return Database(Engines(reading=reading, writing=writing, lock=_is_locked, options=_options))
 
 
 def _options(wait: float) -> dict[str, Any]:
@@ -58,11 +55,6 @@ def _options(wait: float) -> dict[str, Any]:
 
 def _is_locked(_connection: sa.Connection, _wait: float) -> None:
     """Do nothing: BEGIN IMMEDIATE has taken the lock."""
-
-
-def _unguarded(_connection: sa.Connection, _seconds: float) -> AbstractContextManager[None]:
-    """Do nothing: there is no other side that could fall silent."""
-    return nullcontext()
 
 
 def _secure_file(path: Path) -> None:

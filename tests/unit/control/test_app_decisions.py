@@ -8,10 +8,11 @@ from types import SimpleNamespace
 import pytest
 from tests.support.workloads import FakeClock, FixedEntropy
 
-from everyhop.auditlog import Point
+from everyhop.auditlog import Kind, Point
 from everyhop.control import app_decisions
 from everyhop.control.app_decisions import BURST, MAX_BATCH, ApplicationDecisions, Claim, numbered, record_of
 from everyhop.core.errors import AccessDenied, InputError
+from everyhop.dataplane.spool import Delivery
 
 PEER = SimpleNamespace(pid=4711)
 ID = "5f0c9c1e-1111-4222-8333-444444444444"
@@ -53,8 +54,9 @@ def claim(clock, **changed):
 async def forwarded(decisions):
     found = []
 
-    async def send(records):
+    async def send(records, previous):
         found.extend(records)
+        return Delivery(held=records[-1].seq)
 
     for spool in decisions.spools:
         await spool.forward(send)
@@ -144,7 +146,7 @@ async def test_a_flood_is_cut_off_counted_and_told(make, clock):
     clock.advance(seconds=0.1)
     assert await decisions.take(PEER, [claim(clock)] * MAX_BATCH) == (100, 100)
     records = await forwarded(decisions)
-    lost = [record.detail["count"] for record in records if record.reason == "records-dropped"]
+    lost = [record.detail["count"] for record in records if record.reason == "rate"]
     assert sum(lost) == MAX_BATCH * 10 + 100
     assert len(records) == BURST + 100 + len(lost)
 
@@ -153,15 +155,44 @@ async def test_what_the_workload_itself_had_to_drop_is_recorded(make, clock):
     decisions = make()
     await decisions.take(PEER, [], dropped=2**64 - 1)
     (record,) = await forwarded(decisions)
-    assert (record.reason, record.target, record.decision) == ("records-dropped", "orders", None)
+    assert (record.reason, record.target, record.decision) == ("rate", "orders", None)
 
 
-async def test_a_spool_that_is_full_takes_no_more(make, clock, monkeypatch):
-    monkeypatch.setattr(app_decisions, "MAX_SPOOL_BYTES", 1000)
+async def test_a_spool_that_is_full_gives_up_the_oldest_and_tells_exactly_how_many(
+    tmp_path, clock, workloads
+):
+    decisions = ApplicationDecisions(
+        workloads, tmp_path / "decisions", clock=clock, entropy=FixedEntropy(), limit=65536
+    )
+    told = 0
+    for _ in range(60):
+        clock.advance(seconds=1)
+        taken, refused = await decisions.take(PEER, [claim(clock)] * 20)
+        assert refused == 0
+        told += taken
+        for spool in decisions.spools:
+            spool.tend()
+    assert sum(f.stat().st_size for f in (tmp_path / "decisions").rglob("access.log*")) <= 65536 * 9 / 8
+    records = await forwarded(decisions)
+    gap, *kept = records
+    assert (gap.reason, gap.detail["from"], gap.detail["to"]) == ("spool-overflow", 1, gap.seq)
+    assert gap.detail["count"] + len(kept) == told
+    assert [record.seq for record in kept] == list(range(gap.seq + 1, told + 1))
+
+
+async def test_a_full_disk_lets_the_workload_go_on_and_is_told_later(make, clock, monkeypatch):
     decisions = make()
-    assert await decisions.take(PEER, [claim(clock)] * 10) == (10, 0)
-    assert await decisions.take(PEER, [claim(clock)] * 10) == (0, 10)
-    await forwarded(decisions)
+    real = app_decisions.os.write
+    monkeypatch.setattr(app_decisions.os, "write", lambda fd, data: real(fd, data[: len(data) // 2]))
+    assert await decisions.take(PEER, [claim(clock)] * 3) == (0, 3)
+    monkeypatch.undo()
+    assert await decisions.take(PEER, [claim(clock)]) == (1, 0)
+    said, loss = await forwarded(decisions)
+    assert (said.kind, loss.reason, loss.detail) == (
+        Kind.DECISION,
+        "rate",
+        {"from": loss.seq, "to": loss.seq, "count": 3},
+    )
 
 
 # -- places

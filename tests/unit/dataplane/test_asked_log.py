@@ -10,7 +10,7 @@ from everyhop.auditlog.model import Kind
 from everyhop.core.errors import Unavailable
 from everyhop.dataplane.asked_log import ASKED, AskedLine, AskedLog
 from everyhop.dataplane.log_lines import UNREADABLE, record_of
-from everyhop.dataplane.spool import LOG, SpoolReader
+from everyhop.dataplane.spool import LOG, Delivery, SpoolReader
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -23,8 +23,9 @@ def line(number=1, **more):
 async def forwarded(reader):
     batches = []
 
-    async def send(records):
+    async def send(records, previous):
         batches.extend(records)
+        return Delivery(held=records[-1].seq)
 
     await reader.forward(send)
     return batches

@@ -5,9 +5,10 @@ import random
 
 import pytest
 
+from everyhop.auditlog.gaps import Gap, gap_of
 from everyhop.core.errors import Unavailable
 from everyhop.dataplane import spool as module
-from everyhop.dataplane.spool import SpoolReader
+from everyhop.dataplane.spool import Delivery, SpoolReader
 
 
 def line(number):
@@ -26,26 +27,43 @@ def line(number):
 
 
 class Server:
-    """Keeps records once per (producer, seq), and fails when told to."""
+    """Keeps batches whole or not at all, as the real one does, and fails when told to."""
 
     def __init__(self):
         self.records = {}
+        self.ids = set()
+        self.heads = {}
+        self.chain_is_whole = True
         self.calls = []
         self.fail = lambda _: False
         self.lose_answer = lambda _: False
 
-    async def send(self, records):
+    async def send(self, records, previous):
         self.calls.append(len(records))
         if self.fail(len(self.calls)):
             raise Unavailable("down")
-        for record in records:
-            key = record.producer, record.seq
-            assert self.records.setdefault(key, record) == record  # the same number is always the same record
+        producer, first = records[0].producer, records[0].seq
+        assert [(r.producer, r.seq) for r in records] == [(producer, first + i) for i in range(len(records))]
+        held = max((seq for name, seq in self.records if name == producer), default=0)
+        if first > held:
+            taken = tuple(r.id for r in records if r.id in self.ids)
+            if taken:
+                return Delivery(held=held, head=self.heads.get(producer, b""), conflicts=taken)
+            self.chain_is_whole &= previous == self.heads.get(producer, b"")
+            self.records.update({(r.producer, r.seq): r for r in records})
+            self.ids.update(r.id for r in records)
+            self.heads[producer] = b"%d" % records[-1].seq
+            held = records[-1].seq
         if self.lose_answer(len(self.calls)):
             raise Unavailable("the answer was lost")
+        return Delivery(held=held, head=self.heads[producer])
 
     def paths(self):
-        return [self.records[key].path for key in sorted(self.records)]
+        return [self.records[key].path for key in sorted(self.records) if self.records[key].path]
+
+    def gaps(self):
+        found = (gap_of(self.records[key]) for key in sorted(self.records))
+        return [gap for gap in found if gap is not None]
 
 
 @pytest.fixture
@@ -138,6 +156,7 @@ async def test_a_lost_answer_and_a_restart_lose_and_double_nothing(tmp_path, ser
             continue
     assert server.paths() == log.expected()
     assert len(server.records) == 600
+    assert server.chain_is_whole
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -205,6 +224,7 @@ async def test_a_truncated_file_is_read_from_its_start(tmp_path, server, log):
     log.write(2)
     assert await spool.forward(server.send) == 2
     assert server.paths() == log.expected()
+    assert server.gaps() == [Gap(6, 6, None, "spool-truncated")]
 
 
 async def test_a_replaced_file_is_read_from_its_start(tmp_path, server, log):
@@ -213,18 +233,55 @@ async def test_a_replaced_file_is_read_from_its_start(tmp_path, server, log):
     await spool.forward(server.send)
     (tmp_path / "access.log").rename(tmp_path / "elsewhere")
     log.write(3)
-    assert spool.pending() == 3
     assert await spool.forward(server.send) == 3
     assert server.paths() == log.expected()
+    assert server.gaps() == [Gap(6, 6, None, "spool-truncated")]
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"inode": "x"}', b'{"other": 1}'])
-async def test_a_damaged_cursor_sends_again_what_was_sent(tmp_path, server, log, damage):
+async def test_one_damaged_cursor_loses_and_doubles_nothing(tmp_path, server, log, damage):
     log.write(5)
     await reader(tmp_path).forward(server.send)
+    log.write(2)
+    await reader(tmp_path).forward(server.send)
     (tmp_path / "cursor.json").write_bytes(damage)
-    assert await reader(tmp_path).forward(server.send) == 5
+    log.write(1)
+    await reader(tmp_path).forward(server.send)
     assert server.paths() == log.expected()
+    assert server.gaps() == []
+    assert server.chain_is_whole
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"inode": "x"}'])
+async def test_two_damaged_cursors_lose_nothing_and_say_that_there_may_be_doubles(
+    tmp_path, server, log, damage
+):
+    log.write(5)
+    await reader(tmp_path).forward(server.send)
+    for name in ("cursor.json", "cursor.before.json"):
+        (tmp_path / name).write_bytes(damage)
+    log.write(1)
+    await reader(tmp_path).forward(server.send)
+    again = reader(tmp_path)
+    log.write(1)
+    await again.forward(server.send)
+    ours = {key: record for key, record in server.records.items() if key[0] == again.producer}
+    assert again.producer.startswith("i1~")
+    assert [seq for _, seq in sorted(ours)] == list(range(1, 9))
+    assert gap_of(ours[again.producer, 1]) == Gap(1, 1, None, "cursor-damaged")
+    assert [ours[key].path for key in sorted(ours)][1:] == log.expected()
+    assert len({record.id for record in server.records.values()}) == len(server.records)
+
+
+async def test_a_cursor_of_an_older_release_goes_on(tmp_path, server, log):
+    log.write(5)
+    size = (tmp_path / "access.log").stat()
+    (tmp_path / "cursor.json").write_text(
+        json.dumps({"inode": size.st_ino, "offset": size.st_size, "seq": 6})
+    )
+    log.write(1)
+    assert await reader(tmp_path).forward(server.send) == 1
+    assert sorted(server.records) == [("i1", 6)]
 
 
 async def test_a_line_without_end_does_not_stop_the_rest(tmp_path, server, log, monkeypatch):

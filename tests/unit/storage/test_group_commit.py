@@ -5,16 +5,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from tests.support.identity import NOW
 from tests.support.ledger import record
 
-from everyhop.auditlog import Seal
-from everyhop.core.errors import Conflict, InputError, Unavailable
+from everyhop.core.errors import InputError, Unavailable
 from everyhop.storage import group_commit
 from everyhop.storage.group_commit import GroupCommit
-from everyhop.storage.record_rows import row_of
 
-BAD = Seal(producer="x", first=1, last=1, certificate="nobody's", signed_at=NOW, signature=b"")
+BAD = record(2, detail={f"d{n}": "\u0001" * 2048 for n in range(6)})
 
 
 @pytest.fixture
@@ -41,9 +38,9 @@ class Together:
             self._group._waiting[0].called.set()
             return [future.result() for future in futures]
 
-    def _call(self, records, seals=()):
+    def _call(self, records):
         try:
-            return self._group.append([row_of(r) for r in records], seals)
+            return self._group.append(records)
         except Exception as error:
             return error
 
@@ -54,9 +51,9 @@ def together(group, monkeypatch):
 
 
 def test_an_error_is_of_the_batch_that_caused_it(storage, together):
-    results = together.append([([record(1)],), ([record(2)], [BAD]), ([record(3)],)])
-    assert sorted(type(r).__name__ for r in results) == ["AppendResult", "AppendResult", "Conflict"]
-    assert isinstance(results[1], Conflict)
+    results = together.append([([record(1)],), ([BAD],), ([record(3)],)])
+    assert sorted(type(r).__name__ for r in results) == ["AppendResult", "AppendResult", "InputError"]
+    assert isinstance(results[1], InputError)
     assert storage.records.count() == storage.log_tree.head()[0] == 2
 
 
@@ -74,16 +71,16 @@ def test_who_waits_too_long_is_told_and_his_batch_is_not_written(storage, group,
     monkeypatch.setattr(group_commit, "WRITE_WAIT_SECONDS", 0.01)
     group._is_led = True
     with pytest.raises(Unavailable, match="others wait"):
-        group.append([row_of(record(1))])
+        group.append([record(1)])
     group._is_led = False
-    group.append([row_of(record(2))])
+    group.append([record(2)])
     assert storage.records.count() == 1
 
 
 def test_who_is_called_at_the_last_moment_leads(storage, group):
     from everyhop.storage.group_commit import _Batch
 
-    batch = _Batch([row_of(record(1))], ())
+    batch = _Batch([record(1)])
     group._waiting.append(batch)
     batch.called.set()
     assert not group._withdraw(batch)
@@ -94,7 +91,7 @@ def test_who_is_called_at_the_last_moment_leads(storage, group):
 def test_who_is_being_written_gives_up_without_disturbing(group):
     from everyhop.storage.group_commit import _Batch
 
-    assert group._withdraw(_Batch([row_of(record(1))], ()))
+    assert group._withdraw(_Batch([record(1)]))
 
 
 def test_those_who_wait_share_a_transaction_and_each_gets_his_own_answer(storage, together):
@@ -124,7 +121,7 @@ def test_a_group_has_bounds(storage, together):
 
 def test_a_record_that_is_too_large_reaches_nobody_else(storage):
     with pytest.raises(InputError):
-        storage.records.append([record(1, detail={f"d{n}": "\u0001" * 2048 for n in range(6)})])
+        storage.records.append([BAD])
     assert storage.records.append([]).stored == 0
 
 

@@ -183,9 +183,12 @@ def _create_tree() -> None:
         sa.Column("producer", sa.Text, primary_key=True),
         sa.Column("first", sa.BigInteger, primary_key=True, autoincrement=False),
         sa.Column("last", sa.BigInteger, nullable=False),
+        sa.Column("digest", sa.LargeBinary, nullable=False),
+        sa.Column("previous", sa.LargeBinary, nullable=False),
         sa.Column("certificate", sa.Text, nullable=False),
         sa.Column("signed_at", sa.BigInteger, nullable=False),
         sa.Column("signature", sa.LargeBinary, nullable=False),
+        sa.Column("marks", sa.LargeBinary, nullable=False),
     )
     op.create_table(
         "log_certificates",
