@@ -22,8 +22,8 @@ from everyhop.core.errors import InputError, Unavailable
 
 WRITE_WAIT_SECONDS: Final = 2.0
 """How long a writer waits for its turn, in all: what has to be recorded before it is done fails closed after that."""
-WRITE_SECONDS: Final = 1.0
-"""How long his transaction may then take where that can be bounded."""
+WRITE_SECONDS: Final = 10.0
+"""How long his transaction may then take where that can be bounded: a large batch on a busy machine takes seconds."""
 LONG_WAIT_SECONDS: Final = 60.0
 """The same for a migration, which another process may be at."""
 READ_SECONDS: Final = 30.0
@@ -129,7 +129,7 @@ class Database:
         """Open the one write transaction; it commits when the block ends and rolls back when the block raises.
 
         Raises Unavailable when the lock is not to be had within ``wait`` seconds, or the disk is full or broken, or
-        (of PostgreSQL) nothing is heard for ``use`` seconds beyond that.
+        (of PostgreSQL) the transaction takes more than ``use`` seconds beyond that.
         """
         end = time.monotonic() + wait
         if not self._turn.acquire(timeout=wait):

@@ -41,7 +41,7 @@ _DEFAULTS: Final = {
     "keepalives_count": "3",
     "tcp_user_timeout": "2000",
 }
-_PING_SECONDS: Final = 1.0
+_ANSWER_SECONDS: Final = 1.0
 # A server that stops in the middle of a transaction must not keep the others from writing for long.
 _IDLE_SECONDS: Final = 10
 _TAKE: Final = "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true), pg_advisory_xact_lock(%s)"
@@ -153,7 +153,7 @@ def _on_checkout(connection: Any, entry: ConnectionPoolEntry, _proxy: Any) -> No
     if time.monotonic() - entry.info.get("since", math.inf) < _TRUSTED_SECONDS:
         return
     try:
-        with _watchdog.limit(connection.fileno(), _PING_SECONDS):
+        with _watchdog.limit(connection.fileno(), _ANSWER_SECONDS):
             connection.execute("SELECT 1")
             connection.rollback()
     except _driver_error() as error:
@@ -163,7 +163,9 @@ def _on_checkout(connection: Any, entry: ConnectionPoolEntry, _proxy: Any) -> No
 def _lock(connection: sa.Connection, wait: float) -> None:
     # Who waited long for his turn still gets the time to use it.
     waits = [f"{math.ceil(seconds * 1000)}ms" for seconds in (wait, wait + WRITE_SECONDS)]
-    connection.exec_driver_sql(_TAKE, (*waits, _LOCK))
+    # Whether anybody answers at all is known a second after the lock could have been.
+    with _guard(connection, wait + _ANSWER_SECONDS):
+        connection.exec_driver_sql(_TAKE, (*waits, _LOCK))
 
 
 def _check(database: Database) -> None:
