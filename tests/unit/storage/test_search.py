@@ -96,6 +96,7 @@ def test_sql_and_python_agree_page_by_page(storage, wanted, order):
     ],
     ids=repr,
 )
+@pytest.mark.parametrize("engine_place", ["sqlite"], indirect=True)  # the plan is in SQLite's words
 def test_common_questions_are_answered_by_an_index(storage, wanted, index):
     storage.records.append(made())
     statement = sa.select(records.c.n, records.c.line).where(*conditions_of(wanted))
