@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from everyhop.auditlog.codec import MAX_LINE_BYTES, encode_record
 from everyhop.auditlog.model import Record
@@ -43,8 +43,18 @@ def row_of(record: Record) -> Row:
         raise InputError(
             f"the record {record.id[:80]} has {len(line)} bytes, at most {MAX_LINE_BYTES} are kept"
         )
+    row = Row._make((*_columns(record), leaf_hash(line), line))
+    return _without_nul(row) if _NUL in line else row
+
+
+def columns_of(record: Record) -> tuple[Any, ...]:
+    """Return what a record is found by, in the order of the columns from ``id`` to ``subject``."""
+    return tuple(findable(value) if isinstance(value, str) else value for value in _columns(record))
+
+
+def _columns(record: Record) -> tuple[Any, ...]:
     user = record.detail.get("user")
-    row = Row(
+    return (
         record.id,
         record.producer,
         record.seq,
@@ -55,10 +65,7 @@ def row_of(record: Record) -> Row:
         record.decision,
         record.rule,
         user if isinstance(user, str) else None,
-        leaf_hash(line),
-        line,
     )
-    return _without_nul(row) if _NUL in line else row
 
 
 def _without_nul(row: Row) -> Row:
@@ -74,4 +81,4 @@ def _without_nul(row: Row) -> Row:
 
 def findable(text: str | None) -> str | None:
     """Return a text as it stands in columns: PostgreSQL keeps no NUL in texts, so none is asked for."""
-    return text if text is None else text.replace("\0", "\ufffd")
+    return text if text is None or "\0" not in text else text.replace("\0", "\ufffd")
