@@ -124,9 +124,7 @@ def test_a_secret_at_an_ingress_quarantines_the_workload_that_showed_it(domain):
     finding = found(domain, canary)
     assert finding["caller"] == f"identity:{DOMAIN}thief"
     assert finding["reason"] == "quarantined"
-    blocks = wait_until(
-        lambda: [b for b in domain.json("blocks")["blocks"] if "thief" in b["subject"]]
-    )
+    blocks = wait_until(lambda: [b for b in domain.json("blocks")["blocks"] if "thief" in b["subject"]])
     assert blocks[0]["mode"] == "quarantine"
     assert text not in json.dumps(domain.records(limit=1000))
 
