@@ -40,7 +40,7 @@ from everyhop.authzen.metadata import (
     WELL_KNOWN,
 )
 from everyhop.authzen.parse import MAX_BODY_BYTES
-from everyhop.core.errors import AccessDenied, InputError
+from everyhop.core.errors import AccessDenied, InputError, Unavailable
 from everyhop.issuing.errors import ActorBlocked
 
 if TYPE_CHECKING:
@@ -149,6 +149,9 @@ class AuthzenDoor:
                 response = await self._work(lambda: self._respond(request, urls, answer, body))
             except InputError as error:
                 response = _refusal(400, error.message)
+            except Unavailable as error:
+                _log.warning("cannot answer", extra={"path": request.scope["path"], "reason": error.message})
+                response = _refusal(503, "try again in a moment", {"retry-after": "1"})
             except Exception:  # noqa: BLE001  # whatever it is, its caller is told nothing of it
                 _log.exception("unexpected failure", extra={"path": request.scope["path"]})
                 response = _refusal(500, "an internal error")
@@ -164,7 +167,7 @@ class AuthzenDoor:
         """Authenticate, then answer; runs beside the event loop."""
         name: str | None = None
         try:
-            pep = self._peps.authenticate(Presented.read(request, urls))
+            pep = self._authenticate(request, urls)
             name = pep.name
             self._refuse_blocked(request, name)
             return self._answer(request, pep, answer, body)
@@ -178,6 +181,13 @@ class AuthzenDoor:
         except AccessDenied as error:
             self._note(request, name, "access_denied", error.message)
             return _refusal(403, error.message)
+
+    def _authenticate(self, request: Request, urls: frozenset[str]) -> Pep:
+        try:
+            return self._peps.authenticate(Presented.read(request, urls))
+        except InputError:  # shown in a way that is none: whatever it was, it was shown
+            look(self._watch, request, "authzen", caller=None, source=source_of(request))
+            raise
 
     def _answer(self, request: Request, pep: Pep, answer: Answering, body: bytes | None) -> Response:
         check_media_type(request.headers.getlist("content-type"))
