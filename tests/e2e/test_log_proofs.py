@@ -174,12 +174,12 @@ def test_a_restored_backup_is_refused_at_start_and_accepted_on_record_only(
     assert log(domain, "restart", "--reason", "the disk was lost").returncode == 0
     domain.up()
     wait_until(lambda: size(domain) > before, what="the new log is signed")
-    wait_until(lambda: log(domain, "verify").returncode == 0)
+    # Intact, though what producers had numbered beyond the backup is missing, which is told apart.
+    wait_until(lambda: '"outcome": "intact"' in log(domain, "verify", "-o", "json").stdout)
     assert log(domain, "verify", "--against", "yesterday").returncode == 2
 
 
 def test_a_cut_end_and_a_recomputed_tree(domain: TrustDomainUnderTest) -> None:
-    wait_until(lambda: log(domain, "verify").returncode == 0)
     stop(domain)
     kept = domain.root / "kept"
     shutil.copy(domain.state / "keys" / "log" / "checkpoint", kept)
