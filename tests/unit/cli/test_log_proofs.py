@@ -6,6 +6,7 @@ import shutil
 from datetime import timedelta
 
 import pytest
+from tests.support.ledger import record
 from tests.support.sealed_log import SealedLog
 
 from everyhop.auditlog import RecordFilter
@@ -128,7 +129,23 @@ def test_keys_of_several_logs_are_not_mixed(state, capsys):
 def test_an_intact_log(state, capsys):
     code, out, _ = run(capsys, "verify", "--vkey", state.root / "vkey", "--against", state.root / "early")
     assert code == 0
-    assert out == f"intact: 500 records of {state.signer.origin}, signed for up to 500\n"
+    first, second = out.splitlines()[:2]
+    assert first == f"intact: 500 records of {state.signer.origin}, signed for up to 500"
+    assert second == "500 records of 2 producers, 0 seals: complete"
+
+
+def test_a_number_that_is_missing_is_told_apart_from_integrity(state, capsys):
+    state.reopen()
+    state.storage.records.append([record(900)])
+    state.sign()
+    code, out, _ = run(capsys, "verify")
+    assert code == 2
+    assert out.startswith("intact: 501 records")
+    assert "NOT complete" in out
+    assert "missing: agent 500 to 899" in out
+    code, out, _ = run(capsys, "verify", "-o", "json")
+    told = json.loads(out)
+    assert (code, told["outcome"], told["completeness"]["complete"]) == (2, "intact", False)
 
 
 def test_a_receipt_is_verified_where_nothing_else_is(state, capsys, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from everyhop.cli.log_export import Way
 from everyhop.cli.output import paint, print_error, print_json, printable, say, wants_json
 
 if TYPE_CHECKING:
+    from everyhop.auditlog.completeness import Completeness
     from everyhop.auditlog.verdict import Verdict
 
 INTACT: Final = 0
@@ -24,7 +25,9 @@ Checks every record against what the log's key signed, in the database (also whi
 stopped), in a directory of tiles, or at a URL.  A checkpoint that was kept elsewhere (--against) proves that the end is
 not missing.  A receipt needs nothing but the public key.
 
-exit codes: 0 intact · 1 tampered, with the first bad place · 2 cannot be verified
+Of the database, completeness is told apart: numbers of producers that are missing, records that they did not sign.
+
+exit codes: 0 intact and complete · 1 tampered, or not what a producer signed · 2 cannot be verified, or incomplete
 
 examples:
   everyhop log verify
@@ -168,11 +171,23 @@ def _verified(args: argparse.Namespace) -> int:
         against=args.against,
         progress=_progress if sys.stderr.isatty() else None,
     )
+    # Only the database knows what producers signed; integrity is judged first, and nothing is asked of a broken log.
+    found = (
+        reading.completeness() if args.tiles is None and args.url is None and not verdict.findings else None
+    )
     if wants_json(args):
-        print_json(verdict.to_dict())
+        print_json(verdict.to_dict() | {"completeness": None if found is None else found.to_dict()})
     else:
         _print_verdict(verdict)
-    return {"intact": INTACT, "tampered": TAMPERED}.get(verdict.outcome, UNVERIFIED)
+        for sentence in () if found is None else found.sentences():
+            print(printable(sentence))
+    return _code(verdict, found)
+
+
+def _code(verdict: Verdict, found: Completeness | None) -> int:
+    if verdict.outcome == "tampered" or (found is not None and found.is_contradicted):
+        return TAMPERED
+    return INTACT if verdict.outcome == "intact" and (found is None or found.is_complete) else UNVERIFIED
 
 
 def _progress(done: int, total: int) -> None:
