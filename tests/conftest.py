@@ -28,16 +28,20 @@ TESTS = Path(__file__).resolve().parent
 # Whole matrices and guides: continuous integration runs them after the others, and `make test-long` does by hand.
 LONG = (
     "e2e/test_app_decisions.py",
+    "e2e/test_audit_guide.py",
     "e2e/test_authzen_page.py",
+    "e2e/test_canaries.py",
     "e2e/test_changes_guide.py",
     "e2e/test_conditions.py",
     "e2e/test_decisions_guide.py",
     "e2e/test_foreign_proxies.py",
+    "e2e/test_log_proofs.py",
     "e2e/test_policy_changes.py",
     "e2e/test_postgresql.py",
     "integration/bypasses/",
     "integration/dataplane/test_differential_conditions.py",
     "integration/dataplane/test_shadow.py",
+    "integration/log/",
     "integration/proxies/test_bypass_attempts.py",
 )
 

@@ -40,6 +40,7 @@ allow:
   - {from: storefront, to: orders, operations: [list, read, pay]}
   - {from: intruder, to: orders, operations: [list]}
   - {from: outside, to: storefront, operations: [browse], user: optional}
+detect: {mode: observe}  # a load with refused calls is no attack here
 """
 
 

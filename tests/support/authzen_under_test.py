@@ -24,6 +24,7 @@ from everyhop.apikeys.model import ApiKeyRefused
 from everyhop.authzen import PageTokens
 from everyhop.control.authzen_point import DecisionPoints
 from everyhop.control.decision_journal import DecisionJournal
+from everyhop.control.responding import BlocksInForce
 from everyhop.core.errors import TokenError
 from everyhop.core.secret import Secret
 from everyhop.policy import parse_policy
@@ -93,6 +94,7 @@ class AuthzenUnderTest:
         )
         self.pool = ThreadPoolExecutor(4)
         door = AuthzenDoor(
+            blocks=BlocksInForce(),
             peps=Peps(
                 service_of=self._service_of,
                 tokens=NoTokens(),  # type: ignore[arg-type]  # it gives none

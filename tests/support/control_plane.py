@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from everyhop.anomaly.model import Subject
 from everyhop.apikeys import ApiKeys
 from everyhop.authority import Authority
+from everyhop.control.canaries import CanaryControl, open_marker
 from everyhop.control.feed import Feed
 from everyhop.control.policy_holder import PolicyHolder
 from everyhop.control.proposals import Actor, ChangeRules, Origin
+from everyhop.control.pseudonymity import Pseudonymity
 from everyhop.control.service import ControlPlane, ControlPorts
 from everyhop.control.token_control import TokenWorks
 from everyhop.issuing import IssuingSettings, SigningKeys, TokenPorts, TokenService
@@ -86,9 +89,16 @@ class TextSource:
 class ControlUnderTest:
     """A control plane with the parts that a test looks at."""
 
-    def __init__(self, directory: Path, changes: ChangeRules | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        changes: ChangeRules | None = None,
+        exempt: Callable[[], frozenset[Subject]] = frozenset,
+    ) -> None:
         self.clock = MovableClock()
-        self.storage: Storage = open_storage(directory / "everyhop.db", entropy=RealEntropy())
+        self.storage: Storage = open_storage(
+            directory / "everyhop.db", entropy=RealEntropy(), keys=MemoryKeyStore(), clock=self.clock
+        )
         self.pool = ThreadPoolExecutor(2)
         self.authority = Authority(
             trust_domain=parse_policy({"p": POLICY.encode()}).trust_domain,
@@ -117,7 +127,10 @@ class ControlUnderTest:
                 policy=self.policy,
                 proposals=self.storage.proposals,
                 seals=self.storage.log_seals,
+                blocks=self.storage.blocks,
+                exempt=exempt,
                 changes=changes or ChangeRules(),
+                pseudonymity=Pseudonymity(self.storage.pseudonyms),
             )
         )
 
@@ -126,12 +139,21 @@ class ControlUnderTest:
         settings = IssuingSettings(issuer="https://127.0.0.1:8443", trust_domain="shop.example")
         keys = SigningKeys(store=self.storage.issuing, keystore=keystore, clock=self.clock, settings=settings)
         keys.start()
+        canaries = CanaryControl(
+            store=self.storage.canaries,
+            marker=open_marker(self.storage.meta, keystore, entropy),
+            clock=self.clock,
+            entropy=entropy,
+            snapshot=lambda: self.policy().snapshot,
+            edge_scopes=self.policy.edge_scopes,
+        )
         api_keys = ApiKeys(
             store=self.storage.api_keys,
             keystore=keystore,
             edge_scopes=self.policy.edge_scopes,
             clock=self.clock,
             entropy=entropy,
+            canaries=canaries,
         )
         ports = TokenPorts(
             keys=keys,
@@ -143,7 +165,10 @@ class ControlUnderTest:
             api_keys=api_keys,
         )
         return TokenWorks(
-            service=TokenService(ports, settings), api_keys=api_keys, journal=self.storage.token_journal
+            service=TokenService(ports, settings),
+            api_keys=api_keys,
+            journal=self.storage.token_journal,
+            canaries=canaries,
         )
 
     def close(self) -> None:

@@ -27,6 +27,7 @@ from everyhop.apikeys import ApiKeys
 from everyhop.authority import Authority, AuthorityKind, AuthoritySettings
 from everyhop.authz import Grants
 from everyhop.control.feed import Feed, Truth
+from everyhop.control.responding import BlocksInForce
 from everyhop.dataplane.face_secrets import FaceProcess
 from everyhop.issuing import IssuingSettings, PolicyView, SigningKeys, TokenPorts, TokenService
 from everyhop.policy import encode_snapshot, parse_policy
@@ -187,6 +188,7 @@ class FaceUnderTest:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self.feed = Feed(self.clock)
         self.publish()
+        self.blocks = BlocksInForce()
         app = oauth_door(
             self.layout,
             self.settings,
@@ -198,6 +200,7 @@ class FaceUnderTest:
             feed=self.feed,
             records=self.storage.records,
             api_keys=self.api_keys,
+            blocks=self.blocks,
             pool=self.pool,
             exchange_pool=self.pool,
             authzen_pool=self.pool,

@@ -34,6 +34,7 @@ services:
     probes: [GET /healthz]
 allow:
   - {from: storefront, to: orders, operations: [list, read]}
+detect: {mode: observe}  # loads with thousands of refused calls are what these tests are about
 """
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Self, final
 
 from everyhop.agent.changes import Changes
 from everyhop.agent.model import X509Identity
-from everyhop.core.errors import EveryhopError, SvidError, Unavailable
+from everyhop.core.errors import AccessDenied, EveryhopError, SvidError, Unavailable
 from everyhop.spiffe.x509_svid import validate_x509_svid
 from everyhop.x509.certificates import decode_certificate
 from everyhop.x509.csr import build_csr
@@ -38,6 +38,7 @@ JITTER: Final = 0.1  # of the half life, either way: a node's SVIDs do not all f
 MAX_BATCH: Final = 256
 FIRST_RETRY: Final = timedelta(milliseconds=250)
 LAST_RETRY: Final = timedelta(seconds=15)
+LIFT: Final = "who is, and why: everyhop blocks"
 MAX_WAIT_SECONDS: Final = 30.0  # how late a jump of the clock is noticed
 
 
@@ -94,6 +95,7 @@ class IdentityCache:
         self._entries: dict[SpiffeId, _Entry] = {}
         self._bundle: Bundle | None = None
         self._authority: str | None = None
+        self._withheld: frozenset[SpiffeId] = frozenset()
         self._wake = asyncio.Event()
         self._renewing = asyncio.Lock()
 
@@ -120,6 +122,18 @@ class IdentityCache:
         self.changes.bump()
         self.retry_now()
 
+    def withhold(self, spiffe_ids: frozenset[SpiffeId]) -> None:
+        """Give exactly these identities to nobody from now on: what is held of them is forgotten, key and all."""
+        if spiffe_ids == self._withheld:
+            return
+        self._withheld = spiffe_ids
+        for entry in self._entries.values():
+            if entry.spiffe_id in spiffe_ids:
+                entry.identity, entry.renew_now = None, False
+                entry.issued.clear()
+        self.changes.bump()
+        self.retry_now()
+
     def retry_now(self) -> None:
         """Forget back-offs, e.g. because the server can be reached again."""
         for entry in self._entries.values():
@@ -142,6 +156,8 @@ class IdentityCache:
         entry = self._entries.get(spiffe_id)
         if entry is None or entry.identity is None or entry.identity.expires_at <= self._clock.now():
             return None
+        if spiffe_id in self._withheld:
+            return None
         return entry.identity
 
     def issued(self, spiffe_id: SpiffeId, x5t: str) -> bool:
@@ -158,13 +174,16 @@ class IdentityCache:
     async def x509(self, spiffe_id: SpiffeId, *, wait_seconds: float = 10.0) -> X509Identity:
         """Return the SVID of an id, waiting for its first issue.
 
-        Raises Unavailable when there is none within the time; the message says what went wrong last.
+        Raises Unavailable when there is none within the time; the message says what went wrong last.  Raises
+        AccessDenied for one that is withheld.
         """
         with self.hold(spiffe_id):
             try:
                 async with asyncio.timeout(wait_seconds):
                     while True:
                         version = self.changes.version
+                        if spiffe_id in self._withheld:
+                            raise AccessDenied(f"{spiffe_id} is quarantined", hint=LIFT)
                         identity = self.current(spiffe_id)
                         if identity is not None:
                             return identity
@@ -217,6 +236,8 @@ class IdentityCache:
             if result.error is not None:
                 raise SvidError(result.error)
             identity = self._identity(entry.spiffe_id, key, result)
+            if entry.spiffe_id in self._withheld:  # while the server was signing
+                raise Unavailable("the identity is quarantined")
         except EveryhopError as error:
             self._failed(entry, error.message)
             return False
@@ -271,7 +292,7 @@ class IdentityCache:
         return None not in {identity.authority, self._authority} and identity.authority != self._authority
 
     def _is_due(self, entry: _Entry, now: datetime) -> bool:
-        if entry.demand <= 0 or self._bundle is None:
+        if entry.demand <= 0 or self._bundle is None or entry.spiffe_id in self._withheld:
             return False
         if entry.retry_at is not None and now < entry.retry_at:
             return False
@@ -292,7 +313,7 @@ class IdentityCache:
         now = self._clock.now()
         waits = [MAX_WAIT_SECONDS]
         for entry in self._entries.values():
-            if entry.demand <= 0 or self._bundle is None:
+            if entry.demand <= 0 or self._bundle is None or entry.spiffe_id in self._withheld:
                 continue
             moment = entry.retry_at
             if moment is None and entry.identity is not None and not entry.renew_now:

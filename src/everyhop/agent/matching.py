@@ -94,10 +94,13 @@ class NoIdentity:
     selectors: tuple[Selector, ...]
     nearest: str | None
     differences: tuple[Difference, ...]
+    quarantined: str | None = None
 
     def render(self) -> str:
         """Return the explanation as one line for logs and people; selectors are no secrets."""
         seen = " ".join(map(str, self.selectors))
+        if self.quarantined is not None:
+            return f"the service {self.quarantined!r} is quarantined (everyhop blocks); selectors: {seen}"
         if self.nearest is None:
             return f"no service of the policy has a workload; selectors: {seen}"
         missing = "; ".join(difference.render() for difference in self.differences)
@@ -108,11 +111,19 @@ class NoIdentity:
         return {
             "selectors": [str(selector) for selector in self.selectors],
             "nearest": self.nearest,
+            "quarantined": self.quarantined,
             "differences": [
                 {"wanted": str(d.wanted), "seen": [str(s) for s in d.seen], "unknown": d.unknown}
                 for d in self.differences
             ],
         }
+
+
+def quarantined(selectors: frozenset[Selector], service: str) -> NoIdentity:
+    """Explain a process of a service to which nothing is given for now."""
+    return NoIdentity(
+        selectors=tuple(sorted(selectors)), nearest=service, differences=(), quarantined=service
+    )
 
 
 def explain(

@@ -11,9 +11,9 @@ from __future__ import annotations
 import logging
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from everyhop.agent.matching import NoIdentity, entitled, explain, needs_of, selectors_of
+from everyhop.agent.matching import NoIdentity, entitled, explain, needs_of, quarantined, selectors_of
 from everyhop.agent.model import Grant, JwtIdentity, ProcessFacts, X509Context
 from everyhop.core.errors import AccessDenied, AttestationError, InputError, SvidError, Unavailable
 from everyhop.spiffe.ids import SpiffeId
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Grounds: TypeAlias = "tuple[str, int, frozenset[SpiffeId]]"
 NO_IDENTITY: Final = "no identity issued; on this machine `everyhop why --pid {pid}` tells the reason"
 
 
@@ -86,6 +87,7 @@ class WorkloadService:
         self._changes = changes
         self._snapshot: Snapshot | None = None
         self._prefetched: dict[SpiffeId, Hold] = {}
+        self._withheld: frozenset[SpiffeId] = frozenset()
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -96,6 +98,12 @@ class WorkloadService:
         """Take over a policy; every open watch is judged anew under it at once."""
         self._snapshot = snapshot
         self._changes.bump()
+
+    def withhold(self, spiffe_ids: frozenset[SpiffeId]) -> None:
+        """Give exactly these identities to nobody from now on; every open watch is judged anew at once."""
+        if spiffe_ids != self._withheld:
+            self._withheld = spiffe_ids
+            self._changes.bump()
 
     def apply_bundle(self, bundle: Bundle, authority: str | None = None) -> None:
         """Take over a bundle, and the id of the X.509 authority that signs now."""
@@ -121,6 +129,7 @@ class WorkloadService:
         wanted = (
             {snapshot.services[n].spiffe_id for n in names if n in snapshot.services} if snapshot else set()
         )
+        wanted -= self._withheld
         for spiffe_id in wanted - self._prefetched.keys():
             self._prefetched[spiffe_id] = self._identities.hold(spiffe_id)
         for spiffe_id in self._prefetched.keys() - wanted:
@@ -137,13 +146,14 @@ class WorkloadService:
         path, sha256 = needs_of(snapshot)
         facts = await self._inspector.inspect(peer, path=path, sha256=sha256)
         selectors = selectors_of(facts, self._launches.services_of(facts.ancestors))
-        services = entitled(snapshot, selectors)
-        return Attested(
-            facts=facts,
-            selectors=selectors,
-            services=services,
-            no_identity=None if services else explain(snapshot, selectors, facts.unknown),
-        )
+        matching = entitled(snapshot, selectors)
+        services = tuple(service for service in matching if service.spiffe_id not in self._withheld)
+        no_identity = None
+        if not services:
+            no_identity = explain(snapshot, selectors, facts.unknown)
+            if matching:
+                no_identity = quarantined(selectors, matching[0].name)
+        return Attested(facts=facts, selectors=selectors, services=services, no_identity=no_identity)
 
     async def watch_x509(self, peer: PeerInfo) -> AsyncGenerator[X509Context]:
         """Yield all SVIDs and the bundle of a peer, at once and after each change.
@@ -224,6 +234,8 @@ class WorkloadService:
         await self._entitled(peer)
         bundle = self._bundle()
         subject = peek_subject(token)
+        if subject in self._withheld:
+            raise SvidError(f"{subject} is quarantined")
         if subject.trust_domain != bundle.trust_domain:  # section 6.3: the bundle of the subject's own
             raise SvidError(f"no bundle for the trust domain {subject.trust_domain}")
         return validate_jwt_svid(token, bundle, audience=audience, now=self._clock.now())
@@ -231,7 +243,7 @@ class WorkloadService:
     async def _watch(self, peer: PeerInfo) -> AsyncGenerator[Attested]:
         """Yield at once and after every change; look at the process again when policy or launches changed."""
         attested: Attested | None = None
-        judged: tuple[str, int] | None = None
+        judged: Grounds | None = None
         holds: dict[SpiffeId, Hold] = {}
         try:
             while True:
@@ -250,9 +262,9 @@ class WorkloadService:
             for hold in holds.values():
                 hold.close()
 
-    def _grounds(self) -> tuple[str, int]:
+    def _grounds(self) -> Grounds:
         """Return what an entitlement rests on besides the process itself."""
-        return self._snapshot.hash if self._snapshot else "", self._launches.version
+        return self._snapshot.hash if self._snapshot else "", self._launches.version, self._withheld
 
     def _rehold(self, holds: dict[SpiffeId, Hold], services: tuple[Service, ...]) -> None:
         wanted = {service.spiffe_id for service in services}

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
@@ -82,6 +82,20 @@ class Block:
     def holds(self, now: datetime) -> bool:
         """Tell whether it is in force."""
         return self.until is None or now < self.until
+
+    def joined(self, other: Block) -> Block:
+        """Return what is in force when ``other`` comes on top: the harder mode, the later end, and whose that is.
+
+        So nobody shortens a block by blocking again; it is lifted, or it ends.
+        """
+        is_longer = other.until is None or (self.until is not None and other.until >= self.until)
+        is_harder = other.mode is BlockMode.QUARANTINE and self.mode is BlockMode.BLOCK
+        return replace(
+            other if is_longer or is_harder else self,
+            mode=BlockMode.QUARANTINE if is_harder else self.mode,
+            since=self.since,
+            until=other.until if is_longer else self.until,
+        )
 
     def seconds_left(self, now: datetime, *, at_most: int = 86_400) -> int:
         """Return what ``Retry-After`` says: whole seconds, at least 1."""

@@ -194,6 +194,8 @@ def message_of(answer: Answer) -> CheckResponse:
     headers = {"content-type": "application/problem+json", DECISION_HEADER: answer.decision}
     if answer.authenticate is not None:
         headers["www-authenticate"] = answer.authenticate
+    if answer.retry_after is not None:
+        headers["retry-after"] = str(answer.retry_after)
     for name, value in headers.items():
         if value:
             _set(refusal.headers.add(append_action=OVERWRITE), name, value)

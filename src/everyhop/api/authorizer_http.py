@@ -230,6 +230,7 @@ async def _answer(send: Send, form: Form, answer: Answer) -> None:
         CODE_HEADER: answer.code,
         DECISION_HEADER: answer.decision,
         "www-authenticate": answer.authenticate or "",
+        "retry-after": "" if answer.retry_after is None else str(answer.retry_after),
     }
     await _send(send, status, headers, msgspec.json.encode(answer.problem()))
 

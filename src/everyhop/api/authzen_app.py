@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from everyhop.api.authzen_clients import NotAuthenticated, Presented
 from everyhop.api.oauth_clients import source_of
+from everyhop.api.refused_texts import look
 from everyhop.authzen import (
     DecisionPoint,
     Json,
@@ -40,6 +41,7 @@ from everyhop.authzen.metadata import (
 )
 from everyhop.authzen.parse import MAX_BODY_BYTES
 from everyhop.core.errors import AccessDenied, InputError, Unavailable
+from everyhop.issuing.errors import ActorBlocked
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -50,10 +52,13 @@ if TYPE_CHECKING:
     from everyhop.api.oauth_discovery import Endpoints
     from everyhop.api.oauth_endpoints import Refusals
     from everyhop.control.authzen_peps import Pep
+    from everyhop.control.canaries import CredentialWatch
     from everyhop.core.clock import Clock
+    from everyhop.issuing.ports import Blocks
 
 _log = logging.getLogger(__name__)
 
+_UNAUTHENTICATED: Final = "unauthenticated"
 REQUEST_ID: Final = "x-request-id"
 _REQUEST_ID_FORM: Final = re.compile(r"[\x20-\x7e]{1,256}", re.ASCII)
 _HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
@@ -88,9 +93,15 @@ class AuthzenDoor:
         endpoints: Endpoints,
         names: frozenset[str],
         clock: Clock,
+        blocks: Blocks,
         work: Callable[[Callable[[], Response]], Awaitable[Response]],
+        watch: CredentialWatch | None = None,
     ) -> None:
-        """``names`` are further base URLs under which this PDP is reached; ``work`` runs a call beside the event loop."""
+        """``names`` are further base URLs under which this PDP is reached; ``work`` runs a call beside the event loop.
+
+        ``watch`` looks at credentials that were refused.
+        """
+        self._watch = watch
         self._peps = peps
         self._sessions = sessions
         self._tokens = tokens
@@ -98,6 +109,7 @@ class AuthzenDoor:
         self._endpoints = endpoints
         self._names = endpoints.urls("") | names
         self._clock = clock
+        self._blocks = blocks
         self._work = work
 
     def routes(self) -> list[Route]:
@@ -157,11 +169,15 @@ class AuthzenDoor:
         try:
             pep = self._peps.authenticate(Presented.read(request, urls))
             name = pep.name
+            self._refuse_blocked(request, name)
             return self._answer(request, pep, answer, body)
         except NotAuthenticated as error:
-            self._note(request, name, "unauthenticated", error.message)
+            self._note(request, name, _UNAUTHENTICATED, error.message)
             wait = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
             return _refusal(401, "authenticate as a PEP", {"www-authenticate": _CHALLENGE, **wait})
+        except ActorBlocked as error:
+            self._note(request, name, "blocked", error.message)
+            return _refusal(429, "blocked", {"retry-after": str(error.retry_after)})
         except AccessDenied as error:
             self._note(request, name, "access_denied", error.message)
             return _refusal(403, error.message)
@@ -180,9 +196,17 @@ class AuthzenDoor:
             self._note(request, pep.name, "access_denied", reason)
         return Response(msgspec.json.encode(found), headers=_HEADERS, media_type="application/json")
 
+    def _refuse_blocked(self, request: Request, name: str) -> None:
+        """Refuse a PEP that is blocked itself, or asks from an address that is."""
+        found = self._blocks.actor(self._clock.now(), subject=name, address=source_of(request))
+        if found is not None:
+            raise ActorBlocked(found.subject, found.retry_after)
+
     def _note(self, request: Request, caller: str | None, error: str, reason: str) -> None:
         detail = {"endpoint": request.scope["path"][:200], "source": source_of(request) or ""}
         self._refusals.note(caller=caller, error=error, reason=reason, detail=detail)
+        if error == _UNAUTHENTICATED:
+            look(self._watch, request, "authzen", caller=caller, source=source_of(request))
 
 
 def _request_id(request: Request) -> str | None:

@@ -63,4 +63,5 @@ def _claim(one: Decision) -> Claim:
         user=one.user,
         snapshot=one.snapshot,
         detail=one.detail,
+        trace=one.trace,
     )

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes
 
+from everyhop.anomaly.looking import BlockedError
+from everyhop.api.refused_texts import authorization_texts
+from everyhop.control.canaries import Shown as LookedAt
 from everyhop.control.credentials import Passed
 from everyhop.control.deciding import FactsDenied, Shown
 from everyhop.core.decision import Reason
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from everyhop.agent import Launch, LaunchRegistry
     from everyhop.control.credentials import Credentials
     from everyhop.control.deciding import Why
+    from everyhop.control.refused_credentials import RefusedCredentials
     from everyhop.wire.ext_authz import AttributeContext
 
 log = logging.getLogger(__name__)
@@ -46,11 +50,18 @@ VERDICT: Final = "enforced_effective_policy_id"
 
 MAX_WAITING: Final = 512
 DEADLINE_SECONDS: Final = 1.8  # Envoy gives up after two: it is better to know why
+BLOCKED_STATUS: Final = 429
 UNAVAILABLE: Final = 503
 _PERMISSION_DENIED: Final = 7  # google.rpc.Code
 _LIMITS: Final = Limits(streams_per_connection=1024, resets_per_connection=1_000_000)
 _MAX_DECISION: Final = 64
-_TITLES: Final = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 503: "Service Unavailable"}
+_TITLES: Final = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    429: "Blocked",
+    503: "Service Unavailable",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +123,11 @@ class _Question:
 class ExternalAuthorization:
     """Answers the sidecars of this node.  All use is from one event loop."""
 
-    def __init__(self, credentials: Credentials, launches: LaunchRegistry) -> None:
+    def __init__(
+        self, credentials: Credentials, launches: LaunchRegistry, refused: RefusedCredentials | None = None
+    ) -> None:
+        """``refused`` is told what was shown and not believed."""
+        self._refused = refused
         self._credentials = credentials
         self._launches = launches
         self._waiting = 0
@@ -138,10 +153,14 @@ class ExternalAuthorization:
         except TokenError as error:
             code = error.token_code
             _tell(logging.INFO, launch, point, question, f"{code}: {error.message}")
+            self._note(launch, point, question)
             return denied(status_of(code), code, question.decision, authenticate=challenge(code))
         except FactsDenied as error:
             _tell(logging.INFO, launch, point, question, error.message)
             return _denied_by_facts(error.why, question.decision)
+        except BlockedError as error:
+            _tell(logging.INFO, launch, point, question, error.message)
+            return _denied_by_block(error, question.decision)
         except EveryhopError as error:
             _tell(logging.WARNING, launch, point, question, error.message)
         except TimeoutError:
@@ -149,6 +168,21 @@ class ExternalAuthorization:
         except Exception:
             log.exception("a check failed; the call is refused")
         return denied(UNAVAILABLE, "UNAVAILABLE", question.decision)
+
+    def _note(self, launch: Launch, point: str, question: _Question) -> None:
+        """Have what was shown looked at: at an ingress by the caller's identity, at an edge by its address."""
+        values = question.fields.get("authorization", ())
+        if self._refused is None or not values or point == "egress":
+            return
+        source = question.attributes.source
+        shown = LookedAt(
+            where=point,
+            caller=source.principal or None if point == "ingress" else None,
+            source=source.address.socket_address.address or None,
+            target=launch.service,
+            decision=question.decision or None,
+        )
+        self._refused.note(authorization_texts(value.decode("latin-1") for value in values), shown)
 
     async def _judge(self, launch: Launch, point: str, question: _Question) -> Passed:
         match point:
@@ -198,7 +232,9 @@ def passed(answer: Passed) -> CheckResponse:
         metadata["until"] = answer.until
         metadata["headers"] = answer.headers
     if answer.user is not None:
-        metadata["user"] = answer.user
+        metadata[names.SUBJECT] = answer.user
+    if answer.api_key is not None:
+        metadata[names.API_KEY] = answer.api_key
     if answer.why is not None:
         metadata[names.WHY] = names.why(answer.why.decision, answer.why.facts)
     response.dynamic_metadata.update(metadata)
@@ -212,8 +248,20 @@ def _denied_by_facts(why: Why, decision: str) -> CheckResponse:
     return denied(why.decision.status, AccessDenied.code, decision, why=why)
 
 
+def _denied_by_block(error: BlockedError, decision: str) -> CheckResponse:
+    response = denied(BLOCKED_STATUS, error.code, decision, retry_after=error.retry_after)
+    response.dynamic_metadata.update({names.WHY: names.why_blocked(error.block.subject)})
+    return response
+
+
 def denied(
-    status: int, code: str, decision: str, *, authenticate: str | None = None, why: Why | None = None
+    status: int,
+    code: str,
+    decision: str,
+    *,
+    authenticate: str | None = None,
+    retry_after: int | None = None,
+    why: Why | None = None,
 ) -> CheckResponse:
     """Return the message that refuses a call: problem+json with the code and the decision id, nothing else.
 
@@ -229,6 +277,8 @@ def denied(
     headers = {"content-type": "application/problem+json"}
     if authenticate is not None:
         headers["www-authenticate"] = authenticate
+    if retry_after is not None:
+        headers["retry-after"] = str(retry_after)
     for name, value in headers.items():
         option = refusal.headers.add(append_action=OVERWRITE)
         option.header.key, option.header.value = name.encode(), value.encode("ascii")

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from starlette.routing import Route
 
+from everyhop.anomaly.model import BlockMode
 from everyhop.api.http import moment_of, reply
 from everyhop.auditlog import Point
 from everyhop.authz import Engine
 from everyhop.authz.recorded import Recorded, explain_recorded
 from everyhop.control.authzen_record import explain_record, is_evaluation
+from everyhop.core.clock import rfc3339
 from everyhop.core.errors import InputError
 from everyhop.policy.model import OUTSIDE
 from everyhop.tokens.codes import meaning_of
@@ -21,9 +23,13 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from everyhop.auditlog import Record
+    from everyhop.control.messages import BlockView
     from everyhop.control.service import ControlPlane
     from everyhop.core.decision import Decision
     from everyhop.policy.model import Snapshot
+
+
+_MODES: Final = {BlockMode.BLOCK: "blocked", BlockMode.QUARANTINE: "quarantined"}
 
 
 def insight_routes(control: ControlPlane) -> list[Route]:
@@ -72,6 +78,26 @@ def told(record: Record, snapshot: Snapshot | None) -> dict[str, object]:
         text = "facts of the call decide at the callee, whose decision is a record of its own"
     answer["text"] = text
     return answer
+
+
+def told_of_block(answer: dict[str, object], block: BlockView | None) -> dict[str, object]:
+    """Return what ``everyhop why`` says of a blocked call, before what it says of the policy."""
+    rest = f"\n\nwithout that:\n{answer['text']}" if answer.get("text") else ""
+    if block is None:
+        text = (
+            "deny: somebody who acted in this call was blocked then, and is not any more\n"
+            "  who blocked and lifted, and why: everyhop log show --all"
+        )
+        return {"block": None, "text": text + rest}
+    until = "until somebody lifts it" if block.until is None else f"until {rfc3339(block.until)}"
+    text = (
+        f"deny: {block.subject} is {_MODES[block.mode]}, before any rule of the policy is asked\n"
+        f"  by {block.by} since {rfc3339(block.since)}, {until}: {block.reason}\n"
+    )
+    if block.finding is not None:
+        text += f"  the finding: everyhop why {block.finding}\n"
+    text += f"  to lift it: everyhop unblock {block.service or block.subject} --reason '…'"
+    return {"block": block, "text": text + rest}
 
 
 def _seen(record: Record) -> Recorded:

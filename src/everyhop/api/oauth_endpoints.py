@@ -18,6 +18,7 @@ from everyhop.api.oauth_discovery import API_KEY, CLIENT_CREDENTIALS, TOKEN_EXCH
 from everyhop.api.oauth_errors import NO_STORE, OAuthCode, OAuthRefusal, error_response, json_response
 from everyhop.api.oauth_form import read_form, required
 from everyhop.api.oauth_requests import api_key_request, exchange_request, mint_request
+from everyhop.api.refused_texts import look
 from everyhop.core.errors import Unavailable
 from everyhop.issuing.errors import GrantRefused, OAuthError
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
     from everyhop.api.oauth_clients import Client, Clients
     from everyhop.api.oauth_discovery import Endpoints
+    from everyhop.control.canaries import CredentialWatch
+    from everyhop.core.clock import Clock
+    from everyhop.issuing.ports import Blocks
     from everyhop.issuing.requests import ExchangeRequest, Issued, MintRequest
 
 _log = logging.getLogger(__name__)
@@ -76,8 +80,18 @@ class OAuthEndpoints:
         trust_domain: str,
         work: Callable[[Callable[[], Response]], Awaitable[Response]],
         work_long: Callable[[Callable[[], Response]], Awaitable[Response]],
+        blocks: Blocks,
+        clock: Clock,
+        watch: CredentialWatch | None = None,
     ) -> None:
-        """``work`` runs a blocking call beside the event loop, ``work_long`` one that may wait for others."""
+        """``work`` runs a blocking call beside the event loop, ``work_long`` one that may wait for others.
+
+        Who is among ``blocks``, or comes from there, is answered nothing else.  ``watch`` looks at credentials that
+        were refused.
+        """
+        self._blocks = blocks
+        self._clock = clock
+        self._watch = watch
         self._tokens = tokens
         self._clients = clients
         self._refusals = refusals
@@ -102,12 +116,14 @@ class OAuthEndpoints:
         self, request: Request, answer: Callable[[Request, dict[str, str], list[Client]], Response]
     ) -> Response:
         known: list[Client] = []  # who asks, once that is established
+        form: dict[str, str] = {}
         try:
             form = await read_form(request)
             is_long = form.get("grant_type", CLIENT_CREDENTIALS) != CLIENT_CREDENTIALS
             work = self._work_long if is_long else self._work
             return await work(lambda: answer(request, form, known))
         except GrantRefused as refused:
+            await self._work(lambda: self._look(request, form, known))
             return error_response(_as_refusal(refused))
         except OAuthRefusal as refused:
             refusal = refused
@@ -118,6 +134,7 @@ class OAuthEndpoints:
             _log.exception("unexpected failure", extra={"path": request.url.path})
             return error_response(OAuthRefusal(OAuthCode.SERVER_ERROR, "an internal error"))
         await self._work(lambda: self._note(request, refusal, known))
+        await self._work(lambda: self._look(request, form, known))
         return error_response(refusal)
 
     def _note(self, request: Request, refusal: OAuthRefusal, known: list[Client]) -> Response:
@@ -126,14 +143,18 @@ class OAuthEndpoints:
         self._refusals.note(caller=caller, error=refusal.error.value, reason=refusal.message, detail=detail)
         return Response()
 
+    def _look(self, request: Request, form: dict[str, str], known: list[Client]) -> Response:
+        caller = known[0].spiffe_id if known else None
+        look(self._watch, request, "oauth", caller=caller, source=source_of(request), form=form)
+        return Response()
+
     # -- each endpoint, beside the event loop
 
     def _token(self, request: Request, form: dict[str, str], known: list[Client]) -> Response:
         grant = required(form, "grant_type")
         if grant not in _GRANTS:
             raise OAuthRefusal(OAuthCode.UNSUPPORTED_GRANT_TYPE, "this grant is not supported")
-        client = self._clients.authenticate(request, form)
-        known.append(client)
+        client = self._authenticated(request, form, known)
         client = self._bound(request, client)
         service_of = self._clients.service_of
         if grant == CLIENT_CREDENTIALS:
@@ -143,6 +164,23 @@ class OAuthEndpoints:
         else:
             exchange = api_key_request(form, client, trust_domain=self._trust_domain)
         return _issued(self._tokens.exchange(exchange), is_exchange=True)
+
+    def _authenticated(self, request: Request, form: dict[str, str], known: list[Client]) -> Client:
+        """Return who asks, unless that one is blocked; a blocked address is not even asked who it is."""
+        now = self._clock.now()
+        found = self._blocks.actor(now, address=source_of(request))
+        if found is None:
+            client = self._clients.authenticate(request, form)
+            known.append(client)
+            found = self._blocks.actor(now, identity=client.spiffe_id)
+            if found is None:
+                return client
+        raise OAuthRefusal(
+            OAuthCode.TEMPORARILY_UNAVAILABLE,
+            "blocked",
+            status=429,
+            headers={"retry-after": str(found.retry_after)},
+        )
 
     def _bound(self, request: Request, client: Client) -> Client:
         """Return the client with what its token is bound to: the key of its proof, else its certificate.
@@ -159,12 +197,16 @@ class OAuthEndpoints:
         return client
 
     def _introspect(self, request: Request, form: dict[str, str], known: list[Client]) -> Response:
-        known.append(self._clients.authenticate(request, form))
-        return json_response(self._tokens.introspect(required(form, "token"), asker=known[0].spiffe_id))
+        self._authenticated(request, form, known)
+        found = self._tokens.introspect(required(form, "token"), asker=known[0].spiffe_id)
+        if not found.get("active"):
+            self._look(request, form, known)
+        return json_response(found)
 
     def _revoke(self, request: Request, form: dict[str, str], known: list[Client]) -> Response:
-        known.append(self._clients.authenticate(request, form))
-        self._tokens.revoke(required(form, "token"), asker=known[0].spiffe_id)
+        self._authenticated(request, form, known)
+        if not self._tokens.revoke(required(form, "token"), asker=known[0].spiffe_id):
+            self._look(request, form, known)
         return Response(status_code=200, headers=NO_STORE)
 
 

@@ -21,6 +21,7 @@ from everyhop.core.errors import (
     TrustError,
     Unavailable,
 )
+from everyhop.issuing.errors import ActorBlocked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +34,7 @@ STATUS: Final[tuple[tuple[type[EveryhopError], int], ...]] = (
     (PolicyError, 422),
     (SettingsError, 422),
     (InputError, 400),
+    (ActorBlocked, 429),
     (AccessDenied, 403),
     (TrustError, 401),
     (Conflict, 409),
@@ -85,6 +87,8 @@ async def on_everyhop_error(request: Request, error: Exception) -> Response:
         problems=problems,
         retry=retry,
         token_code=getattr(error, "token_code", None),
+        blocked=error.subject if isinstance(error, ActorBlocked) else None,
+        retry_after=error.retry_after if isinstance(error, ActorBlocked) else None,
     )
 
 

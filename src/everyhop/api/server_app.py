@@ -9,12 +9,16 @@ import msgspec
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from everyhop.api.http import make_app, moment_of as _when, read_message, reply
-from everyhop.api.insight import insight_routes, told
+from everyhop.api.canary_admin import canary_routes
+from everyhop.api.detection_admin import detection_routes
+from everyhop.api.export_admin import export_routes
+from everyhop.api.http import make_app, read_message, reply
+from everyhop.api.insight import insight_routes
+from everyhop.api.log_admin import log_routes
+from everyhop.api.log_key_admin import log_key_routes
 from everyhop.api.policy_admin import policy_routes
+from everyhop.api.response_admin import response_routes
 from everyhop.api.token_admin import token_routes
-from everyhop.auditlog import Kind, Order, Point, RecordFilter
-from everyhop.auditlog.query import MAX_PAGE
 from everyhop.authority import AuthorityKind
 from everyhop.control.messages import (
     UNCHANGED,
@@ -22,15 +26,17 @@ from everyhop.control.messages import (
     ExchangeTokenRequest,
     MintTokensRequest,
     MintTokensResponse,
+    PseudonymsRequest,
+    PseudonymsResponse,
     RecordBatch,
     RecordsAccepted,
+    RefusedBatch,
     SignJwtRequest,
     SignJwtResponse,
     SignX509Request,
     SignX509Response,
     Update,
 )
-from everyhop.core.errors import InputError, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -39,13 +45,10 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from everyhop.auditlog import Record
     from everyhop.control.feed import Truth
     from everyhop.control.service import ControlPlane
-    from everyhop.policy.model import Snapshot
 
 HEARTBEAT_SECONDS: Final = 2.0
-MAX_DIGITS: Final = 19  # more would be work for nothing
 
 
 def _update(known: Truth | None, truth: Truth) -> bytes:
@@ -58,6 +61,7 @@ def _update(known: Truth | None, truth: Truth) -> bytes:
         else UNCHANGED,
         authority=truth.authority if known is None or truth.authority != known.authority else None,
         tokens=msgspec.Raw(truth.tokens) if known is None or truth.tokens != known.tokens else UNCHANGED,
+        blocks=msgspec.Raw(truth.blocks) if known is None or truth.blocks != known.blocks else UNCHANGED,
     )
     return msgspec.json.encode(update) + b"\n"
 
@@ -77,7 +81,9 @@ class AgentDoor:
                 Route("/v1/sign-jwt", self._sign_jwt, methods=["POST"]),
                 Route("/v1/tokens/mint", self._mint, methods=["POST"]),
                 Route("/v1/tokens/exchange", self._exchange, methods=["POST"]),
+                Route("/v1/credentials/refused", self._refused, methods=["POST"]),
                 Route("/v1/records", self._records, methods=["POST"]),
+                Route("/v1/pseudonyms", self._pseudonyms, methods=["POST"]),
                 Route("/v1/report", self._report, methods=["POST"]),
             ]
         )
@@ -120,6 +126,11 @@ class AgentDoor:
         message = await read_message(request, ExchangeTokenRequest, max_bytes=256 * 1024)
         return reply(await self._control.tokens.exchange(message))
 
+    async def _refused(self, request: Request) -> Response:
+        message = await read_message(request, RefusedBatch, max_bytes=1024 * 1024)
+        await self._control.tokens.look_at(message.items)
+        return reply({})
+
     async def _records(self, request: Request) -> Response:
         message = await read_message(request, RecordBatch)
         result = await self._control.take_records(message)
@@ -133,6 +144,11 @@ class AgentDoor:
             )
         )
 
+    async def _pseudonyms(self, request: Request) -> Response:
+        message = await read_message(request, PseudonymsRequest)
+        wanted = [(person.kind, person.value) for person in message.persons]
+        return reply(PseudonymsResponse(pseudonyms=await self._control.pseudonyms(wanted)))
+
     async def _report(self, request: Request) -> Response:
         self._control.feed.report(await read_message(request, AgentReport))
         return reply({})
@@ -143,23 +159,6 @@ class Rotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     kind: AuthorityKind
     timeout: float = 20.0
-
-
-def _kind(text: str | None) -> Kind | None:
-    if text is None:
-        return None
-    try:
-        return Kind(text)
-    except ValueError as error:
-        raise InputError(f"no kind of record: {text[:40]!r}", hint="one of: " + ", ".join(Kind)) from error
-
-
-def _whole(text: str | None, *, default: int, largest: int) -> int:
-    if text is None:
-        return default
-    if not text.isdecimal() or len(text) > MAX_DIGITS or int(text) > largest:
-        raise InputError(f"not a number between 0 and {largest}: {text[:40]!r}")
-    return int(text)
 
 
 class AdminDoor:
@@ -175,20 +174,26 @@ class AdminDoor:
                 Route("/v1/status", self._status),
                 Route("/v1/bundle", self._bundle),
                 Route("/v1/snapshot", self._snapshot),
-                Route("/v1/records", self._records),
-                Route("/v1/records/{id}", self._record),
                 Route("/v1/authorities", self._authorities),
                 Route("/v1/rotate", self._rotate, methods=["POST"]),
                 Route("/v1/policy", self._policy_status, methods=["GET"]),
                 *policy_routes(self._control),
                 *token_routes(self._control),
+                *canary_routes(self._control),
                 *insight_routes(self._control),
+                *export_routes(self._control),
+                *response_routes(self._control),
+                *log_routes(self._control),
+                *log_key_routes(self._control),
+                *detection_routes(self._control),
             ]
         )
 
     async def _status(self, request: Request) -> Response:
         del request
-        return reply(self._control.status())
+        exports = self._control.exports
+        more = {} if exports is None else {"exports": await exports.status()}
+        return reply(self._control.status() | more)
 
     async def _policy_status(self, request: Request) -> Response:
         del request
@@ -202,43 +207,6 @@ class AdminDoor:
     async def _snapshot(self, request: Request) -> Response:
         wanted = request.query_params.get("hash", self._control.snapshot.hash)
         return reply(msgspec.Raw(await self._control.document_of(wanted)))
-
-    async def _records(self, request: Request) -> Response:
-        q = request.query_params
-        wanted = RecordFilter(
-            service=q.get("service"),
-            caller=q.get("caller"),
-            decision=q.get("decision"),
-            kind=_kind(q.get("kind")),
-            rule=q.get("rule"),
-            since=_when(q.get("since")),
-            until=_when(q.get("until")),
-        )
-        limit = _whole(q.get("limit"), default=100, largest=MAX_PAGE)
-        if "after" in q:
-            after = _whole(q.get("after"), default=0, largest=2**62)
-            page = await self._control.query_records(
-                wanted, order=Order.OLDEST, cursor=after, limit=max(1, limit)
-            )
-            return reply({"records": page.records, "cursor": page.last or after, "more": page.more})
-        page = await self._control.query_records(wanted, order=Order.NEWEST, cursor=None, limit=max(1, limit))
-        records = page.records[::-1] if limit else ()
-        return reply({"records": records, "cursor": page.first or 0, "more": page.more})
-
-    async def _record(self, request: Request) -> Response:
-        record, *also = await self._control.decision(request.path_params["id"])
-        return reply(told(record, await self._snapshot_under(record)) | {"also": also})
-
-    async def _snapshot_under(self, record: Record) -> Snapshot | None:
-        """Return the snapshot that a decision was made under; None where an application names one that is none."""
-        if record.kind is not Kind.DECISION or not (record.snapshot and record.target and record.caller):
-            return None
-        try:
-            return await self._control.snapshot_of(record.snapshot)
-        except NotFound:
-            if record.point is Point.SDK:
-                return None
-            raise
 
     async def _authorities(self, request: Request) -> Response:
         del request

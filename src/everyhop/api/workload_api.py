@@ -14,6 +14,7 @@ from grpclib.exceptions import GRPCError
 from grpclib.reflection.service import ServerReflection
 
 from everyhop.api.decisions_rpc import DecisionsApi
+from everyhop.api.events_rpc import EventsApi
 from everyhop.api.tokens_rpc import TokensApi
 from everyhop.core.errors import InputError
 from everyhop.spiffe.bundle import encode_jwt_bundle
@@ -64,13 +65,15 @@ def workload_server(
 ) -> PeerServer:
     """Return a server of the Workload API with gRPC reflection, to be started on a listening socket.
 
-    With ``tokens`` it offers ``everyhop.workload.v1.Tokens`` too, with ``decisions`` ``everyhop.workload.v1.Decisions``.
+    With ``tokens`` it offers ``everyhop.workload.v1.Tokens`` too, with ``decisions`` ``everyhop.workload.v1.Decisions`` and
+    ``everyhop.workload.v1.Audit``.
     """
     ours: list[IServable] = [WorkloadApi(service).routes()]
     if tokens is not None:
         ours.append(Service(TokensApi(tokens).methods(), guard=require_security_header))
     if decisions is not None:
         ours.append(Service(DecisionsApi(decisions).methods(), guard=require_security_header))
+        ours.append(Service(EventsApi(decisions).methods(), guard=require_security_header))
     reflected: list[IServable] = [
         entry if entry in ours else Guarded(entry, require_security_header)
         for entry in ServerReflection.extend(ours, pool=POOL)

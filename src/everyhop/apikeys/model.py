@@ -29,7 +29,7 @@ class ApiKeyRefused(TrustError):  # noqa: N818  # the name of the outcome, not o
         self.reason = reason
         """For the log only."""
         self.lookup = lookup
-        """The name of a key that exists, for the log only."""
+        """The public part of what was presented, where it has the form of a key; for the log only."""
 
 
 class TooManyFailures(AccessDenied):

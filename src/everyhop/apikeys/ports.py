@@ -77,6 +77,16 @@ class ApiKeyStore(Protocol):
         """Begin a write transaction; it commits when the block ends and rolls back when the block raises."""
 
 
+class CanaryMarks(Protocol):
+    """Which keys must never be used."""
+
+    def is_canary(self, text: str) -> bool:
+        """Tell whether a presented key is one of them."""
+
+    def commitment(self, lookup: str, *, is_canary: bool) -> str:
+        """Return what the record of a new key says, so that its nature can be shown later and not read now."""
+
+
 class KeyStore(Protocol):
     """Keeps the pepper unreadable where it is stored."""
 

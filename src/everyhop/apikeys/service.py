@@ -28,7 +28,14 @@ from everyhop.apikeys.model import (
     Pepper,
     TooManyFailures,
 )
-from everyhop.apikeys.ports import ApiKeyEvent, ApiKeyStore, ApiKeyTransaction, EdgeScopes, KeyStore
+from everyhop.apikeys.ports import (
+    ApiKeyEvent,
+    ApiKeyStore,
+    ApiKeyTransaction,
+    CanaryMarks,
+    EdgeScopes,
+    KeyStore,
+)
 from everyhop.apikeys.throttle import FailureThrottle, source_name
 from everyhop.core.clock import Clock, Entropy
 from everyhop.core.errors import Conflict, InputError, NotFound
@@ -60,7 +67,9 @@ class ApiKeys:
         clock: Clock,
         entropy: Entropy,
         settings: ApiKeySettings | None = None,
+        canaries: CanaryMarks | None = None,
     ) -> None:
+        self._canaries = canaries
         self.settings = settings or ApiKeySettings()
         self._store = store
         self._keystore = keystore
@@ -113,13 +122,15 @@ class ApiKeys:
         is_same = hmac.compare_digest(mac, stored)
         opened = self._edge_scopes()
         scopes = frozenset() if entry is None else entry.scopes & opened
+        is_canary = self._canaries is not None and self._canaries.is_canary(presented)
         failures = [
             reason
             for reason, is_failure in (
                 ("unknown", entry is None),
                 ("false secret", not is_same),
                 ("revoked", entry is not None and entry.revoked_at is not None),
-                ("disabled", entry is not None and not entry.enabled),
+                # A key that must never be used opens nothing; whoever reads the reason learns no more from it.
+                ("disabled", is_canary or (entry is not None and not entry.enabled)),
                 ("expired", entry is not None and now >= entry.expires_at),
                 ("source", not _is_from(source, () if entry is None else entry.sources)),
                 ("no scope is left", not scopes),
@@ -127,7 +138,7 @@ class ApiKeys:
             if is_failure
         ]
         if entry is None or failures:
-            raise ApiKeyRefused(failures[0], lookup=None if entry is None else entry.lookup)
+            raise ApiKeyRefused(failures[0], lookup=parsed.lookup)
         return ApiKeyPrincipal(
             lookup=entry.lookup,
             owner=entry.owner,
@@ -157,8 +168,9 @@ class ApiKeys:
         life: timedelta | None = None,
         sources: Sequence[str] = (),
         by: str = "admin",
+        is_canary: bool = False,
     ) -> CreatedKey:
-        """Make a key; its text is in the answer and nowhere else.
+        """Make a key; its text is in the answer and nowhere else.  ``is_canary`` is for ``control.canaries`` alone.
 
         ``scopes`` are ``service.operation`` that the policy opens to the outside, ``sources`` networks such as
         ``203.0.113.0/24``.  Raises InputError for anything else, a life over the longest, or no owner; Conflict when
@@ -183,7 +195,7 @@ class ApiKeys:
                 created_at=now,
                 expires_at=expires_at,
             )
-            tx.record(_event("create", created.entry, now, by))
+            tx.record(self._created("create", created.entry, now, by, is_canary=is_canary))
         return created
 
     def list_keys(self, owner: str | None = None) -> tuple[ApiKeyEntry, ...]:
@@ -231,7 +243,7 @@ class ApiKeys:
             )
             ended = replace(old, expires_at=min(old.expires_at, now + overlap))
             tx.update(ended)
-            event = _event("rotate", created.entry, now, by)
+            event = self._created("rotate", created.entry, now, by)
             event.detail.update(replaces=old.lookup, old_until=ended.expires_at.isoformat())
             tx.record(event)
         return created
@@ -260,6 +272,15 @@ class ApiKeys:
             else:
                 self._end(tx, entry, now, "disable", by)
         return entry
+
+    def _created(
+        self, action: str, entry: ApiKeyEntry, now: datetime, by: str, *, is_canary: bool = False
+    ) -> ApiKeyEvent:
+        """Return the record of a new key; whether it is a canary stands there for those who can open it."""
+        event = _event(action, entry, now, by)
+        if self._canaries is not None:
+            event.detail["commitment"] = self._canaries.commitment(entry.lookup, is_canary=is_canary)
+        return event
 
     def _end(self, tx: ApiKeyTransaction, entry: ApiKeyEntry, now: datetime, action: str, by: str) -> None:
         tx.update(entry)

@@ -2,11 +2,11 @@
 """The audit log: what was decided and what was changed, appended through one path and never edited."""
 
 from everyhop.auditlog.append import AppendResult, append_event, append_records
+from everyhop.auditlog.checkpoints import StoredCheckpoint
 from everyhop.auditlog.codec import decode_record, decode_records, encode_record, encode_records
 from everyhop.auditlog.model import Event, Kind, Point, Record, clip
 from everyhop.auditlog.ports import LogTree, RecordStore, RecordWriter, SealStore
 from everyhop.auditlog.query import MAX_PAGE, Order, Page, RecordFilter
-from everyhop.auditlog.sealing import Seal, StoredCheckpoint
 from everyhop.auditlog.tally import Group, Report, Tally
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "RecordStore",
     "RecordWriter",
     "Report",
-    "Seal",
     "SealStore",
     "StoredCheckpoint",
     "Tally",

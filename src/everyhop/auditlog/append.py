@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from everyhop.auditlog.codec import MAX_BATCH_RECORDS
 from everyhop.auditlog.model import MAX_NAME, MAX_TEXT, Event, Point, Record, clip
+from everyhop.auditlog.preparing import prepared
 from everyhop.core.clock import Entropy
 from everyhop.core.errors import InputError
 
@@ -37,14 +38,14 @@ class AppendResult:
 
 
 def append_records(writer: RecordWriter, records: Sequence[Record]) -> AppendResult:
-    """Append records in the order given; repeating a call changes nothing.
+    """Append records in the order given, without credentials and within their bounds; repeating a call changes nothing.
 
     Raises InputError for more than 20,000 records in one call.
     """
     check_batch(records)
     if not records:
         return AppendResult(stored=0, duplicates=0)
-    return writer.insert(records)
+    return writer.insert([prepared(record) for record in records])
 
 
 def check_batch(records: Sequence[Record]) -> None:

@@ -13,6 +13,8 @@ from typing import Annotated, Final
 
 import msgspec
 
+from everyhop.auditlog.trace import TraceId
+
 MAX_PATH: Final = 8192
 MAX_TEXT: Final = 2048
 MAX_NAME: Final = 128
@@ -55,7 +57,8 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     ``id`` is unique for ever and is what a denied caller is shown.  ``producer`` and ``seq`` (from 1, without
     gaps) name the place in the spool it came from.  ``time`` is aware.  ``caller`` is a SPIFFE ID, or what stood in
-    its place; ``target`` a service; ``rule`` a rule id; ``snapshot`` the policy's hash; ``latency_ms`` milliseconds.
+    its place; ``target`` a service; ``rule`` a rule id; ``snapshot`` the policy's hash; ``latency_ms`` milliseconds;
+    ``trace`` the W3C trace and span of the call as it came (:mod:`.trace`).
     """
 
     id: Name
@@ -76,6 +79,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     status: Annotated[int, msgspec.Meta(ge=0, le=999)] | None = None
     latency_ms: Annotated[float, msgspec.Meta(ge=0)] | None = None
     instance: Text | None = None
+    trace: TraceId | None = None
     detail: dict[Name, Scalar] = {}  # msgspec copies an empty default
 
 

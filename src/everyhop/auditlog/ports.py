@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import Protocol
 
 from everyhop.auditlog.append import AppendResult
+from everyhop.auditlog.checkpoints import StoredCheckpoint
 from everyhop.auditlog.model import Event, Kind, Record
 from everyhop.auditlog.query import Order, Page, RecordFilter
-from everyhop.auditlog.sealing import Seal, SealedResult, StoredCheckpoint
-from everyhop.tlog.merkle import Frontier
+from everyhop.auditlog.sealing import Seal, SealedResult
+from everyhop.tlog import Checkpoint, Frontier, Note, SignedCheckpoint, VerifierKey
 
 
 class RecordWriter(Protocol):
@@ -123,8 +124,17 @@ class LogTree(Protocol):
         records.
         """
 
+    def add_cosignatures(self, checkpoint: StoredCheckpoint) -> None:
+        """Put the note of a checkpoint that is kept, with signatures of witnesses added, in its place.
+
+        Raises NotFound for one that is not kept with this root.
+        """
+
     def latest_checkpoint(self, origin: str) -> StoredCheckpoint | None:
         """Return the largest checkpoint of an origin, or None."""
+
+    def origins(self) -> list[str]:
+        """Return the origins that were ever signed for, sorted."""
 
     def checkpoints(self, origin: str, *, behind: int = -1) -> Iterator[StoredCheckpoint]:
         """Yield the checkpoints of an origin that are larger than ``behind``, the smallest first."""
@@ -143,3 +153,28 @@ class SealStore(Protocol):
 
     def is_sealing(self, producer: str) -> bool:
         """Tell whether a producer has sealed anything."""
+
+
+class LogSigner(Protocol):
+    """The key of the log, outside the database, with the memory of what it signed last.
+
+    It signs nothing that does not follow from that.  A cloud's key store behind this port keeps the memory before it
+    asks for the signature: a signature that was made and lost may turn up.
+    """
+
+    @property
+    def origin(self) -> str:
+        """Return the origin of the log, which is the name of its keys."""
+
+    @property
+    def verifiers(self) -> tuple[VerifierKey, ...]:
+        """Return the public keys that sign, the newest first."""
+
+    def last(self) -> SignedCheckpoint | None:
+        """Return what was signed last, None before the first time."""
+
+    def sign(self, checkpoint: Checkpoint, proof: Sequence[bytes]) -> Note:
+        """Sign a checkpoint that follows from the last one by ``proof``, and remember it first.
+
+        Raises Conflict for one that does not follow, or of another origin.
+        """

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from everyhop.policy.access import AccessIndex
+from everyhop.policy.access import TCP, AccessIndex
 from everyhop.policy.model import OUTSIDE, TokenMode, UserMode
 
 if TYPE_CHECKING:
@@ -68,6 +68,10 @@ class Grants:
             for operation in service.operations
             if self._index.of(target, operation.name).allows(name, is_probe=False)
         )
+
+    def connects(self, caller: str, target: str) -> bool:
+        """Tell whether a service may connect to a tcp service; both by name."""
+        return self._index.of(target, TCP).allows(caller, is_probe=False)
 
     def audiences(self, caller: str) -> list[tuple[str, str | None]]:
         """Return the tokens that a caller's calls need, as (service, operation or None), sorted.

@@ -170,6 +170,17 @@ def reachable_targets(snapshot: Snapshot, caller: str, *, index: AccessIndex | N
     ]
 
 
+def callers_of(snapshot: Snapshot, target: str, *, index: AccessIndex | None = None) -> list[str]:
+    """Return the declared services, sorted, that may pass at least one door of ``target``, or are only watched there."""
+    index = index or AccessIndex(snapshot)
+    service = snapshot.services[target]
+    return [
+        name
+        for name in sorted(snapshot.services)
+        if name != target and (snapshot.is_watched(name, target) or _reaches(service, name, index))
+    ]
+
+
 def _reaches(service: Service, caller: str, index: AccessIndex) -> bool:
     if service.tcp is not None:
         return index.of(service.name, TCP).allows(caller, is_probe=False)

@@ -8,6 +8,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from everyhop.core.printable import escape_json
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
@@ -23,9 +25,9 @@ def wants_json(args: argparse.Namespace) -> bool:
 
 
 def print_json(value: Any, *, line: bool = False) -> None:  # any JSON
-    """Print a JSON value, on one line or indented."""
+    """Print a JSON value, on one line or indented; what is not printable is escaped."""
     text = json.dumps(value, ensure_ascii=False, default=str, indent=None if line else 2)
-    print(text, flush=line)
+    print(escape_json(text, keep="" if line else "\n"), flush=line)
 
 
 def paint(text: str, colour: str) -> str:

@@ -8,29 +8,34 @@ take the place of another's record, or of a sidecar's.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import os
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from msgspec.structs import replace
 
 from everyhop.auditlog import Kind, Point, Record, clip, decode_record, encode_record
 from everyhop.auditlog.gaps import Gap, GapReason, gap_of, gap_record
+from everyhop.auditlog.preparing import prepared
+from everyhop.auditlog.trace import joined
+from everyhop.control.app_events import EventClaim, event_record_of
 from everyhop.core.errors import EveryhopError, InputError
 from everyhop.dataplane.spool import DEFAULT_LIMIT, LOG, SpoolReader
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from everyhop.agent import WorkloadService
     from everyhop.core.clock import Clock, Entropy
     from everyhop.wire.peers import PeerInfo
 
+C = TypeVar("C", "Claim", EventClaim)
 _log = logging.getLogger(__name__)
 
 MAX_BATCH: Final = 200
@@ -45,11 +50,15 @@ _REASON: Final = re.compile(r"[a-z][a-z-]{0,40}", re.ASCII)
 _HASH: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _DIRECTORY: Final = re.compile(r"(.+)@([0-9a-f]{8})")
 _LAST_STATUS: Final = 599
+_TRACE_LENGTH: Final = 49
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """One decision as a workload tells it; nothing in it is checked yet.  ``time`` is in microseconds."""
+    """One decision as a workload tells it; nothing in it is checked yet.
+
+    ``time`` is in microseconds, ``trace`` two ids with a dash between them.
+    """
 
     id: str
     time: int
@@ -65,6 +74,7 @@ class Claim:
     user: str = ""
     snapshot: str = ""
     detail: str = ""
+    trace: str = ""
 
 
 @dataclass(slots=True)
@@ -126,16 +136,42 @@ class ApplicationDecisions:
         Raises InputError for a batch that is too long or a decision without a proper id (nothing of such a batch is
         kept), AccessDenied for a peer without an identity, or with another than ``spiffe_id``.
         """
+        return await self._take(peer, claims, record_of, dropped=dropped, spiffe_id=spiffe_id)
+
+    async def take_events(
+        self,
+        peer: PeerInfo,
+        claims: Sequence[EventClaim],
+        *,
+        dropped: int = 0,
+        spiffe_id: str = "",
+        durable: bool = False,
+    ) -> tuple[int, int]:
+        """Keep what a peer says that somebody did in it, as :meth:`take`; with ``durable`` it is on the disk then."""
+        return await self._take(
+            peer, claims, _event_record, dropped=dropped, spiffe_id=spiffe_id, durable=durable
+        )
+
+    async def _take(
+        self,
+        peer: PeerInfo,
+        claims: Sequence[C],
+        record: Callable[[C, str, int, datetime], Record],
+        *,
+        dropped: int,
+        spiffe_id: str,
+        durable: bool = False,
+    ) -> tuple[int, int]:
         if len(claims) > MAX_BATCH:
-            raise InputError(f"a batch has at most {MAX_BATCH} decisions")
+            raise InputError(f"a batch has at most {MAX_BATCH} entries")
         if any(not _ID.fullmatch(claim.id) for claim in claims):
-            raise InputError("a decision's id is 1 to 64 letters, digits and dashes")
+            raise InputError("an id is 1 to 64 letters, digits and dashes")
         service = await self._workloads.service_of(peer, spiffe_id)
         now = self._clock.now()
         allowance = self._allowances.setdefault(service.name, _Allowance(since=now))
         taken = allowance.take(len(claims), now)
         producer = self._producers.get(service.name) or self._new(service.name)
-        records = [record_of(claim, service.name, peer.pid, now) for claim in claims[:taken]]
+        records = [record(claim, service.name, peer.pid, now) for claim in claims[:taken]]
         lost = dropped + len(claims) - taken + self._lost.pop(producer, 0)
         if lost:
             _log.warning(
@@ -143,7 +179,12 @@ class ApplicationDecisions:
             )
             records.append(_loss(service.name, lost, now))
         try:
-            self._append(producer, records)
+            descriptor = self._append(producer, records)
+            try:
+                if durable:
+                    await asyncio.to_thread(_sync, descriptor, self._directory / producer)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             # The disk is full: the workload goes on, and what is lost is told with the next batch that fits.
             _log.error(
@@ -168,8 +209,8 @@ class ApplicationDecisions:
             self._directory / producer, instance=producer, reopen=_nothing, parse=numbered, limit=self._limit
         )
 
-    def _append(self, producer: str, records: Sequence[Record]) -> None:
-        """Write lines; opened each time, since the reader puts a long file aside."""
+    def _append(self, producer: str, records: Sequence[Record]) -> int:
+        """Write lines, and return the open file; opened each time, since the reader puts a long one aside."""
         data = b"".join(encode_record(record) + b"\n" for record in records)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         descriptor = os.open(self._directory / producer / LOG, flags, 0o600)
@@ -178,8 +219,10 @@ class ApplicationDecisions:
             if os.write(descriptor, data) != len(data):
                 os.ftruncate(descriptor, size)  # all of a batch or nothing; nobody else writes here
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        finally:
+        except BaseException:
             os.close(descriptor)
+            raise
+        return descriptor
 
 
 def record_of(claim: Claim, service: str, pid: int, now: datetime) -> Record:
@@ -195,7 +238,7 @@ def record_of(claim: Claim, service: str, pid: int, now: datetime) -> Record:
         "detail": _plain(claim.detail, 512),
         "pid": pid,
     }
-    return Record(
+    found = Record(
         id=claim.id,
         seq=1,
         producer=service,
@@ -212,8 +255,25 @@ def record_of(claim: Claim, service: str, pid: int, now: datetime) -> Record:
         reason=claim.reason if _REASON.fullmatch(claim.reason) else None,
         snapshot=claim.snapshot if _HASH.fullmatch(claim.snapshot) else None,
         status=claim.status if claim.status <= _LAST_STATUS else None,
+        trace=_trace(claim.trace),
         detail={name: value for name, value in detail.items() if value is not None},
     )
+    return prepared(found)
+
+
+def _sync(descriptor: int, directory: Path) -> None:
+    """Bring a file of a spool to the disk, its name included."""
+    os.fsync(descriptor)
+    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _event_record(claim: EventClaim, service: str, pid: int, now: datetime) -> Record:
+    moment = _moment(claim.time, now)
+    return event_record_of(claim, service, pid, moment=moment, trace=_trace(claim.trace))
 
 
 def numbered(line: bytes, *, instance: str, seq: int) -> Record:
@@ -241,6 +301,10 @@ def _loss(service: str, count: int, now: datetime) -> Record:
     gap = Gap(1, 1, min(count, 2**53), GapReason.RATE.value)
     record = gap_record(gap, producer=service, record_id="gap", now=now, target=service)
     return replace(record, point=Point.SDK)
+
+
+def _trace(text: str) -> str | None:
+    return joined(text[:32], text[33:]) if len(text) == _TRACE_LENGTH and text[32] == "-" else None
 
 
 def _moment(micros: int, now: datetime) -> datetime:

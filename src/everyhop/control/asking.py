@@ -17,12 +17,14 @@ ALLOWED: Final = 200
 AMBIGUOUS: Final = 400
 UNAUTHENTICATED: Final = 401
 DENIED: Final = 403
+BLOCKED: Final = 429
 UNAVAILABLE: Final = 503
 
 TITLES: Final = {
     AMBIGUOUS: "Ambiguous path",
     UNAUTHENTICATED: "Unauthorized",
     DENIED: "Access denied",
+    BLOCKED: "Blocked",
     UNAVAILABLE: "Service Unavailable",
 }
 
@@ -96,7 +98,10 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a proxy is told: a status, a code for the client, and header changes for a call that goes on."""
+    """What a proxy is told: a status, a code for the client, and header changes for a call that goes on.
+
+    ``retry_after`` (seconds) is when one who is blocked may come again.
+    """
 
     status: int
     code: str
@@ -104,6 +109,7 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     remove: tuple[str, ...] = ()
     token_code: str | None = None
+    retry_after: int | None = None
 
     @property
     def is_allowed(self) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from everyhop.core.decision import Decision
 
 if TYPE_CHECKING:
+    from everyhop.anomaly.model import Block
     from everyhop.authz import Engine
     from everyhop.control.authzen_mapping import Question
 
@@ -18,10 +19,14 @@ UNKNOWN_RESOURCE: Final = "unknown-resource"
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A decision, and whether it was made about the request of the question (or its operation's name alone)."""
+    """A decision, and whether it was made about the request of the question (or its operation's name alone).
+
+    ``block`` is why it is a denial, where somebody who acts is blocked.
+    """
 
     decision: Decision
     is_request: bool
+    block: Block | None = None
 
 
 def decide_question(engine: Engine, question: Question) -> Decided:

@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from everyhop.anomaly.looking import find_block
+from everyhop.anomaly.model import Blocks
 from everyhop.auditlog.append import ID_BYTES
 from everyhop.authz import Engine
 from everyhop.authzen import Answer, Kind
 from everyhop.control.authzen_deciding import UNKNOWN_RESOURCE, decide_question
 from everyhop.control.authzen_mapping import ROUTE, SERVICE, USERS, read_question, service_named
 from everyhop.control.authzen_record import record_of
-from everyhop.core.decision import Effect
+from everyhop.core.decision import Effect, Reason
 from everyhop.core.errors import AccessDenied, InputError
 
 if TYPE_CHECKING:
@@ -33,9 +36,16 @@ class DecisionPoints:
     """Opens the policy in force for PEPs.  Safe to share between threads."""
 
     def __init__(
-        self, *, snapshot: Callable[[], Snapshot], journal: DecisionJournal, clock: Clock, entropy: Entropy
+        self,
+        *,
+        snapshot: Callable[[], Snapshot],
+        journal: DecisionJournal,
+        clock: Clock,
+        entropy: Entropy,
+        blocks: Callable[[], Blocks] = Blocks,
     ) -> None:
-        """``snapshot`` returns the one in force; it raises Unavailable before the first."""
+        """``snapshot`` returns the one in force; it raises Unavailable before the first.  ``blocks`` are those of the moment."""
+        self._blocks = blocks
         self._snapshot = snapshot
         self._journal = journal
         self._clock = clock
@@ -50,6 +60,7 @@ class DecisionPoints:
             pep,
             now=self._clock.now(),
             journal=self._journal,
+            blocks=self._blocks(),
             new_id=lambda: self._entropy.token_bytes(ID_BYTES).hex(),
         )
 
@@ -71,10 +82,12 @@ class AuthzenPoint:
         now: datetime,
         journal: DecisionJournal,
         new_id: Callable[[], str],
+        blocks: Blocks | None = None,
     ) -> None:
         self._engine = engine
         self._pep = pep
         self._now = now
+        self._blocks = blocks or Blocks()
         self._journal = journal
         self._new_id = new_id
         self._drafts: list[Draft] = []
@@ -110,6 +123,8 @@ class AuthzenPoint:
             "reason": reason,
             "snapshot": decision.snapshot,
         }
+        if decided.block is not None:
+            context["retry_after"] = decided.block.seconds_left(self._now)
         if decision.would is not None:
             context["would"] = {
                 "decision": decision.would.effect is Effect.ALLOW,
@@ -172,4 +187,19 @@ class AuthzenPoint:
         target, operation = question.target, decided.decision.operation
         if target is not None and not self._pep.may_ask_about(target=target, operation=operation):
             raise AccessDenied("this PEP may not ask about this operation, or there is none")
-        return decided
+        return self._unless_blocked(question, decided)
+
+    def _unless_blocked(self, question: Question, decided: Decided) -> Decided:
+        """Return the decision, or that the caller, its user or its address is blocked, which goes before every rule."""
+        user = question.context.user
+        block = find_block(
+            self._blocks,
+            self._now,
+            identity=question.caller,
+            subject=None if user is None else user.id,
+            address=question.context.source_ip,
+        )
+        if block is None:
+            return decided
+        refused = replace(decided.decision, effect=Effect.DENY, reason=Reason.BLOCKED, rule=None, would=None)
+        return replace(decided, decision=refused, block=block)

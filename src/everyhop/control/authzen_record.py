@@ -19,6 +19,7 @@ from everyhop.control.authzen_deciding import UNKNOWN_RESOURCE, decide_question
 from everyhop.control.authzen_facts import READ_OF_ANY_USER
 from everyhop.control.authzen_mapping import SERVICE, read_question
 from everyhop.control.authzen_peps import Pep
+from everyhop.control.responding import detail_of
 from everyhop.core.decision import Reason
 from everyhop.core.errors import AccessDenied, InputError
 
@@ -60,6 +61,8 @@ def record_of(
     kept = msgspec.json.encode(_kept(asked, snapshot, question.target)).decode()
     if len(kept) <= MAX_TEXT:  # half of it would be another question
         detail[_ASKED] = kept
+    if decided.block is not None:
+        detail |= detail_of(decided.block.subject)
     if decision.would is not None:
         detail |= {"would": decision.would.effect.value, "would_reason": decision.would.reason.value}
     return Record(

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import httpx
 import msgspec
 
+from everyhop.anomaly.looking import BlockedError
+from everyhop.anomaly.model import Block, BlockMode, Subject
 from everyhop.control.messages import (
     AgentReport,
     ExchangeTokenRequest,
@@ -15,8 +18,13 @@ from everyhop.control.messages import (
     MintItem,
     MintTokensRequest,
     MintTokensResponse,
+    Person,
+    PseudonymsRequest,
+    PseudonymsResponse,
     RecordBatch,
     RecordsAccepted,
+    RefusedBatch,
+    RefusedCredential,
     SignJwtRequest,
     SignJwtResponse,
     SignX509Item,
@@ -24,7 +32,7 @@ from everyhop.control.messages import (
     SignX509Response,
     Update,
 )
-from everyhop.core.errors import AccessDenied, InputError, TokenError, Unavailable
+from everyhop.core.errors import AccessDenied, Conflict, EveryhopError, InputError, TokenError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -32,6 +40,7 @@ if TYPE_CHECKING:
 
     from everyhop.agent import TokenWish
     from everyhop.auditlog import Record
+    from everyhop.auditlog.personal import Wish
     from everyhop.auditlog.sealing import Seal
     from everyhop.control.messages import MintResult, SignX509Result
 
@@ -43,6 +52,8 @@ RECORDS_SECONDS: Final = 4.0
 _BAD_REQUEST: Final = 400
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
+_CONFLICT: Final = 409
+_TOO_MANY: Final = 429
 
 
 class ControlClient:
@@ -67,8 +78,12 @@ class ControlClient:
             answer = await self._http.post(path, content=msgspec.json.encode(message), timeout=seconds)
         except httpx.HTTPError as error:
             raise Unavailable(f"the server does not answer: {type(error).__name__}") from error
+        if answer.status_code == _TOO_MANY:
+            raise _blocked(answer.json())
         if answer.status_code == _FORBIDDEN:
             raise AccessDenied(str(answer.json().get("detail", "refused")))
+        if answer.status_code == _CONFLICT:
+            raise Conflict(str(answer.json().get("detail", "refused")))
         if answer.status_code == _BAD_REQUEST:
             raise InputError(str(answer.json().get("detail", "refused")))
         if answer.status_code == _UNAUTHORIZED:
@@ -128,17 +143,44 @@ class ControlClient:
         return (await self._post("/v1/tokens/mint", message, MintTokensResponse)).results
 
     async def exchange(self, request: ExchangeTokenRequest) -> ExchangeTokenResponse:
-        """Exchange a token; raises AccessDenied or TokenError when the server refuses."""
+        """Exchange a token; raises BlockedError, AccessDenied or TokenError when the server refuses."""
         return await self._post("/v1/tokens/exchange", request, ExchangeTokenResponse)
 
     async def send_records(
         self, records: list[Record], seal: Seal | None = None, chain: Sequence[bytes] = ()
     ) -> RecordsAccepted:
-        """Hand records over; the answer says how far they are durable.  Raises InputError for a seal that is refused."""
+        """Hand records over; the answer says how far they are durable.
+
+        Raises InputError for a seal that is refused, Conflict when a pseudonym in them is nobody's (any more).
+        """
         batch = RecordBatch(agent=self.agent, records=records, seal=seal, chain=list(chain))
         # Short, because a spool is not cut while a part of it is under way; a repeated batch changes nothing.
         return await self._post("/v1/records", batch, RecordsAccepted, seconds=RECORDS_SECONDS)
 
+    async def pseudonyms(self, wanted: Sequence[Wish]) -> list[str]:
+        """Ask for pseudonyms, in the order given."""
+        persons = [Person(kind=kind, value=value) for kind, value in wanted]
+        message = PseudonymsRequest(agent=self.agent, persons=persons)
+        found = (await self._post("/v1/pseudonyms", message, PseudonymsResponse)).pseudonyms
+        if len(found) != len(persons):
+            raise Unavailable("the server gave another number of pseudonyms than asked for")
+        return found
+
+    async def refused(self, items: Sequence[RefusedCredential]) -> None:
+        """Hand over digests of credentials that sidecars refused."""
+        await self._post("/v1/credentials/refused", RefusedBatch(agent=self.agent, items=list(items)), dict)
+
     async def report(self, report: AgentReport) -> None:
         """Tell what this agent has applied."""
         await self._post("/v1/report", report, dict)
+
+
+def _blocked(problem: dict[str, Any]) -> EveryhopError:
+    """Rebuild what the server says of one who is blocked; it may know it a moment before this agent does."""
+    try:
+        subject, seconds = Subject.parse(str(problem["blocked"])), max(1, int(problem["retry_after"]))
+    except (KeyError, TypeError, ValueError, InputError):
+        return Unavailable("the server refuses for now")
+    since = datetime.fromtimestamp(0, UTC)
+    block = Block(subject=subject, mode=BlockMode.BLOCK, since=since, until=None, reason="", by="server")
+    return BlockedError(block, seconds)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from everyhop.anomaly.blocks_codec import encode_blocks
 from everyhop.authz import Grants, service_table
 from everyhop.core.decision import Effect
 from everyhop.policy.access import AccessIndex
@@ -22,6 +23,7 @@ from everyhop.policy.model import OUTSIDE, TokenMode
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from everyhop.anomaly.model import Blocks
     from everyhop.authz import OperationEntry, ServiceTable, Verdict
     from everyhop.control.messages import TokenTruthDocument
     from everyhop.policy.model import Operation, Snapshot
@@ -50,8 +52,12 @@ class ServiceContexts:
         service: str,
         truth: TokenTruthDocument,
         endpoints: Mapping[str, tuple[tuple[str, int], ...]],
+        blocks: Blocks | None = None,
     ) -> bytes:
         """Return the context of a declared service as JSON; the same facts give the same bytes."""
+        blocked = {}
+        if blocks is not None and blocks.by_subject:
+            blocked = {"blocks": msgspec.Raw(encode_blocks(blocks))}
         operations, targets, rules = self._static_of(snapshot, service)
         return msgspec.json.encode(
             {
@@ -70,6 +76,7 @@ class ServiceContexts:
                     name: {**target, "ingress": [f"{host}:{port}" for host, port in endpoints.get(name, ())]}
                     for name, target in targets.items()
                 },
+                **blocked,
             }
         )
 

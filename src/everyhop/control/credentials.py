@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import quote
 
 from everyhop.agent import TokenWish
+from everyhop.anomaly.looking import BlockedError, refuse_blocked
+from everyhop.anomaly.model import Blocks
 from everyhop.apikeys.format import PREFIX, parse_key
 from everyhop.control.deciding import FactsDenied, Shown, Why, decide_call, facts_of_headers, user_of
 from everyhop.control.messages import ExchangeTokenRequest
@@ -55,13 +57,14 @@ class Passed:
     """A call that may go on: headers to set and to remove.
 
     ``until`` (epoch seconds) is how long the same credentials need not be asked about again; None: each time.
-    ``user`` is for the record; so is ``why``, where facts of the call decided.
+    ``user`` is for the record; so are ``api_key``, its public part, and ``why``, where facts of the call decided.
     """
 
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     remove: tuple[str, ...] = ()
     until: int | None = None
     user: str | None = None
+    api_key: str | None = None
     why: Why | None = None
 
 
@@ -93,11 +96,14 @@ class Credentials:
         exchanger: Exchanger | None,
         spend: Callable[[AccessToken], Awaitable[None]],
         clock: Clock,
+        blocks: Callable[[], Blocks] = Blocks,
     ) -> None:
         """``spend`` uses a token up, or raises TokenError; it is atomic over every replica that shares it.
 
-        Where only calls that arrive are judged, there are no ``tokens`` and no ``exchanger``.
+        Where only calls that arrive are judged, there are no ``tokens`` and no ``exchanger``.  ``blocks`` are those
+        of the moment; who is blocked is refused with BlockedError, whatever they show.
         """
+        self._blocks = blocks
         self._tokens = tokens
         self._exchanger = exchanger
         self._spend = spend
@@ -125,11 +131,14 @@ class Credentials:
 
     async def ingress(self, service: str, shown: Shown) -> Passed:
         """Judge a call that the policy lets in: access token, user, single use, in this order."""
+        self._refuse_blocked(identity=shown.caller)
         view = self._view_at(service)
         needs = view.requirement(shown.caller, service, shown.operation)
         asks = shown.asks or view.asks(shown.caller, service, shown.operation)
         access = self._access(service, shown, needs)
         user = self._user(shown, needs, asks=asks)
+        for token in (access, user):
+            self._refuse_blocked(subject=None if token is None else token.subject)
         why = None
         if asks:
             why, believes_user = self._decide(view, service, shown, user)
@@ -203,6 +212,7 @@ class Credentials:
             raise Unavailable("there are no tokens here", retry=False)
         view = self._view_at(service)
         caller = view.snapshot.services[service].spiffe_id
+        self._refuse_blocked(identity=str(caller))
         needs = view.requirement(str(caller), target, operation)
         if needs.token is TokenMode.NONE:
             return Passed(remove=(AUTHORIZATION,))
@@ -227,8 +237,11 @@ class Credentials:
         needs = view.requirement(OUTSIDE, service, shown.operation)
         if shown.token is None:
             raise TokenError(TokenCode.MISSING_TOKEN, "no Authorization")
+        key = api_key_of(shown.token)
+        self._refuse_blocked(address=shown.source, api_key=key)
         exchanged = await self._exchange(view, service, shown)
         user = exchanged.verified
+        self._refuse_blocked(subject=user.subject)
         # A user's transaction without a stated purpose is for anything that the policy opens; a key's never is.
         if (user.scope or not user.is_person) and f"{service}.{shown.operation}" not in user.scope:
             raise TokenError(TokenCode.INSUFFICIENT_SCOPE, "the credential is not for this operation")
@@ -238,13 +251,38 @@ class Credentials:
             why, believes_user = self._decide(view, service, shown, user)
         remove = (AUTHORIZATION,)
         if not believes_user:
-            return Passed(remove=(*remove, TXN_HEADER, USER_HEADER, ROLES_HEADER), user=user.subject, why=why)
+            return Passed(
+                remove=(*remove, TXN_HEADER, USER_HEADER, ROLES_HEADER),
+                user=user.subject,
+                api_key=key,
+                why=why,
+            )
         return Passed(
             headers={TXN_HEADER: exchanged.token, **user_headers(user)},
             remove=remove,
             user=user.subject,
+            api_key=key,
             why=why,
         )
+
+    def _refuse_blocked(
+        self,
+        *,
+        identity: str | None = None,
+        subject: str | None = None,
+        api_key: str | None = None,
+        address: str | None = None,
+    ) -> None:
+        blocks = self._blocks()
+        if blocks.by_subject:
+            refuse_blocked(
+                blocks,
+                self._clock.now(),
+                identity=identity,
+                subject=subject,
+                api_key=api_key,
+                address=address,
+            )
 
     async def _exchange(self, view: PolicyView, service: str, shown: Shown) -> _Exchanged:
         """Return the transaction token for a credential; the same credential costs one exchange in 30 seconds."""
@@ -270,6 +308,8 @@ class Credentials:
             if is_key:
                 parse_key(token)  # its checksum tells a guess from a key before anybody is asked
             answer = await self._exchanger.exchange(request)
+        except BlockedError:
+            raise
         except (AccessDenied, InputError) as error:
             raise TokenError(TokenCode.TOKEN_INVALID, error.message) from error
         verified = self._now()[1].transaction(answer.token)
@@ -296,6 +336,19 @@ def _demand_person(user: TxnToken, needs: Requirement) -> None:
     """Refuse a client with an API key where the policy requires a user: a key is nobody."""
     if needs.user is UserMode.REQUIRED and not user.is_person:
         raise TokenError(TokenCode.USER_REQUIRED, "an API key's transaction has no user")
+
+
+def api_key_of(token: str) -> str | None:
+    """Return the public part of what is well-formed as an API key of ours, None for every other credential.
+
+    That a key is well-formed proves nothing: only its digest is anybody's.
+    """
+    if not token.startswith(f"{PREFIX}_"):
+        return None
+    try:
+        return parse_key(token).lookup
+    except InputError:
+        return None
 
 
 def user_headers(user: TxnToken) -> dict[str, str]:

@@ -13,8 +13,11 @@ import uuid
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from everyhop.anomaly.looking import BlockedError, refuse_blocked
+from everyhop.anomaly.model import Block, Blocks
 from everyhop.auditlog.model import MAX_NAME, MAX_PATH, clip
-from everyhop.control.asking import ALLOWED, AMBIGUOUS, DENIED, UNAVAILABLE, Answer
+from everyhop.auditlog.trace import MAX_TRACEPARENT
+from everyhop.control.asking import ALLOWED, AMBIGUOUS, BLOCKED, DENIED, UNAVAILABLE, Answer
 from everyhop.control.credentials import TXN_HEADER
 from everyhop.control.deciding import FactsDenied, Shown
 from everyhop.control.identity_headers import (
@@ -25,6 +28,7 @@ from everyhop.control.identity_headers import (
     removed_headers,
 )
 from everyhop.control.proxied_callers import ProxiedCaller
+from everyhop.control.responding import detail_of
 from everyhop.core.decision import Reason
 from everyhop.core.errors import EveryhopError, InputError, TokenError, TrustError, Unavailable
 from everyhop.dataplane.asked_log import ASKED, AskedLine
@@ -70,6 +74,7 @@ class _Asked:
     user: str | None = None
     facts: str = ""
     why: str | None = None
+    block: Block | None = None
 
 
 class ExternalDecisions:
@@ -82,8 +87,10 @@ class ExternalDecisions:
         callers: ProxiedCallers,
         record: Callable[[AskedLine], None],
         clock: Clock,
+        blocks: Callable[[], Blocks] = Blocks,
     ) -> None:
-        """``record`` makes a decision durable or raises Unavailable."""
+        """``record`` makes a decision durable or raises Unavailable; ``blocks`` are those of the moment."""
+        self._blocks = blocks
         self._credentials = credentials
         self._callers = callers
         self._record = record
@@ -118,6 +125,11 @@ class ExternalDecisions:
         except FactsDenied as error:
             asked.decision, asked.facts = error.why.decision, error.why.facts
             return self._deny(asked, error.why.decision)
+        except BlockedError as error:
+            asked.block = error.block
+            return self._refuse(
+                asked, BLOCKED, str(Reason.BLOCKED), error.code, retry_after=error.retry_after
+            )
         except InputError as error:
             asked.why = error.message
             return self._refuse(asked, AMBIGUOUS, MALFORMED, "MALFORMED_QUESTION")
@@ -138,6 +150,7 @@ class ExternalDecisions:
             return self._refuse(asked, DENIED, NOT_PERMITTED, ACCESS_DENIED)
         caller = self._caller(asked, question)
         asked.caller = caller.spiffe_id
+        refuse_blocked(self._blocks(), self._clock.now(), identity=caller.spiffe_id, address=question.source)
         view = self._held()
         decision = asked.decision = view.engine.decide(
             caller=caller.spiffe_id, target=question.target, method=question.method, path=question.path
@@ -235,9 +248,18 @@ class ExternalDecisions:
         )
 
     def _refuse(
-        self, asked: _Asked, status: int, reason: str, code: str, *, token: str | None = None
+        self,
+        asked: _Asked,
+        status: int,
+        reason: str,
+        code: str,
+        *,
+        token: str | None = None,
+        retry_after: int | None = None,
     ) -> Answer:
-        answer = Answer(status=status, code=code, decision=asked.id, token_code=token)
+        answer = Answer(
+            status=status, code=code, decision=asked.id, token_code=token, retry_after=retry_after
+        )
         try:
             self._write(asked, allowed=False, reason=reason, status=status)
         except Unavailable as error:
@@ -267,6 +289,7 @@ class ExternalDecisions:
                 rule=decision.rule if decision else None,
                 snapshot=decision.snapshot if decision else None,
                 user=asked.user,
+                trace=None if question is None else _trace_of(question),
                 why=None if asked.why is None else clip(asked.why, _MAX_WHY),
                 more=_more(asked),
             )
@@ -282,7 +305,14 @@ def _more(asked: _Asked) -> dict[str, Scalar]:
         "would_reason": "" if would is None else would.reason.value,
         "would_rule": "" if would is None else would.rule or "",
     }
-    return {key: value for key, value in shown.items() if value}
+    found: dict[str, Scalar] = {key: value for key, value in shown.items() if value}
+    return found | ({} if asked.block is None else detail_of(asked.block.subject))
+
+
+def _trace_of(question: Question) -> str | None:
+    """Return the one ``traceparent`` of a request; it is read strictly when the line becomes a record."""
+    values = lines_of(question).get("traceparent", ())
+    return values[0].decode("latin-1")[:MAX_TRACEPARENT] if len(values) == 1 else None
 
 
 def lines_of(question: Question) -> dict[str, tuple[bytes, ...]]:

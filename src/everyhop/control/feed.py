@@ -34,6 +34,8 @@ class Truth:
     authority: str
     tokens: bytes
     token_sequence: int
+    blocks: bytes = b""
+    block_sequence: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
@@ -21,8 +22,10 @@ from everyhop.core.errors import (
 from everyhop.core.problems import Problem, Span
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+_MAX_LINE: Final = 1024 * 1024
 _BY_STATUS: Final[dict[int, type[EveryhopError]]] = {
     400: InputError,
     403: AccessDenied,
@@ -51,9 +54,9 @@ class LocalLink:
         self._timeout = timeout
 
     def get(self, path: str, **query: object) -> Any:  # JSON
-        """Return the JSON answer to a GET; query values of None are left out."""
-        shown = {k: str(v) for k, v in query.items() if v is not None}
-        content = self._call("GET", f"{path}?{urlencode(shown)}" if shown else path, None)
+        """Return the JSON answer to a GET; query values of None are left out, lists are given several times."""
+        shown = {k: v if isinstance(v, list) else str(v) for k, v in query.items() if v is not None}
+        content = self._call("GET", f"{path}?{urlencode(shown, doseq=True)}" if shown else path, None)
         return json.loads(content)
 
     def get_bytes(self, path: str) -> bytes:
@@ -72,6 +75,28 @@ class LocalLink:
         except ValueError as error:
             raise Unavailable(f"{self._path} broke off its answer") from error
 
+    def stream(self, path: str, **query: object) -> Iterator[Any]:  # JSON
+        """Yield the JSON values of the lines that answer a GET as they come; raises Unavailable when that ends.
+
+        Query values that are lists are given several times.
+        """
+        shown = {k: v if isinstance(v, list) else str(v) for k, v in query.items() if v is not None}
+        connection = _UnixConnection(self._path, self._timeout)
+        try:
+            with self._meeting():
+                connection.request("GET", f"{path}?{urlencode(shown, doseq=True)}")
+                answer = connection.getresponse()
+                if answer.status >= http.client.BAD_REQUEST:
+                    raise _error_of(answer.status, json.loads(answer.read()))
+            while True:
+                with self._meeting():
+                    line = answer.readline(_MAX_LINE)
+                if not line.endswith(b"\n"):
+                    raise Unavailable(f"{self._path} ended its stream")
+                yield json.loads(line)
+        finally:
+            connection.close()
+
     def delete(self, path: str) -> Any:  # JSON
         """Return the JSON answer to a DELETE."""
         return json.loads(self._call("DELETE", path, None))
@@ -79,9 +104,21 @@ class LocalLink:
     def _call(self, method: str, path: str, body: bytes | None) -> bytes:
         connection = _UnixConnection(self._path, self._timeout)
         try:
-            connection.request(method, path, body=body, headers={"content-type": "application/json"})
-            answer = connection.getresponse()
-            status, content = answer.status, answer.read()
+            with self._meeting():
+                connection.request(method, path, body=body, headers={"content-type": "application/json"})
+                answer = connection.getresponse()
+                status, content = answer.status, answer.read()
+        finally:
+            connection.close()
+        if status >= http.client.BAD_REQUEST:
+            raise _error_of(status, json.loads(content))
+        return content
+
+    @contextmanager
+    def _meeting(self) -> Iterator[None]:
+        """Say of what goes wrong on the socket what it means."""
+        try:
+            yield
         except PermissionError as error:
             raise AccessDenied(
                 f"{self._path} belongs to another user", hint="run this as the owner of the state directory"
@@ -93,11 +130,6 @@ class LocalLink:
             ) from error
         except (OSError, http.client.HTTPException) as error:
             raise Unavailable(f"{self._path} does not answer: {type(error).__name__}") from error
-        finally:
-            connection.close()
-        if status >= http.client.BAD_REQUEST:
-            raise _error_of(status, json.loads(content))
-        return content
 
 
 def _error_of(status: int, problem: dict[str, Any]) -> EveryhopError:

@@ -38,6 +38,11 @@ class LogTail:
         self._grown.set()
         self._grown = asyncio.Event()
 
+    @property
+    def growth(self) -> asyncio.Event:
+        """Return what is set when this process appends something next; ask for it before the page that is read."""
+        return self._grown
+
     async def follow(self, position: int, *, limit: int = 500) -> AsyncIterator[Page]:
         """Yield every page behind ``position``, for ever; raises Unavailable when the store does not answer."""
         while True:

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final  # msgspec resolves annotations at run time
+from typing import Annotated, Final  # msgspec resolves annotations at run time
 
 import msgspec
 
+from everyhop.anomaly.model import BlockMode  # msgspec resolves annotations at run time
 from everyhop.auditlog import Record  # msgspec resolves annotations at run time
+from everyhop.auditlog.personal import MAX_VALUE, PersonKind  # likewise
 from everyhop.auditlog.sealing import Seal
 
 UNCHANGED: Final = msgspec.Raw()
@@ -23,13 +25,14 @@ class Update(Message, frozen=True, omit_defaults=True):
 
     ``snapshot`` is an encoded snapshot document, ``bundle`` an encoded bundle document (both raw JSON),
     ``authority`` the id of the active X.509 authority: when it changes, SVIDs are renewed at once.  ``tokens``
-    is a :class:`TokenTruthDocument`.
+    is a :class:`TokenTruthDocument`, ``blocks`` what :func:`everyhop.anomaly.blocks_codec.encode_blocks` gave.
     """
 
     snapshot: msgspec.Raw = UNCHANGED
     bundle: msgspec.Raw = UNCHANGED
     authority: str | None = None
     tokens: msgspec.Raw = UNCHANGED
+    blocks: msgspec.Raw = UNCHANGED
 
 
 class RevokedDocument(Message, frozen=True):
@@ -77,6 +80,57 @@ class MintTokensRequest(Message, frozen=True):
 
     agent: str
     items: list[MintItem]
+
+
+class BlockWish(Message, frozen=True):
+    """Somebody to be blocked: ``subject`` is a service's name, a SPIFFE ID, or ``KIND:VALUE``.
+
+    ``seconds`` of None lasts until it is lifted.  ``wait_seconds`` is how long to wait for every agent.
+    """
+
+    subject: str
+    reason: str
+    mode: BlockMode = BlockMode.BLOCK
+    seconds: Annotated[float, msgspec.Meta(gt=0, le=366 * 86_400)] | None = None
+    wait_seconds: Annotated[float, msgspec.Meta(ge=0, le=60)] = 5.0
+    force: bool = False
+
+
+class UnblockWish(Message, frozen=True):
+    """Somebody whose block is to be lifted, named as above."""
+
+    subject: str
+    reason: str
+    wait_seconds: Annotated[float, msgspec.Meta(ge=0, le=60)] = 5.0
+
+
+class BlockView(Message, frozen=True):
+    """One block as the owner may see it."""
+
+    subject: str
+    mode: BlockMode
+    since: datetime
+    until: datetime | None
+    reason: str
+    by: str
+    finding: str | None = None
+    service: str | None = None
+
+
+class BlockAnswer(Message, frozen=True):
+    """What a change of blocks came to.
+
+    ``block`` is what is in force now, or what was lifted; ``lagging`` names the agents that have not confirmed yet, and
+    ``milliseconds`` is how long all the others took.
+    """
+
+    block: BlockView
+    sequence: int
+    agents: int
+    lagging: list[str]
+    milliseconds: float
+    calls: list[str] = []
+    called_by: list[str] = []
 
 
 class MintedToken(Message, frozen=True):
@@ -210,6 +264,33 @@ class RecordsAccepted(Message, frozen=True):
     head: bytes = b""
 
 
+class Person(Message, frozen=True):
+    """A person as a record would name them: ``kind`` is ``user`` or ``address``."""
+
+    kind: PersonKind
+    value: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_VALUE)]
+
+
+class PseudonymsRequest(Message, frozen=True):
+    """Persons for whom an agent needs pseudonyms, at most 500."""
+
+    agent: str
+    persons: Annotated[list[Person], msgspec.Meta(max_length=500)]
+
+
+class PseudonymsResponse(Message, frozen=True):
+    """Pseudonyms in the order of the persons; the values themselves where pseudonyms are off."""
+
+    pseudonyms: list[str]
+
+
+class ForgetRequest(Message, frozen=True):
+    """The owner wants a person forgotten: ``user:NAME`` or ``address:ADDRESS``."""
+
+    person: str
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+
+
 class InstanceReport(Message, frozen=True):
     """One running sidecar, as ``status`` shows it."""
 
@@ -227,7 +308,10 @@ class InstanceReport(Message, frozen=True):
 
 
 class AgentReport(Message, frozen=True):
-    """What an agent has applied: snapshot, bundle sequence of every sidecar, token keys, its instances."""
+    """What an agent has applied: snapshot, bundle sequence of every sidecar, token keys, its instances.
+
+    ``block_sequence`` is the number of the blocks that the agent and every running sidecar enforce.
+    """
 
     agent: str
     snapshot: str | None
@@ -235,6 +319,7 @@ class AgentReport(Message, frozen=True):
     instances: list[InstanceReport] = []
     spooled: int = 0
     token_sequence: int = 0
+    block_sequence: int = 0
 
 
 class LaunchRequest(Message, frozen=True):
@@ -322,6 +407,59 @@ class TokenReply(Message, frozen=True):
     jti: str
     expires_at: int
     x5t: str
+
+
+class RefusedCredential(Message, frozen=True):
+    """A credential that a sidecar refused, by its SHA-256 in 64 hex digits, and who showed it (``control.canaries.Shown``)."""
+
+    digest: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+    where: str
+    caller: str | None = None
+    source: str | None = None
+    target: str | None = None
+    decision: str | None = None
+
+
+class RefusedBatch(Message, frozen=True):
+    """Refused credentials of one agent."""
+
+    agent: str
+    items: Annotated[list[RefusedCredential], msgspec.Meta(max_length=256)]
+
+
+class CanaryWish(Message, frozen=True):
+    """A canary to make; ``kind`` is ``api-key``, ``secret`` or ``service``, ``response`` alert, block or quarantine."""
+
+    kind: str
+    name: str
+    response: str = "alert"
+    owner: str | None = None
+    scopes: list[str] = []  # msgspec copies an empty default
+    environment: str = "live"
+    life_seconds: float | None = None
+    prefix: str = ""
+
+
+class CanaryView(Message, frozen=True):
+    """A canary without what it is recognised by; ``lookup`` is the public part of an API key."""
+
+    id: str
+    kind: str
+    name: str
+    response: str
+    state: str
+    created_at: datetime
+    created_by: str
+    ended_at: datetime | None = None
+    lookup: str | None = None
+
+
+class CanaryCreated(Message, frozen=True):
+    """A new canary; ``text`` is the credential, shown once, and ``is_declared`` says whether the policy has the service."""
+
+    canary: CanaryView
+    text: str | None = None
+    is_declared: bool | None = None
 
 
 class RevokeRequest(Message, frozen=True):

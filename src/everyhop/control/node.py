@@ -20,6 +20,7 @@ from everyhop.agent import Launch, LaunchState
 from everyhop.control.launching import edge_of, egress_secret, environment_of, plan_launch
 from everyhop.control.messages import AgentReport, InstanceReport, LaunchReply
 from everyhop.control.policy_view import PolicyView
+from everyhop.control.pseudonym_memory import PseudonymMemory
 from everyhop.control.rollout import Rollout, waves_of
 from everyhop.control.spool_ends import close_spool, mark_ended, note_killed
 from everyhop.control.watching import ShadowWatch
@@ -35,10 +36,11 @@ if TYPE_CHECKING:
     from everyhop.agent.changes import Changes
     from everyhop.auditlog import Record
     from everyhop.control.app_decisions import ApplicationDecisions
+    from everyhop.control.blocks_held import HeldBlocks
     from everyhop.control.client import ControlClient
     from everyhop.control.credentials import Credentials
     from everyhop.control.launching import Places
-    from everyhop.control.messages import LaunchRequest, LaunchState as LaunchNews, Update
+    from everyhop.control.messages import LaunchRequest, LaunchState as LaunchNews, RecordsAccepted, Update
     from everyhop.control.sealer import AgentSealer
     from everyhop.control.sidecars import Sidecars
     from everyhop.control.token_truth import TokenTruth
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from everyhop.core.secret import Secret
     from everyhop.dataplane.sds import SecretDiscovery
     from everyhop.policy.model import Snapshot
+    from everyhop.spiffe import SpiffeId
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +57,7 @@ FIRST_RECONNECT_SECONDS: Final = 0.1
 LAST_RECONNECT_SECONDS: Final = 2.0
 SPOOL_IDLE_SECONDS: Final = 0.1
 SYNC_SECONDS: Final = 0.1
+_LONGEST_TIMER: Final = 3600.0
 
 
 class Follower(Protocol):
@@ -91,6 +95,7 @@ class NodePorts:
     decisions: ApplicationDecisions
     sealer: AgentSealer
     spool_limit: int = DEFAULT_LIMIT
+    blocks: HeldBlocks
     authorizers: Follower | None = None
 
 
@@ -104,7 +109,10 @@ class Node:
         self._rollout = Rollout([frozenset()], 0.0)
         self._bundle_sequence = 0
         self._spools: dict[str, SpoolReader] = {}
+        self._names = PseudonymMemory(ports.client)
         self._waiting = 0
+        self._quarantined: frozenset[SpiffeId] = frozenset()
+        self._block_timer: asyncio.TimerHandle | None = None
 
     @property
     def snapshot(self) -> Snapshot:
@@ -121,6 +129,7 @@ class Node:
     async def run(self) -> None:
         """Do all of it until cancelled."""
         self._resume_spools()
+        self._enforce_blocks()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._p.identities.run())
             group.create_task(self._p.workloads.run())
@@ -128,6 +137,8 @@ class Node:
             group.create_task(self._follow_server())
             group.create_task(self._follow_changes())
             group.create_task(self._report_regularly())
+            group.create_task(self._report_blocks())
+            group.create_task(self._keep_blocks())
             group.create_task(self._forward_records())
             group.create_task(self._sync_spools())
 
@@ -154,6 +165,9 @@ class Node:
 
     async def _take(self, update: Update) -> None:
         """Take over what is new.  What judges calls comes first: it must be in force before a sidecar asks."""
+        if update.blocks:
+            self._p.blocks.take(bytes(update.blocks))
+            self._enforce_blocks()
         if update.snapshot:
             view = PolicyView(await asyncio.to_thread(decode_snapshot, bytes(update.snapshot)))
             self._plan_rollout(view)
@@ -179,6 +193,74 @@ class Node:
         if self._p.authorizers is not None:
             self._p.authorizers.take(update)
 
+    # -- blocks
+
+    def _enforce_blocks(self) -> None:
+        """Refuse whom the blocks of the moment name, everywhere on this node; look again when the first one ends."""
+        blocks = self._p.blocks
+        if self._block_timer is not None:
+            self._block_timer.cancel()
+        left, loop = blocks.seconds_left(), asyncio.get_running_loop()
+        if left is not None:
+            self._block_timer = loop.call_later(min(left, _LONGEST_TIMER), self._enforce_blocks)
+        try:
+            self._p.sidecars.apply_blocks(blocks())
+        except OSError as error:
+            _log.error("a sidecar's open streams cannot be cut", extra={"reason": str(error)})
+        self._apply_quarantine()
+        self._p.tokens.retry_now()  # whoever was refused tokens may have them again
+        self._p.changes.bump()
+
+    async def _keep_blocks(self) -> None:
+        """Put what is enforced on the disk, too, for the next start and for whoever reads a sidecar's files.
+
+        Behind the enforcement and not before it: many changes in a row are written once.
+        """
+        while True:
+            version = self._p.changes.version
+            try:
+                await self._p.blocks.keep()
+                await self._p.sidecars.show_blocks()
+            except OSError as error:
+                _log.error("blocks cannot be kept on disk", extra={"reason": str(error)})
+            await self._p.changes.beyond(version)
+
+    def _apply_quarantine(self) -> None:
+        """Take identities away from quarantined services of this node, and give them back when it is over."""
+        now = self._p.blocks.quarantined()
+        begun, self._quarantined = now - self._quarantined, now
+        self._p.identities.withhold(now)
+        self._p.workloads.withhold(now)
+        if begun and self._view is not None:
+            services = {s.name for s in self._view.snapshot.services.values() if s.spiffe_id in begun}
+            for launch in self._p.registry.live():
+                if launch.service in services:
+                    self._cut(launch)
+
+    def _cut(self, launch: Launch) -> None:
+        """End every connection of a sidecar at once: its Envoy ends, and `run` starts one that listens to nothing."""
+        envoy = launch.envoy
+        with suppress(EveryhopError, ProcessLookupError):
+            if envoy is not None and read_stat(envoy.pid).start_time == envoy.start_time:
+                os.kill(envoy.pid, signal.SIGTERM)
+                self._p.registry.set_envoy(launch.instance, None)
+
+    def _enforced_blocks(self) -> int:
+        """Return the number of the blocks that this agent and each of its running sidecars enforce."""
+        running = [launch.instance for launch in self._p.registry.live() if launch.envoy is not None]
+        return min([self._p.blocks.sequence, *map(self._p.sidecars.blocks, running)])
+
+    async def _report_blocks(self) -> None:
+        """Tell as soon as blocks are in force, whatever else is going on."""
+        told = -1
+        while True:
+            version = self._p.changes.version
+            enforced = self._enforced_blocks()
+            if enforced != told:
+                told = enforced
+                await self._report()
+            await self._p.changes.beyond(version)
+
     # -- sidecars
 
     async def _follow_changes(self) -> None:
@@ -198,12 +280,15 @@ class Node:
             return
         launches = self._p.registry.live()
         services = {launch.service for launch in launches} & view.snapshot.services.keys()
-        self._p.tokens.need(
-            {view.snapshot.services[name].spiffe_id: view.audiences(name) for name in services}
-        )
+        needs = {view.snapshot.services[name].spiffe_id: view.audiences(name) for name in services}
+        self._p.tokens.need({k: v for k, v in needs.items() if k not in self._quarantined})
         rollout = self._rollout
         wait = await self._p.sidecars.apply(
-            view, launches, epoch=self._p.truth.epoch, only=only, held=rollout.held
+            view,
+            launches,
+            epoch=f"{self._p.truth.epoch}.{self._p.blocks.epoch}",
+            only=only,
+            held=rollout.held,
         )
         loop = asyncio.get_running_loop()
         if rollout.advance(lambda name: self._has_taken_over(name, view), loop.time()):
@@ -318,6 +403,8 @@ class Node:
         state = {LaunchState.RUNNING: "ready"}.get(launch.state, launch.state.value)
         if service is None:
             state = "undeclared"
+        elif service.spiffe_id in self._quarantined:
+            state = "quarantined"
         elif launch.envoy is None:
             state = "sidecar down"
         elif launch.state is LaunchState.STARTING and not service.operations and service.tcp is None:
@@ -338,7 +425,11 @@ class Node:
 
     def _held_sequence(self) -> int:
         """Return the lowest bundle sequence that this agent and each of its running sidecars hold."""
-        running = [launch.instance for launch in self._p.registry.live() if launch.envoy is not None]
+        services = self.snapshot.services
+        cut = {service.name for service in services.values() if service.spiffe_id in self._quarantined}
+        running = [
+            x.instance for x in self._p.registry.live() if x.envoy is not None and x.service not in cut
+        ]
         return min([self._bundle_sequence, *(self._p.secrets.acknowledged_bundle(i) for i in running)])
 
     async def _report(self) -> None:
@@ -351,6 +442,7 @@ class Node:
             instances=[self._instance(launch) for launch in self._p.registry.live()],
             spooled=self._waiting,
             token_sequence=self._p.truth.sequence,
+            block_sequence=self._enforced_blocks(),
         )
         with suppress(EveryhopError):
             await self._p.client.report(report)
@@ -423,9 +515,12 @@ class Node:
 
     async def _deliver(self, records: list[Record], previous: bytes) -> Delivery:
         """Sign records of one producer and hand them over."""
-        annotated = self._watch.annotate(records)
-        seal, chain = self._p.sealer.seal(annotated, previous)
-        accepted = await self._p.client.send_records(annotated, seal, chain)
+
+        async def hand_over(named: list[Record]) -> RecordsAccepted:
+            seal, chain = self._p.sealer.seal(named, previous)
+            return await self._p.client.send_records(named, seal, chain)
+
+        accepted = await self._names.send(self._watch.annotate(records), hand_over)
         return Delivery(held=accepted.held, head=accepted.head, conflicts=tuple(accepted.conflicts))
 
     async def _sync_spools(self) -> None:

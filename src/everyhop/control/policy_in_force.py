@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from everyhop.anomaly.detectors import read_settings
 from everyhop.core.clock import rfc3339
 from everyhop.core.errors import Conflict, InputError, PolicyError
 from everyhop.core.problems import Problem, Span
@@ -52,7 +53,21 @@ def check_candidate(rules: PolicyRules, files: Mapping[str, bytes], *, trust_dom
         )
     if failed := rules.failed_tests(snapshot):
         raise PolicyError(failed)
+    _check_detectors(snapshot)
     return snapshot
+
+
+def _check_detectors(snapshot: Snapshot) -> None:
+    """Raise PolicyError for wishes that no detector has; the room of the policy does not know what there is."""
+    detection = snapshot.detection
+    try:
+        read_settings(detection.detectors)
+    except InputError as error:
+        span = detection.span or Span(file="policy", line=1, column=1)
+        message = f"detect: detectors: {error.message}"
+        raise PolicyError(
+            [Problem(code="value", span=span, message=message, suggestion=error.hint)]
+        ) from error
 
 
 def rejection(error: PolicyError | Conflict | InputError, *, source: str, at: datetime) -> Rejected:

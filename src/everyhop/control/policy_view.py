@@ -10,6 +10,7 @@ from everyhop.agent import Audience
 from everyhop.authz import Engine, Grants, reachable_targets, service_table
 from everyhop.authz.requirements import requirement_of
 from everyhop.core.errors import NotFound
+from everyhop.dataplane.listeners import keeps_streams, streaming_callers
 from everyhop.dataplane.placing import Placing
 from everyhop.policy.access import AccessIndex
 from everyhop.policy.model import OUTSIDE, TokenMode
@@ -75,6 +76,14 @@ class PolicyView:
     @cached_property
     def _placing(self) -> Placing:
         return Placing(self.snapshot)
+
+    def streams(self, service: str) -> frozenset[str]:
+        """Return the callers (SPIFFE IDs) that may keep connections or streams open at a service."""
+        declared = self.snapshot.services.get(service)
+        if declared is None or not keeps_streams(declared):
+            return frozenset()
+        table = self._placing.table(service_table(self.snapshot, service, index=self.index))
+        return streaming_callers(table)
 
     def audiences(self, service: str) -> frozenset[Audience]:
         """Return the tokens that the calls of a service need; none for one that is not declared."""

@@ -9,21 +9,29 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from everyhop.auditlog import Kind, RecordFilter, Report, Tally
+from everyhop.anomaly.blocks_codec import encode_blocks
+from everyhop.anomaly.exempt import Exempt
+from everyhop.anomaly.looking import is_quarantined
+from everyhop.auditlog import Event, Kind, Order, RecordFilter, Report, Tally
+from everyhop.auditlog.personal import PersonKind
 from everyhop.auditlog.sealing import AGENT_PATH, agent_path
 from everyhop.authority import AuthorityKind, AuthorityStatus
 from everyhop.authz.difference import compare
 from everyhop.control.bounded import within
 from everyhop.control.feed import Truth
+from everyhop.control.log_tail import LogTail
 from everyhop.control.messages import AuthorityView, SignX509Result
 from everyhop.control.policy_changes import HeldError, PolicyChanges
 from everyhop.control.policy_in_force import Rejected, check_candidate, rejection
 from everyhop.control.proposals import UNKNOWN_FILE, Actor, ChangeRules
+from everyhop.control.pseudonymity import Pseudonymity
+from everyhop.control.responding import BlocksInForce, Responder, ResponderPorts
+from everyhop.control.response_orders import ResponseOrders
 from everyhop.control.sealed_records import SealedRecords
 from everyhop.control.token_control import TokenControl
 from everyhop.core.clock import rfc3339
@@ -41,19 +49,25 @@ from everyhop.spiffe import SpiffeId
 from everyhop.spiffe.bundle import decode_bundle, encode_bundle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
     from concurrent.futures import Executor
 
-    from everyhop.auditlog import AppendResult, Order, Page, Record, RecordStore, SealStore
+    from everyhop.anomaly.model import Subject
+    from everyhop.auditlog import AppendResult, Page, Record, RecordStore, SealStore
     from everyhop.auditlog.model import Scalar
+    from everyhop.auditlog.personal import Wish
     from everyhop.auditlog.sealing import SealedResult
     from everyhop.authority import Authority, IssuedJwt
     from everyhop.authz.difference import Plan
+    from everyhop.control.detection import Detection
+    from everyhop.control.exporting import Exports
     from everyhop.control.feed import Feed
+    from everyhop.control.log_keys import LogKeys
     from everyhop.control.messages import AgentReport, RecordBatch, SignX509Item
     from everyhop.control.policy_holder import PolicyHolder
     from everyhop.control.ports import PolicyRules, PolicySource, SnapshotStore
     from everyhop.control.proposals import ProposalStore
+    from everyhop.control.responding import BlockStore
     from everyhop.control.token_control import TokenWorks
     from everyhop.core.clock import Clock
     from everyhop.policy.model import Snapshot
@@ -66,6 +80,8 @@ _log = logging.getLogger(__name__)
 
 ACKNOWLEDGE_TIMEOUT: Final = 20.0
 SCHEDULE_INTERVAL: Final = 5.0
+HEARTBEAT_SECONDS: Final = 5.0
+FOLLOW_SECONDS: Final = 0.25  # how long records of another server stay unseen by who follows the log
 _WOULD: Final = b'"would":"'  # in the line of every record that a policy in shadow would decide otherwise
 PRUNE_INTERVAL: Final = timedelta(hours=1)
 
@@ -89,7 +105,11 @@ class ControlPorts:
     policy: PolicyHolder
     proposals: ProposalStore
     seals: SealStore
+    blocks: BlockStore
+    blocks_in_force: BlocksInForce = field(default_factory=BlocksInForce)
+    exempt: Callable[[], Container[Subject]] | None = None  # None: what the policy says
     changes: ChangeRules = field(default_factory=ChangeRules)
+    pseudonymity: Pseudonymity = field(default_factory=Pseudonymity)
     urls: Mapping[str, str] = field(default_factory=dict)
     remember: Callable[[Sequence[bytes]], None] | None = None
     """Keeps the X.509 authorities (DER) of every bundle, for whoever checks old seals."""
@@ -105,10 +125,15 @@ class ControlPlane:
         self._document = b""
         self._rejected: Rejected | None = None
         self._pending: dict[str, object] | None = None
+        self._tail = LogTail(ports.records, ports.pool)
         self._changes = PolicyChanges(ports.proposals, ports.clock, ports.changes)
+        self._described: dict[str, Callable[[], object]] = {}
         self._sealed = SealedRecords(
             seals=ports.seals, log=ports.records, bundle=self._bundle_in_force, clock=ports.clock
         )
+        self.exports: Exports | None = None
+        self.log_keys: LogKeys | None = None
+        self.detection: Detection | None = None
         self._policy_lock = asyncio.Lock()
         self._rotation_lock = asyncio.Lock()
         self._publish_lock = asyncio.Lock()
@@ -122,10 +147,31 @@ class ControlPlane:
             publish=self._publish,
         )
 
+        self.responder = Responder(
+            ResponderPorts(
+                store=ports.blocks,
+                held=ports.blocks_in_force,
+                snapshot=lambda: self.snapshot,
+                clock=ports.clock,
+                pool=ports.pool,
+                publish=self._publish_blocks,
+                end_tokens=self._end_tokens,
+                exempt=ports.exempt or (lambda: Exempt(self.snapshot.detection)),
+            )
+        )
+        self.orders = ResponseOrders(
+            responder=self.responder, feed=ports.feed, snapshot=lambda: self.snapshot, clock=ports.clock
+        )
+
     @property
     def feed(self) -> Feed:
         """Return the feed that agents' streams read."""
         return self._p.feed
+
+    @property
+    def blocks_in_force(self) -> BlocksInForce:
+        """Return the blocks of the moment, for every thread."""
+        return self._p.blocks_in_force
 
     @property
     def snapshot(self) -> Snapshot:
@@ -159,6 +205,7 @@ class ControlPlane:
         When the source is refused, the last snapshot of this state directory is used, loudly; when there is
         none, the refusal is raised (InputError, PolicyError, Conflict).
         """
+        await self.responder.start()
         stored = await self._work(self._p.snapshots.latest)
         if stored is not None:
             self._snapshot, self._document = decode_snapshot(stored), stored
@@ -297,6 +344,7 @@ class ControlPlane:
         if self._p.remember is not None:
             await self._work(self._p.remember, bundle.x509_authorities)
         tokens, token_sequence = await self.tokens.truth()
+        blocks = self.responder.blocks
         self._p.feed.publish(
             Truth(
                 snapshot=self._document,
@@ -306,8 +354,24 @@ class ControlPlane:
                 authority=next(active, ""),
                 tokens=tokens,
                 token_sequence=token_sequence,
+                blocks=encode_blocks(blocks),
+                block_sequence=blocks.sequence,
             )
         )
+
+    async def _publish_blocks(self) -> None:
+        """Tell agents whom to refuse, at once: nothing else is read anew."""
+        async with self._publish_lock:
+            truth, blocks = self._p.feed.truth, self.responder.blocks
+            if truth is not None:
+                self._p.feed.publish(
+                    replace(truth, blocks=encode_blocks(blocks), block_sequence=blocks.sequence)
+                )
+
+    async def _end_tokens(self, spiffe_id: str) -> None:
+        """Take back every token of a workload."""
+        await self._work(self._p.tokens.service.revoke_subject, spiffe_id)
+        await self._publish()
 
     async def document_of(self, content_hash: str) -> bytes:
         """Return a snapshot as it is stored and sent; raises NotFound."""
@@ -333,6 +397,8 @@ class ControlPlane:
         service = self.snapshot.service_of(spiffe_id)
         if service is None:
             raise AccessDenied(f"{spiffe_id[:200]} is no identity of the policy in force")
+        if is_quarantined(self._p.blocks_in_force(), self._p.clock.now(), spiffe_id):
+            raise AccessDenied(f"{spiffe_id} is quarantined", hint="who is, and why: everyhop blocks")
         return service.name
 
     def _subject_of(self, agent: str, spiffe_id: str) -> str:
@@ -372,7 +438,7 @@ class ControlPlane:
         return await self._effect(sign_all)
 
     async def sign_jwt(self, agent: str, spiffe_id: str, audience: tuple[str, ...]) -> IssuedJwt:
-        """Issue a JWT-SVID; raises AccessDenied for an identity that the policy does not know."""
+        """Issue a JWT-SVID; raises AccessDenied for an identity that the policy does not know or that is quarantined."""
         self._service_of(spiffe_id)
         _log.info(
             "issued a JWT-SVID", extra={"agent": agent, "spiffe_id": spiffe_id, "audience": list(audience)}
@@ -440,18 +506,128 @@ class ControlPlane:
     # -- records
 
     async def take_records(self, batch: RecordBatch) -> SealedResult:
-        """Store a batch of an agent durably, or tell how far its producer is held; raises SealError."""
-        return await within(self._p.effects, self._sealed.take, batch)
+        """Store a batch of an agent durably, or tell how far its producer is held.
+
+        Raises SealError, and Conflict when a pseudonym in it is nobody's (any more).
+        """
+
+        def take() -> SealedResult:
+            self._p.pseudonymity.check(batch.records)
+            return self._sealed.take(batch)
+
+        result = await within(self._p.effects, take)
+        self._wake()
+        return result
 
     async def append_records(self, records: list[Record]) -> AppendResult:
-        """Store records of an agent durably; those that had arrived before are counted apart."""
-        return await self._work(self._p.records.append, records)
+        """Store records of an agent durably; those that had arrived before are counted apart.
+
+        Raises Conflict when a pseudonym in them is nobody's (any more).
+        """
+
+        def append() -> AppendResult:
+            self._p.pseudonymity.check(records)
+            return self._p.records.append(records)
+
+        result = await self._work(append)
+        self._wake()
+        return result
+
+    def _wake(self) -> None:
+        """Let those who follow the log look at once."""
+        self._tail.wake()
+        if self.detection is not None:
+            self.detection.wake()
+
+    async def pseudonyms(self, wanted: list[Wish]) -> list[str]:
+        """Return pseudonyms of persons, in the order given."""
+        return await self._work(self._p.pseudonymity.names_of, wanted)
+
+    async def forget(self, person: Wish, *, reason: str, by: str) -> str:
+        """Forget a person, record it, and return what was their pseudonym; raises NotFound."""
+        kind, value = person
+        return await self._work(
+            self._p.pseudonymity.forget, kind, value, reason=reason, by=by, at=self._p.clock.now()
+        )
 
     async def query_records(
-        self, wanted: RecordFilter, *, order: Order, cursor: int | None, limit: int
+        self,
+        wanted: RecordFilter,
+        *,
+        order: Order,
+        cursor: int | None,
+        limit: int,
+        as_stored: bool = False,
     ) -> Page:
-        """Return one page of records."""
-        return await self._work(self._p.records.query, wanted, order=order, cursor=cursor, limit=limit)
+        """Return one page of records, with persons in place of their pseudonyms unless ``as_stored``.
+
+        A user or address that is looked for may be given either way.
+        """
+
+        def query() -> Page:
+            asked = self._as_stored(wanted)
+            page = self._p.records.query(asked, order=order, cursor=cursor, limit=limit)
+            return page if as_stored else replace(page, records=self._p.pseudonymity.reveal(page.records))
+
+        return await self._work(query)
+
+    async def newest_position(self) -> int:
+        """Return where the newest record stands, 0 in an empty log."""
+        page = await self._work(self._p.records.query, RecordFilter(), order=Order.NEWEST, limit=1)
+        return page.first or 0
+
+    async def follow(
+        self,
+        wanted: RecordFilter,
+        position: int,
+        *,
+        as_stored: bool = False,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    ) -> AsyncIterator[tuple[int, list[tuple[int, Record]]]]:
+        """Yield how far the log was read and what of it matches, with positions; at least every so many seconds."""
+        names = self._p.pseudonymity
+        wanted = await self._work(self._as_stored, wanted)
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            growth = self._tail.growth
+            page = await self._tail.read(position)
+            if page.last is not None:
+                position = page.last
+                found = [
+                    (n, r) for n, r in zip(page.positions, page.records, strict=True) if wanted.matches(r)
+                ]
+                if found and not as_stored:
+                    records = await self._work(names.reveal, [record for _, record in found])
+                    found = [(n, record) for (n, _), record in zip(found, records, strict=True)]
+                yield position, found
+                due = loop.time() + heartbeat_seconds
+                continue
+            if loop.time() >= due:
+                yield position, []
+                due = loop.time() + heartbeat_seconds
+            with suppress(TimeoutError):
+                await asyncio.wait_for(growth.wait(), FOLLOW_SECONDS)
+
+    async def note_read(self, *, by: str, detail: dict[str, Scalar]) -> None:
+        """Record that the log was read.  A log that cannot be written is still read: that is when it is needed."""
+        event = Event(
+            kind=Kind.LOG, action="read", time=self._p.clock.now(), caller=by, decision="allow", detail=detail
+        )
+        try:
+            await self._work(self._p.records.note, event)
+        except Unavailable as error:
+            _log.warning("a read of the log is not recorded", extra={"by": by, "reason": error.message})
+        self._tail.wake()
+
+    def _as_stored(self, wanted: RecordFilter) -> RecordFilter:
+        """Return a filter with pseudonyms for the persons that it names."""
+        names = self._p.pseudonymity
+        return replace(
+            wanted,
+            user=None if wanted.user is None else names.known(PersonKind.USER, wanted.user),
+            address=None if wanted.address is None else names.known(PersonKind.ADDRESS, wanted.address),
+        )
 
     async def decision(self, decision_id: str) -> list[Record]:
         """Return the records of one decision, the one that decided first; raises NotFound.
@@ -465,6 +641,7 @@ class ControlPlane:
                 f"no decision {decision_id[:80]} is recorded",
                 hint="records arrive within a second of the call",
             )
+        found = list(await self._work(self._p.pseudonymity.reveal, found))
         target = found[0].target
         return sorted(found, key=lambda record: (record.target != target, record.decision != "deny"))
 
@@ -535,12 +712,15 @@ class ControlPlane:
             **self.policy_status(),
             "bundle_sequence": None if truth is None else truth.bundle_sequence,
             "token_sequence": None if truth is None else truth.token_sequence,
+            "block_sequence": self.responder.blocks.sequence,
+            "blocked": len(self.responder.blocks.by_subject),
             "agents": [
                 {
                     "id": r.agent,
                     "snapshot": r.snapshot,
                     "bundle_sequence": r.bundle_sequence,
                     "token_sequence": r.token_sequence,
+                    "block_sequence": r.block_sequence,
                     "spooled_records": r.spooled,
                 }
                 for r in reports
@@ -551,7 +731,12 @@ class ControlPlane:
             },
             "urls": dict(self._p.urls),
             "services": services,
+            **{name: tell() for name, tell in self._described.items()},
         }
+
+    def describe(self, name: str, tell: Callable[[], object]) -> None:
+        """Let ``tell`` say in the status, under ``name``, how a part that stands beside this one is."""
+        self._described[name] = tell
 
 
 @lru_cache(maxsize=2)

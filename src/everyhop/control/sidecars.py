@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from everyhop.agent import LaunchState
 from everyhop.control.launching import egress_secret
+from everyhop.control.sidecar_blocks import SidecarBlocks
 from everyhop.dataplane.closing import closing_files
 from everyhop.dataplane.configuration import load_configuration
 from everyhop.dataplane.files import replace_files, write_files
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from everyhop.agent import Launch
+    from everyhop.anomaly.model import Blocks
     from everyhop.control.policy_view import PolicyView
+    from everyhop.core.clock import Clock
     from everyhop.core.secret import Secret
     from everyhop.dataplane.ads import ConfigDiscovery
     from everyhop.dataplane.configuration import Configuration
@@ -61,6 +65,7 @@ class Sidecars:
         node: str,
         sds_socket: Path,
         max_connections: int,
+        clock: Clock,
     ) -> None:
         self._configs = configs
         self._tokens = tokens
@@ -72,6 +77,25 @@ class Sidecars:
         self._rendered: dict[str, Grounds] = {}
         self._deferred: dict[str, float] = {}
         self._audiences: dict[str, frozenset[Audience]] = {}
+        self._blocks = SidecarBlocks(clock)
+
+    def apply_blocks(self, blocks: Blocks) -> None:
+        """Have every sidecar refuse whom these name, at once.  Raises OSError when the disk refuses."""
+        self._blocks.take(blocks)
+        for instance in self._blocks.known():
+            self._configs.publish(instance, self._blocks.overlaid(instance))
+        self._blocks.forget_unused()
+
+    async def show_blocks(self) -> None:
+        """Write what the filters in front refuse where a person reads it; raises OSError."""
+        for instance in self._blocks.unshown():
+            directory = self._blocks.directory(instance)
+            with suppress(FileNotFoundError):  # the launch has ended meanwhile
+                await asyncio.to_thread(replace_files, directory, self._blocks.files(instance))
+
+    def blocks(self, instance: str) -> int:
+        """Return the number of the blocks that a sidecar has confirmed to enforce."""
+        return self._configs.blocks(instance)
 
     async def apply(
         self,
@@ -101,12 +125,20 @@ class Sidecars:
             ]
             for due in self._due(view, chosen, endpoints_of(launches), epoch):
                 instance = due.sidecar.instance
-                before = self._configs.published(instance)
+                before = self._blocks.without(instance)
                 try:
                     configuration = await asyncio.to_thread(_write, view, due, before)
+                    service = view.snapshot.services.get(due.sidecar.service)
+                    self._blocks.base(
+                        instance,
+                        configuration,
+                        directory=due.sidecar.directory,
+                        own="" if service is None else str(service.spiffe_id),
+                        streams=view.streams(due.sidecar.service),
+                    )
+                    self._configs.publish(instance, self._blocks.overlaid(instance))
                 except FileNotFoundError:
                     continue  # the launch has ended meanwhile, and its directory is gone
-                self._configs.publish(instance, configuration)
                 self._rendered[instance] = due.grounds
             now = asyncio.get_running_loop().time()
             return max(0.0, min(self._deferred.values()) - now) if self._deferred else None
@@ -114,6 +146,7 @@ class Sidecars:
     def keep_only(self, instances: Collection[str]) -> None:
         """Forget the sidecars that are not among ``instances``."""
         self._configs.keep_only(instances)
+        self._blocks.keep_only(instances)
         self._rendered = {k: v for k, v in self._rendered.items() if k in instances}
         self._deferred = {k: v for k, v in self._deferred.items() if k in instances}
         self._audiences = {k: v for k, v in self._audiences.items() if k in instances}

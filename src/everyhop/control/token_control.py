@@ -16,10 +16,15 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import msgspec
 
+from everyhop.anomaly.canary import CanaryKind
+from everyhop.anomaly.finding import Action
 from everyhop.control.bounded import within
+from everyhop.control.canaries import Shown
 from everyhop.control.messages import (
     ApiKeyCreated,
     ApiKeyView,
+    CanaryCreated,
+    CanaryView,
     ExchangeTokenResponse,
     MintedToken,
     MintResult,
@@ -36,6 +41,7 @@ from everyhop.issuing import (
     OAuthError,
     TokenService,
 )
+from everyhop.issuing.errors import ActorBlocked
 from everyhop.tokens.codes import TokenCode
 
 if TYPE_CHECKING:
@@ -43,9 +49,18 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from contextlib import AbstractContextManager
 
+    from everyhop.anomaly.canary import Canary
     from everyhop.apikeys import ApiKeyEntry, ApiKeys
+    from everyhop.control.canaries import CanaryControl
     from everyhop.control.feed import Feed
-    from everyhop.control.messages import ApiKeyWish, ExchangeTokenRequest, MintItem, RevokeRequest
+    from everyhop.control.messages import (
+        ApiKeyWish,
+        CanaryWish,
+        ExchangeTokenRequest,
+        MintItem,
+        RefusedCredential,
+        RevokeRequest,
+    )
     from everyhop.core.clock import Clock
     from everyhop.issuing import SigningKey, TokenTruth
 
@@ -75,6 +90,7 @@ class TokenWorks:
     service: TokenService
     api_keys: ApiKeys
     journal: Journal
+    canaries: CanaryControl | None = None
 
 
 class TokenControl:
@@ -152,7 +168,7 @@ class TokenControl:
     async def exchange(self, request: ExchangeTokenRequest) -> ExchangeTokenResponse:
         """Exchange for an agent's workload.
 
-        Raises TokenError with its stable code when the subject token is not believed, AccessDenied when the policy
+        Raises ActorBlocked for one who is blocked, TokenError with its stable code when the subject token is not believed, AccessDenied when the policy
         does not grant what is asked for, InputError for what nobody would be given.  With a ``source`` it is a stranger who is refused, always by a code.
         """
         wanted = ExchangeRequest(
@@ -171,7 +187,10 @@ class TokenControl:
             await within(self._effects, self._w.service.sequence)
             loop = asyncio.get_running_loop()
             issued = await loop.run_in_executor(self._exchange_pool, self._w.service.exchange, wanted)
+        except ActorBlocked:
+            raise
         except GrantRefused as refusal:
+            await self._work(self._look, request)
             code = refusal.token_code or (_outside_code(refusal) if request.source is not None else None)
             if code is not None:
                 raise TokenError(code, refusal.message) from refusal
@@ -181,6 +200,91 @@ class TokenControl:
         return ExchangeTokenResponse(
             token=issued.token, issued_token_type=issued.issued_token_type, expires_at=issued.expires_at
         )
+
+    def _look(self, request: ExchangeTokenRequest) -> None:
+        """See whether what was refused must never be used; an edge only passes on what a stranger showed."""
+        if self._w.canaries is not None:
+            is_strangers = request.source is not None
+            shown = Shown(
+                where="edge" if is_strangers else "exchange",
+                caller=None if is_strangers else request.spiffe_id,
+                source=request.source,
+                target=request.target,
+            )
+            self._w.canaries.refused([request.subject_token], shown)
+
+    async def look_at(self, items: Sequence[RefusedCredential]) -> None:
+        """Look at digests of credentials that the sidecars of an agent refused."""
+        canaries = self._w.canaries
+        if canaries is None:
+            return
+
+        def look_at_all() -> None:
+            for item in items:
+                shown = Shown(
+                    where=item.where,
+                    caller=item.caller,
+                    source=item.source,
+                    target=item.target,
+                    decision=item.decision,
+                )
+                canaries.refused_digests([bytes.fromhex(item.digest)], shown)
+
+        await self._work(look_at_all)
+
+    # -- for the owner: canaries
+
+    async def create_canary(self, wish: CanaryWish) -> CanaryCreated:
+        """Make a canary; its text is in the answer and nowhere else.  Raises InputError, Conflict or Unavailable."""
+        canaries = self._canaries()
+        try:
+            kind, response = CanaryKind(wish.kind), Action(wish.response)
+        except ValueError as error:
+            raise InputError(f"no canary is like that: {error}") from error
+
+        def create() -> CanaryCreated:
+            if kind is CanaryKind.SERVICE:
+                canary, is_declared = canaries.create_service(name=wish.name, response=response)
+                return CanaryCreated(canary=_canary_view(canary), is_declared=is_declared)
+            if kind is CanaryKind.SECRET:
+                canary, text = canaries.create_secret(name=wish.name, response=response, prefix=wish.prefix)
+            else:
+                canary, text = canaries.create_key(
+                    self._w.api_keys,
+                    name=wish.name,
+                    response=response,
+                    owner=wish.owner,
+                    scopes=wish.scopes,
+                    environment=wish.environment,
+                    life=_seconds(wish.life_seconds),
+                )
+            lookup = canaries.lookups(self._w.api_keys).get(canary.id)
+            return CanaryCreated(canary=_canary_view(canary, lookup), text=text.reveal().decode())
+
+        return await self._work(create)
+
+    async def list_canaries(self) -> list[CanaryView]:
+        """Return all, oldest first.  Only for the owner."""
+        canaries = self._canaries()
+
+        def read() -> list[CanaryView]:
+            lookups = canaries.lookups(self._w.api_keys)
+            return [_canary_view(canary, lookups.get(canary.id)) for canary in canaries.list()]
+
+        return await self._work(read)
+
+    async def end_canary(self, canary_id: str) -> CanaryView:
+        """End one: its use is still found.  Raises NotFound."""
+        canaries = self._canaries()
+        ended = await self._work(canaries.end, canary_id, self._w.api_keys)
+        await self._publish()
+        lookups = await self._work(canaries.lookups, self._w.api_keys)
+        return _canary_view(ended, lookups.get(ended.id))
+
+    def _canaries(self) -> CanaryControl:
+        if self._w.canaries is None:
+            raise Unavailable("this server has no canaries", retry=False)
+        return self._w.canaries
 
     # -- for the owner: tokens
 
@@ -342,6 +446,20 @@ def _key_view(key: SigningKey) -> SigningKeyView:
         activated_at=key.activated_at,
         retired_at=key.retired_at,
         published_sequence=key.published_sequence,
+    )
+
+
+def _canary_view(canary: Canary, lookup: str | None = None) -> CanaryView:
+    return CanaryView(
+        id=canary.id,
+        kind=canary.kind.value,
+        name=canary.name,
+        response=canary.response.value,
+        state="active" if canary.ended_at is None else "ended",
+        created_at=canary.created_at,
+        created_by=canary.created_by,
+        ended_at=canary.ended_at,
+        lookup=lookup,
     )
 
 

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 from everyhop.agent import TokenWish
+from everyhop.anomaly.model import Blocks
 from everyhop.control.contexts import ServiceContexts
 from everyhop.control.messages import ExchangeTokenRequest
 from everyhop.control.sidecars import endpoints_of
@@ -14,7 +15,7 @@ from everyhop.core.errors import AccessDenied, InputError, NotFound
 from everyhop.policy.model import TokenMode
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from everyhop.agent import IdentityCache, LaunchRegistry, ServiceToken, ServiceTokens, WorkloadService
     from everyhop.control.credentials import Exchanger
@@ -41,6 +42,7 @@ class WorkloadTokens:
         tokens: ServiceTokens,
         exchanger: Exchanger,
         truth: TokenTruth,
+        blocks: Callable[[], Blocks] = Blocks,
     ) -> None:
         self._workloads = workloads
         self._identities = identities
@@ -48,6 +50,7 @@ class WorkloadTokens:
         self._tokens = tokens
         self._exchanger = exchanger
         self._truth = truth
+        self._blocks = blocks
         self._contexts = ServiceContexts()
 
     async def mint(
@@ -109,10 +112,13 @@ class WorkloadTokens:
                 snapshot, endpoints = self._workloads.snapshot, endpoints_of(self._launches.live())
                 if snapshot is None or not self._truth.sequence:
                     continue
-                fresh = (snapshot.hash, service.name, self._truth.epoch, endpoints)
+                blocks = self._blocks()
+                fresh = (snapshot.hash, service.name, self._truth.epoch, endpoints, blocks.sequence)
                 if fresh != grounds:
                     grounds = fresh
-                    yield self._contexts.document(snapshot, service.name, self._truth.document, endpoints)
+                    yield self._contexts.document(
+                        snapshot, service.name, self._truth.document, endpoints, blocks
+                    )
 
     def _check_certificate(self, service: Service, x5t: str) -> None:
         if len(x5t) != _X5T_LENGTH or not self._identities.issued(service.spiffe_id, x5t):

@@ -11,8 +11,12 @@ may and ``U`` a user must be carried, ``c`` facts of the call that a condition o
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from everyhop.core.decision import Reason
 
 if TYPE_CHECKING:
+    from everyhop.anomaly.model import Subject
     from everyhop.core.decision import Decision
 
 SNAPSHOT_DIGITS: Final = 16
@@ -27,6 +31,9 @@ EDGE: Final = "edge"
 
 AUTHZ: Final = "authz"
 EDGE_AUTHZ: Final = "authz-edge"
+BLOCKED: Final = "blocked"
+EDGE_BLOCKED: Final = "blocked-edge"
+EGRESS_BLOCKED: Final = "blocked-egress"
 MEMORY: Final = "memory"
 CHECKS: Final = "checks"
 CHECKS_CLUSTER: Final = "checks"
@@ -54,6 +61,7 @@ OURS: Final = "everyhop"
 UNTIL: Final = "until"
 HEADERS: Final = "headers"
 SUBJECT: Final = "user"
+API_KEY: Final = "key"
 CODE: Final = "code"
 TITLE: Final = "title"
 WHY: Final = "why"
@@ -74,6 +82,11 @@ def why(decision: Decision, facts: str) -> str:
     other = decision.would
     would = ("", "", "") if other is None else (other.effect.value, other.reason.value, other.rule or NOTHING)
     return "|".join((decision.reason.value, decision.rule or NOTHING, *would, facts))
+
+
+def why_blocked(subject: Subject) -> str:
+    """Return what the record says, in place of :func:`why`, of a call that the agent refused for a block."""
+    return f"{Reason.BLOCKED.value}|{NOTHING}||||{subject.kind.value} {quote(subject.value, safe='')}"
 
 
 def asks_for_facts(name: str) -> bool:

@@ -26,6 +26,7 @@ INT, DOUBLE = "int", "double"
 _ADDRESS: Final = "envoy.config.core.v3.Address"
 _EXTENSION: Final = "xds.core.v3.TypedExtensionConfig"
 _MATCHER: Final = "xds.type.matcher.v3.Matcher"
+_RANGES: Final = "xds.type.matcher.v3.IPMatcher.IPRangeMatcher"
 _LISTENER: Final = "envoy.config.listener.v3."
 _CLUSTER: Final = "envoy.config.cluster.v3."
 _ENDPOINT: Final = "envoy.config.endpoint.v3."
@@ -212,6 +213,7 @@ MESSAGES: Final[dict[str, Message]] = {
         "input": Field(1, MESSAGE, _EXTENSION),
         "exact_match_map": Field(2, MESSAGE, _MATCHER + ".MatcherTree.MatchMap"),
         "prefix_match_map": Field(3, MESSAGE, _MATCHER + ".MatcherTree.MatchMap"),
+        "custom_match": Field(4, MESSAGE, _EXTENSION),
     },
     _MATCHER + ".MatcherTree.MatchMap": {"map": Field(1, MAP, _MATCHER + ".OnMatch")},
     "envoy.extensions.filters.http.lua.v3.Lua": {
@@ -224,6 +226,12 @@ MESSAGES: Final[dict[str, Message]] = {
     },
     "envoy.extensions.matching.common_inputs.network.v3.FilterStateInput": {"key": Field(1, STRING)},
     "envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput": {},
+    "xds.type.matcher.v3.IPMatcher": {"range_matchers": Field(1, MESSAGE, _RANGES)},
+    _RANGES: {
+        "ranges": Field(1, MESSAGE, "xds.core.v3.CidrRange"),
+        "on_match": Field(2, MESSAGE, _MATCHER + ".OnMatch"),
+    },
+    "xds.core.v3.CidrRange": {"address_prefix": Field(1, STRING), "prefix_len": Field(2, UINT_VALUE)},
     "envoy.type.matcher.v3.HttpRequestHeaderMatchInput": {"header_name": Field(1, STRING)},
     # --- conditions
     "xds.type.matcher.v3.HttpAttributesCelMatchInput": {},

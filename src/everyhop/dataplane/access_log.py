@@ -28,6 +28,7 @@ _REQUEST: Final = {
     "id": "%REQ(X-EVERYHOP-DECISION):64%",
     "method": "%REQ(:METHOD):64%",
     "path": "%PATH(NQ:PATH):4096%",
+    "trace": "%REQ(TRACEPARENT):64%",
     "status": "%RESPONSE_CODE%",
     "detail": "%RESPONSE_CODE_DETAILS%",
 }
@@ -64,6 +65,7 @@ def edge_log(sidecar: Sidecar) -> list[Json]:
         "verdict": _metadata("enforced_effective_policy_id"),
         "operation": _metadata("shadow_effective_policy_id"),
         "user": f"%DYNAMIC_METADATA({names.EXT_AUTHZ}:{names.SUBJECT})%",
+        "key": f"%DYNAMIC_METADATA({names.EXT_AUTHZ}:{names.API_KEY})%",
         "code": _CODE,
         "why": _WHY,
         **_REQUEST,

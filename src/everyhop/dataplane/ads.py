@@ -36,6 +36,7 @@ _WILDCARD: Final = frozenset({CLUSTER, LISTENER})
 _ENABLING: Final = type_url("envoy.config.route.v3.FilterConfig").encode()
 # What is withdrawn is refused first; nothing refers to what is not there yet, or not there any more.
 _ORDER: Final = (FILTER, CLUSTER, ENDPOINTS, LISTENER, ROUTES)
+_IN_FRONT: Final = frozenset({names.BLOCKED, names.EDGE_BLOCKED, names.EGRESS_BLOCKED})
 _REMOVAL_ORDER: Final = (LISTENER, CLUSTER)
 # How long routes wait until new clusters that carry tokens can be used; then a policy is more urgent.
 _WARMING_SECONDS: Final = 3.0
@@ -81,6 +82,7 @@ class _Stream:
     has_new_clusters: bool = False
     """A changed cluster waits for its endpoints, changed or not, and also when they are asked for only later."""
     delivered: str = ""
+    delivered_blocks: int = 0
     retired: dict[str, float] = field(default_factory=dict)
     """Clusters that carry tokens and have no route any more, with the moment from which on they may go."""
 
@@ -102,6 +104,7 @@ class ConfigDiscovery:
         self._news: dict[str, Changes] = {}
         self._progress: dict[str, Changes] = {}
         self._enforced: dict[str, str] = {}
+        self._blocks: dict[str, int] = {}
 
     def published(self, instance: str) -> Configuration | None:
         """Return the configuration last published for a sidecar."""
@@ -120,6 +123,7 @@ class ConfigDiscovery:
             self._news.pop(instance, None)
             self._progress.pop(instance, None)
             self._enforced.pop(instance, None)
+            self._blocks.pop(instance, None)
 
     def look_again(self, instance: str) -> None:
         """Note that a sidecar has confirmed a secret, for which something may be waiting."""
@@ -128,6 +132,10 @@ class ConfigDiscovery:
     def enforced(self, instance: str) -> str | None:
         """Return the hash of the policy that a sidecar has confirmed to enforce, None before the first."""
         return self._enforced.get(instance)
+
+    def blocks(self, instance: str) -> int:
+        """Return the number of the blocks that a sidecar has confirmed to enforce, 0 before the first."""
+        return self._blocks.get(instance, 0)
 
     async def stream(self, call: Call[DeltaDiscoveryRequest, DeltaDiscoveryResponse]) -> None:
         """Serve one DeltaAggregatedResources call until either side ends it.
@@ -191,9 +199,13 @@ class ConfigDiscovery:
 
     def _note_enforced(self, stream: _Stream) -> None:
         """Note the policy once everything that was sent is confirmed and the filters are among it."""
-        complete = stream.delivered and not stream.unconfirmed and FILTER in stream.subscriptions
-        if complete and self._enforced.get(stream.instance) != stream.delivered:
-            self._enforced[stream.instance] = stream.delivered
+        is_shut = stream.pushed is not None and not (stream.pushed.of(LISTENER) or stream.pushed.of(CLUSTER))
+        complete = stream.delivered and not stream.unconfirmed and (FILTER in stream.subscriptions or is_shut)
+        if not complete:
+            return
+        news = (stream.delivered, stream.delivered_blocks)
+        if (self._enforced.get(stream.instance), self._blocks.get(stream.instance)) != news:
+            self._enforced[stream.instance], self._blocks[stream.instance] = news
             self._changes.bump()
 
     async def _push_changes(self, stream: _Stream) -> None:
@@ -213,6 +225,10 @@ class ConfigDiscovery:
             stream.pushed = configuration
             stream.refused.clear()
             stream.before = stream.nonce
+        # Whom to refuse waits for nothing: neither for the order of a new policy nor for its tokens.
+        await self._send(
+            stream, FILTER, configuration, removed=[], without=self._others(stream, configuration)
+        )
         if _enables_checks(configuration):
             # What the new filters leave to the checks must not pass before the checks are there.
             await self._send(stream, ROUTES, configuration, removed=[], without={names.EGRESS})
@@ -238,7 +254,17 @@ class ConfigDiscovery:
             if gone:
                 await self._send(stream, kind, configuration, removed=gone)
         stream.delivered = "" if stream.refused else configuration.label
+        stream.delivered_blocks = configuration.blocks
         self._note_enforced(stream)
+
+    def _others(self, stream: _Stream, configuration: Configuration) -> Collection[str]:
+        """Return the filters that wait for their turn: all but those in front, and all of a sidecar that starts.
+
+        One that waits for its first filters gets them together.
+        """
+        held = configuration.of(FILTER).keys()
+        started = FILTER in stream.subscriptions and stream.subscriptions[FILTER].sent
+        return held - _IN_FRONT if started else held
 
     def _gone(self, stream: _Stream, kind: str, configuration: Configuration) -> list[str]:
         """Return what is to be withdrawn now."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from everyhop.auditlog.model import MAX_NAME, MAX_PATH, Kind, Point, Record, Scalar, clip
+from everyhop.auditlog.trace import trace_of
 from everyhop.core.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -25,7 +26,10 @@ _HIGHEST_STATUS: Final = 999
 
 
 class AskedLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One decision.  ``form`` is the protocol, ``uid`` the proxy's user, ``why`` what an operator should know."""
+    """One decision.  ``form`` is the protocol, ``uid`` the proxy's user, ``why`` what an operator should know.
+
+    ``trace`` is the request's ``traceparent`` as it came.
+    """
 
     kind: str
     id: str
@@ -44,6 +48,7 @@ class AskedLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     rule: str | None = None
     snapshot: str | None = None
     user: str | None = None
+    trace: str | None = None
     why: str | None = None
     more: dict[str, Scalar] = {}  # msgspec copies an empty default
 
@@ -117,5 +122,6 @@ def asked_record(line: bytes, *, instance: str, seq: int) -> Record:
         status=asked.status if 0 <= asked.status <= _HIGHEST_STATUS else None,
         latency_ms=max(asked.ms, 0.0),
         instance=instance,
+        trace=trace_of(asked.trace),
         detail=detail,
     )

@@ -37,10 +37,14 @@ class Resource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
-    """All resources of a sidecar by type URL and name; ``label`` is the hash of the policy they enforce."""
+    """All resources of a sidecar by type URL and name; ``label`` is the hash of the policy they enforce.
+
+    ``blocks`` is the number of the blocks that are laid over them.
+    """
 
     label: str
     resources: Mapping[str, Mapping[str, Resource]]
+    blocks: int = 0
 
     def of(self, kind: str) -> Mapping[str, Resource]:
         """Return the resources of one type."""
@@ -63,7 +67,7 @@ def load_configuration(directory: Path, previous: Configuration | None = None) -
     for name in DIRECTORIES:
         for path in sorted((directory / name).glob("*.json")):
             document = _file.decode(path.read_bytes())
-            if name == "ecds":
+            if name == "ecds" and document.version_info:
                 label = document.version_info
             for raw in document.resources:
                 version = hashlib.sha256(raw).hexdigest()[:16]
@@ -73,6 +77,12 @@ def load_configuration(directory: Path, previous: Configuration | None = None) -
                 )
                 found.setdefault(about.kind, {})[about.name or about.cluster_name] = encoded
     return Configuration(label=label, resources=found)
+
+
+def resource_of(document: dict[str, Any]) -> Resource:
+    """Return a resource that no file holds; its version is of its content, as those of files."""
+    version = hashlib.sha256(msgspec.json.encode(document)).hexdigest()[:16]
+    return Resource(version, encode_resource(document)[1])
 
 
 class _File(msgspec.Struct):
@@ -94,6 +104,7 @@ class _Tree(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     input: Any
     exact_match_map: _Map | None = None
     prefix_match_map: _Map | None = None
+    custom_match: Any = None
 
 
 class _OnMatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):

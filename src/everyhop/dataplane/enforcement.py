@@ -35,7 +35,9 @@ KEY_OBJECT: Final = "everyhop.key"
 _KEY: Final = extension(
     "key", "envoy.extensions.matching.common_inputs.network.v3.FilterStateInput", key=KEY_OBJECT
 )
-_CALLER: Final = extension("caller", "envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput")
+CALLER: Final = extension("caller", "envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput")
+"""Who calls, as the certificate of the connection says."""
+
 _METHOD: Final = extension(
     "method", "envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=":method"
 )
@@ -63,7 +65,7 @@ class _Compiler:
             for path, methods in self._table.literal_index.items()
             for method, operation in methods.items()
         }
-        matcher: Json = (_by_value(_KEY, literals, other) if literals else other)["matcher"]
+        matcher: Json = (by_value(_KEY, literals, other) if literals else other)["matcher"]
         return matcher
 
     def _templates(self) -> Json:
@@ -74,7 +76,7 @@ class _Compiler:
             )
             for prefix, bucket in template_buckets(self._table.templates).items()
         }
-        return _by_value(_KEY, lists, self._unknown, kind="prefix_match_map") if lists else self._unknown
+        return by_value(_KEY, lists, self._unknown, kind="prefix_match_map") if lists else self._unknown
 
 
 def template_buckets(templates: Sequence[Operation]) -> dict[str, list[Operation]]:
@@ -97,7 +99,7 @@ def template_buckets(templates: Sequence[Operation]) -> dict[str, list[Operation
 def http_authorization(snapshot: Snapshot, table: ServiceTable) -> Json:
     """Return the RBAC filter of an HTTP service: it decides by method, path and caller, and names the operation."""
     refused = {
-        reason: _action(names.verdict(snapshot.hash, reason, None), allow=False)
+        reason: named_action(names.verdict(snapshot.hash, reason, None), allow=False)
         for reason in (Reason.AMBIGUOUS_PATH, Reason.UNKNOWN_OPERATION, Reason.NO_RULE)
     }
     enforced = {
@@ -119,14 +121,14 @@ def _unknown(snapshot: Snapshot, table: ServiceTable, refused: Json) -> Json:
     """Return what happens to an operation that the policy does not know: it passes where that is only watched."""
     if not table.watched:
         return refused
-    passed = _action(names.verdict(snapshot.hash, Reason.SHADOWED, None), allow=True)
-    return _by_value(_CALLER, dict.fromkeys(sorted(table.watched), passed), refused)
+    passed = named_action(names.verdict(snapshot.hash, Reason.SHADOWED, None), allow=True)
+    return by_value(CALLER, dict.fromkeys(sorted(table.watched), passed), refused)
 
 
 def edge_authorization(snapshot: Snapshot, table: ServiceTable) -> Json:
     """Return the RBAC filter of an edge: it decides by method and path, for callers from outside alone."""
     refused = {
-        reason: _action(names.verdict(snapshot.hash, reason, None), allow=False)
+        reason: named_action(names.verdict(snapshot.hash, reason, None), allow=False)
         for reason in (Reason.AMBIGUOUS_PATH, Reason.UNKNOWN_OPERATION)
     }
     return typed(
@@ -145,16 +147,16 @@ def edge_authorization(snapshot: Snapshot, table: ServiceTable) -> Json:
 
 def tcp_authorization(snapshot: Snapshot, verdicts: Mapping[str, Verdict]) -> Json:
     """Return the RBAC filter of a tcp service, which is reached by HTTP CONNECT: it decides by caller alone."""
-    unknown = _action(names.verdict(snapshot.hash, Reason.UNKNOWN_CALLER, None), allow=False)
-    wrong = _action(names.verdict(snapshot.hash, Reason.WRONG_PROTOCOL, None), allow=False)
+    unknown = named_action(names.verdict(snapshot.hash, Reason.UNKNOWN_CALLER, None), allow=False)
+    wrong = named_action(names.verdict(snapshot.hash, Reason.WRONG_PROTOCOL, None), allow=False)
     return typed(
         HTTP_FILTER,
-        matcher=_by_value(_METHOD, {"CONNECT": _by_caller(snapshot, verdicts, None, unknown)}, wrong)[
+        matcher=by_value(_METHOD, {"CONNECT": _by_caller(snapshot, verdicts, None, unknown)}, wrong)[
             "matcher"
         ],
         shadow_matcher=_named(
             snapshot,
-            lambda mark: _by_value(_METHOD, {"CONNECT": _name(mark + TCP)}, _name(mark + names.NOTHING))[
+            lambda mark: by_value(_METHOD, {"CONNECT": _name(mark + TCP)}, _name(mark + names.NOTHING))[
                 "matcher"
             ],
         ),
@@ -163,8 +165,8 @@ def tcp_authorization(snapshot: Snapshot, verdicts: Mapping[str, Verdict]) -> Js
 
 def undeclared_service(snapshot: Snapshot) -> Json:
     """Return a filter that refuses everything and says that the policy does not declare this service."""
-    refused = _action(names.verdict(snapshot.hash, Reason.UNKNOWN_SERVICE, None), allow=False)
-    return typed(HTTP_FILTER, matcher=_by_value(_METHOD, {names.NOTHING: refused}, refused)["matcher"])
+    refused = named_action(names.verdict(snapshot.hash, Reason.UNKNOWN_SERVICE, None), allow=False)
+    return typed(HTTP_FILTER, matcher=by_value(_METHOD, {names.NOTHING: refused}, refused)["matcher"])
 
 
 def deny_all() -> Json:
@@ -186,7 +188,7 @@ def _named(snapshot: Snapshot, operations: Callable[[str], Json]) -> Json:
     declared = "|".join(re.escape(str(service.spiffe_id)) for service in snapshot.services.values())
     known: Json = {"matcher": operations("")}
     return {
-        "matcher_list": {"matchers": [_when(_CALLER, f"(?:{declared})", known)]},
+        "matcher_list": {"matchers": [_when(CALLER, f"(?:{declared})", known)]},
         "on_no_match": {"matcher": operations(names.STRANGER)},
     }
 
@@ -198,7 +200,7 @@ def _operations(table: ServiceTable, mark: str) -> Json:
 
 
 def _name(name: str) -> Json:
-    return _action(name, allow=True)
+    return named_action(name, allow=True)
 
 
 def _callers(snapshot: Snapshot, entry: OperationEntry, no_rule: Json) -> Json:
@@ -224,10 +226,10 @@ def _by_caller(
         if len(callers) < _MANY:
             actions |= dict.fromkeys(callers, action)
         else:
-            shared.append(_when(_CALLER, f"(?:{'|'.join(map(re.escape, callers))})", action))
+            shared.append(_when(CALLER, f"(?:{'|'.join(map(re.escape, callers))})", action))
     if shared:
         otherwise = {"matcher": {"matcher_list": {"matchers": shared}, "on_no_match": otherwise}}
-    return _by_value(_CALLER, actions, otherwise) if actions else otherwise
+    return by_value(CALLER, actions, otherwise) if actions else otherwise
 
 
 def _verdict_action(snapshot: Snapshot, verdict: Verdict, operation: Operation | None = None) -> Json:
@@ -239,8 +241,8 @@ def _verdict_action(snapshot: Snapshot, verdict: Verdict, operation: Operation |
     if operation is not None and allow:
         needs = needs_of(operation, verdict.user, asks=verdict.asks)
     if verdict.asks and operation is None:
-        return _action(names.verdict(snapshot.hash, Reason.CONDITION_ERROR, None), allow=False)
-    return _action(names.verdict(snapshot.hash, verdict.reason, verdict.rule, needs), allow=allow)
+        return named_action(names.verdict(snapshot.hash, Reason.CONDITION_ERROR, None), allow=False)
+    return named_action(names.verdict(snapshot.hash, verdict.reason, verdict.rule, needs), allow=allow)
 
 
 def _steps(snapshot: Snapshot, steps: Steps, operation: Operation | None) -> Json:
@@ -253,7 +255,7 @@ def _steps(snapshot: Snapshot, steps: Steps, operation: Operation | None) -> Jso
     def end(reason: Reason, rule: str | None) -> Json:
         is_open = reason in {Reason.ALLOWED, Reason.PROBE}
         name = names.verdict(snapshot.hash, reason, rule, needs if is_open else "")
-        return _action(name, allow=is_open)
+        return named_action(name, allow=is_open)
 
     tests: list[tuple[Predicate, Json]] = []
     for step in steps.denying:
@@ -285,14 +287,16 @@ def _first_that_holds(tests: Sequence[tuple[Predicate, Json]], otherwise: Json) 
     return {"matcher": {"matcher_list": {"matchers": matchers}, "on_no_match": otherwise}}
 
 
-def _action(name: str, *, allow: bool) -> Json:
+def named_action(name: str, *, allow: bool) -> Json:
+    """Return what a matcher ends in: a verdict by its name."""
     action = typed("envoy.config.rbac.v3.Action", name=name, action="ALLOW" if allow else "DENY")
     return {"action": {"name": "action", "typed_config": action}}
 
 
-def _by_value(
+def by_value(
     source: Json, values: Mapping[str, Json], otherwise: Json, *, kind: str = "exact_match_map"
 ) -> Json:
+    """Return a matcher that looks one input up."""
     tree: dict[str, Any] = {"input": source, kind: {"map": dict(values)}}
     return {"matcher": {"matcher_tree": tree, "on_no_match": otherwise}}
 

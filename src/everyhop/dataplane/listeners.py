@@ -27,6 +27,7 @@ from everyhop.dataplane.access_log import (
     handshake_log,
     ingress_log,
 )
+from everyhop.dataplane.blocking import blocked_filter
 from everyhop.dataplane.checks import edge_check, egress_check, ingress_checks
 from everyhop.dataplane.enforcement import HTTP_FILTER, KEY_OBJECT, deny_all
 from everyhop.dataplane.http import connection_manager, http1_options
@@ -146,11 +147,13 @@ def _ingress(sidecar: Sidecar, table: ServiceTable) -> Json:
     A network filter would not do: Envoy connects the application before it asks such a filter, so a refused
     caller that stays silent still reads whatever the application says first.
     """
-    policy = _delivered(names.AUTHZ)
+    policy, blocked = _delivered(names.AUTHZ), blocked_filter(names.BLOCKED)
     is_tcp = table.tcp_verdicts is not None
     return connection_manager(
         names.INGRESS,
-        [policy] if is_tcp else [_KEY_FILTER, policy, *ingress_checks(sidecar, table.chosen_headers)],
+        [blocked, policy]
+        if is_tcp
+        else [blocked, _KEY_FILTER, policy, *ingress_checks(sidecar, table.chosen_headers)],
         routes=names.INGRESS,
         access_log=ingress_log(sidecar),
         replies=ingress_replies(),
@@ -165,7 +168,12 @@ def _edge(sidecar: Sidecar, table: ServiceTable) -> Json:
     """Return the edge: what the trust domain says inside is removed before the credential is looked at."""
     return connection_manager(
         names.EDGE,
-        [_KEY_FILTER, _delivered(names.EDGE_AUTHZ), edge_check(sidecar, table.chosen_headers)],
+        [
+            blocked_filter(names.EDGE_BLOCKED),
+            _KEY_FILTER,
+            _delivered(names.EDGE_AUTHZ),
+            edge_check(sidecar, table.chosen_headers),
+        ],
         routes=names.EDGE,
         access_log=edge_log(sidecar),
         replies=ingress_replies(),
@@ -179,7 +187,7 @@ def _edge(sidecar: Sidecar, table: ServiceTable) -> Json:
 def _egress_http(sidecar: Sidecar, caller: SpiffeId, name: str, filters: list[Json]) -> Json:
     return connection_manager(
         name,
-        [*filters, egress_check(sidecar)],
+        [*filters, blocked_filter(names.EGRESS_BLOCKED), egress_check(sidecar)],
         routes=names.EGRESS,
         access_log=egress_http_log(sidecar, str(caller)),
         replies=egress_replies(),
@@ -231,6 +239,18 @@ def _long_lived_edges(table: ServiceTable, *, from_outside: bool = False) -> str
             verdicts = {OUTSIDE: entry.outside} if from_outside else entry.verdicts
             edges += _edges(str(entry.operation.route), verdicts)
     return hashlib.sha256(repr(sorted(edges)).encode()).hexdigest()[:16]
+
+
+def keeps_streams(service: Service) -> bool:
+    """Tell whether anything may stay open at a service for long."""
+    return service.tcp is not None or any(o.protocol in _LONG_LIVED for o in service.operations)
+
+
+def streaming_callers(table: ServiceTable) -> frozenset[str]:
+    """Return the callers (SPIFFE IDs) that may keep something open at a service for long."""
+    doors = [e.verdicts for e in table.entries if e.operation.protocol in _LONG_LIVED]
+    doors += [] if table.tcp_verdicts is None else [table.tcp_verdicts]
+    return frozenset(c for verdicts in doors for c, v in verdicts.items() if v.effect is Effect.ALLOW)
 
 
 def _edges(door: str, verdicts: Mapping[str, Verdict]) -> list[tuple[str, str, str]]:

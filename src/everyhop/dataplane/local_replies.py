@@ -2,7 +2,7 @@
 """Answers that a sidecar gives by itself: ``application/problem+json`` (RFC 9457) with a stable code.
 
 A caller learns the code and the decision id, never the rule or the reason.  gRPC callers get the matching
-``grpc-status`` from Envoy (403 is PERMISSION_DENIED).
+``grpc-status`` from Envoy (403 is PERMISSION_DENIED, 429 is UNAVAILABLE).
 """
 
 from __future__ import annotations
@@ -20,6 +20,16 @@ _CEL: Final = "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
 _DECISION: Final = "%REQ(X-EVERYHOP-DECISION)%"
 _CHALLENGE: Final = 'Basic realm="everyhop egress"'
 
+REFUSED_BY: Final = "rbac_access_denied_matched_policy["
+"""How Envoy's details begin where a filter of ours refused; elsewhere in them may stand what others have chosen."""
+
+# CEL's own quoting: what reaches it as two backslashes is one.
+_BY_BLOCK: Final = (
+    rf"response.code_details.matches('^{REFUSED_BY[:-1]}\\[[0-9a-f]{{16}}\\|{Reason.BLOCKED}\\|')"
+)
+_LEFT: Final = r"int(re.extract(response.code_details, '([0-9]+)\\]$', '\\1')) - int(request.time)"
+_SECONDS_LEFT: Final = f"{_LEFT} > 86400 ? 86400 : ({_LEFT} < 1 ? 1 : {_LEFT})"
+
 ACCESS_DENIED: Final = "ACCESS_DENIED"
 AMBIGUOUS_PATH: Final = "AMBIGUOUS_PATH"
 UNDECLARED_DESTINATION: Final = "UNDECLARED_DESTINATION"
@@ -28,6 +38,7 @@ UPSTREAM_UNAVAILABLE: Final = "UPSTREAM_UNAVAILABLE"
 REQUEST_REFUSED: Final = "REQUEST_REFUSED"
 TOKEN_UNAVAILABLE: Final = "TOKEN_UNAVAILABLE"  # noqa: S105  # a code
 CHECK_UNAVAILABLE: Final = "CHECK_UNAVAILABLE"
+BLOCKED: Final = "BLOCKED"
 
 CHECK_REFUSED: Final = "ext_authz_denied"
 CHECK_FAILED: Final = "ext_authz_error"
@@ -64,6 +75,7 @@ def ingress_replies(*, also_ambiguous: Sequence[str] = ()) -> Json:
     return {
         "mappers": [
             *_check_replies(),
+            _blocked_reply(),
             _reply(_expression(ambiguous), 400, AMBIGUOUS_PATH, "Ambiguous path"),
             _reply(_status(403), 403, ACCESS_DENIED, "Access denied"),
             *(_reply(_status(status), status, code, title) for status, code, title in _COMMON),
@@ -80,6 +92,7 @@ def egress_replies() -> Json:
     return {
         "mappers": [
             *_check_replies(),
+            _blocked_reply(),
             challenge,
             _reply(_status(403), 403, UNDECLARED_DESTINATION, "Undeclared destination"),
             _reply(_expression(unserved), 503, TOKEN_UNAVAILABLE, "No token can be had now"),
@@ -99,6 +112,16 @@ def _check_replies() -> list[Json]:
     }
     failed = _expression(f"response.code_details == '{CHECK_FAILED}'")
     return [refused, _reply(failed, 503, CHECK_UNAVAILABLE, "Credentials cannot be checked now")]
+
+
+def _blocked_reply() -> Json:
+    """Return the answer to a blocked caller: when to come back is the end that its verdict names.
+
+    Without an end it is a day, and a caller who comes back is refused again.
+    """
+    reply = _reply(_expression(_BY_BLOCK), 429, BLOCKED, "Blocked")
+    reply["headers_to_add"].append(set_header("retry-after", f"%CEL({_SECONDS_LEFT})%"))
+    return reply
 
 
 def _reply(condition: Json, status: int, code: str, title: str) -> Json:

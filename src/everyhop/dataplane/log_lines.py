@@ -11,22 +11,28 @@ from __future__ import annotations
 
 import re
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
+from urllib.parse import unquote
 
 import msgspec
 
+from everyhop.anomaly.model import SubjectKind
 from everyhop.auditlog.model import MAX_NAME, MAX_PATH, Kind, Point, Record, Scalar, clip
+from everyhop.auditlog.preparing import prepared
+from everyhop.auditlog.trace import trace_of
 from everyhop.core.decision import Reason
 from everyhop.dataplane import _names as names
 from everyhop.dataplane.asked_log import ASKED, asked_record
 from everyhop.dataplane.gap_lines import GAP_LINE, gap_line_record
 from everyhop.dataplane.local_replies import (
     AMBIGUOUS_DETAILS,
+    BLOCKED,
     CHECK_FAILED,
     CHECK_REFUSED,
     CHECK_UNAVAILABLE,
+    REFUSED_BY,
     TOKEN_UNAVAILABLE,
 )
 from everyhop.policy.access import TCP
@@ -81,8 +87,10 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True, rename={"received": "in
     status: int | None = None
     detail: str | None = None
     user: str | None = None
+    key: str | None = None
     code: str | None = None
     why: str | None = None
+    trace: str | None = None
     failure: str | None = None
     flags: str | None = None
     ms: float | None = None
@@ -118,12 +126,12 @@ def record_of(line: bytes, *, instance: str, seq: int) -> Record:
         if parsed.time.tzinfo is None:
             raise ValueError("a time without a zone")
         if parsed.kind == ASKED:  # ours: Envoy writes its kinds as constants
-            return asked_record(line, instance=instance, seq=seq)
+            return prepared(asked_record(line, instance=instance, seq=seq))
         if parsed.kind == GAP_LINE:
             return gap_line_record(line, instance=instance, seq=seq)
-        return _record(parsed, instance, seq)
+        return prepared(_record(parsed, instance, seq))
     except (ValueError, msgspec.MsgspecError, RecursionError):
-        return Record(
+        unread = Record(
             id=derived_id(instance, seq),
             seq=seq,
             producer=instance,
@@ -134,6 +142,7 @@ def record_of(line: bytes, *, instance: str, seq: int) -> Record:
             instance=instance,
             detail={"bytes": len(line), "start": clip(repr(line[:200]), 400)},
         )
+        return prepared(unread)
 
 
 def derived_id(instance: str, seq: int) -> str:
@@ -160,10 +169,13 @@ def _record(line: LogLine, instance: str, seq: int) -> Record:
         "status": line.status if line.status is not None and 0 <= line.status <= 999 else None,  # noqa: PLR2004
         "latency_ms": line.ms if line.ms is not None and line.ms >= 0 else None,
         "instance": instance,
+        "trace": trace_of(line.trace),
         "detail": _detail(line) | outcome.detail,
     }
     if own and line.user:
         common["detail"]["user"] = clip(line.user, 256)
+    if own and line.key:
+        common["detail"]["api_key"] = clip(line.key, MAX_NAME)
     if not is_tcp:
         common["method"] = clip(line.method, MAX_NAME) if line.method else None
         common["path"] = None if line.path is None else clip(line.path, MAX_PATH)
@@ -187,6 +199,10 @@ def _ingress(line: LogLine) -> _Outcome:
         snapshot = route[1] if route else None
         return _Outcome(allowed=False, reason=_early_reason(line), target=line.target, snapshot=snapshot)
     short, reason, rule = match.groups()
+    if reason == Reason.BLOCKED:
+        return _blocked(
+            line, snapshot=route[1] if route is not None and route[1].startswith(short) else short
+        )
     operation = line.operation or names.NOTHING
     if operation.startswith(names.STRANGER):
         operation = operation.removeprefix(names.STRANGER)
@@ -200,10 +216,14 @@ def _ingress(line: LogLine) -> _Outcome:
     elif allowed and line.detail == CHECK_FAILED:
         allowed, reason = False, CHECK_UNAVAILABLE
     decided = _WHY.fullmatch(line.why or "")
+    snapshot = route[1] if route is not None and route[1].startswith(short) else short
+    found = None if operation == names.NOTHING else operation
     detail: dict[str, Scalar] = {}
     if decided is not None and line.detail not in {"direct_response", CHECK_FAILED}:
         # The policy's filter knew what may decide; the agent knew the facts, and what they decided.
         reason, rule = decided[1], decided[2]
+        if reason == Reason.BLOCKED:
+            return replace(_blocked(line, snapshot=snapshot, who=decided[6]), operation=found)
         shown = {
             "would": decided[3],
             "would_reason": decided[4],
@@ -217,8 +237,31 @@ def _ingress(line: LogLine) -> _Outcome:
         target=line.target,
         detail=detail,
         rule=None if rule == names.NOTHING else rule,
-        snapshot=route[1] if route is not None and route[1].startswith(short) else short,
-        operation=None if operation == names.NOTHING else operation,
+        snapshot=snapshot,
+        operation=found,
+    )
+
+
+def _blocked(line: LogLine, *, snapshot: str | None, who: str = "") -> _Outcome:
+    """Return what is said of a call whose caller, user, key or address is blocked; ``who`` is the agent's word for it.
+
+    Without one it was Envoy, which knows the identity of a peer, and at an edge its address.
+    """
+    kind, _, value = who.partition(" ")
+    if not who:
+        is_edge = line.kind == "edge"
+        kind, value = (
+            (SubjectKind.ADDRESS, line.host or "") if is_edge else (SubjectKind.IDENTITY, line.caller or "")
+        )
+    else:
+        value = unquote(value)
+    detail: dict[str, Scalar] = {"block": clip(f"{kind}:{value}")}
+    if kind == SubjectKind.USER:
+        detail = {"block": kind, "user": clip(value, 256)}
+    if kind == SubjectKind.API_KEY:
+        detail["api_key"] = clip(value, MAX_NAME)
+    return _Outcome(
+        allowed=False, reason=Reason.BLOCKED.value, target=line.target, snapshot=snapshot, detail=detail
     )
 
 
@@ -244,6 +287,8 @@ def _egress(line: LogLine) -> _Outcome:
     route = _HASHED.fullmatch(line.route or "")
     snapshot, target = (route[1], route[2]) if route else (None, line.target or "")
     untrusted = "CERTIFICATE_VERIFY_FAILED" in (line.failure or "")
+    if _is_blocked_here(line) or (line.detail == CHECK_REFUSED and line.code == BLOCKED):
+        return replace(_blocked(line, snapshot=snapshot), target=target or line.host or None)
     if line.status == _PROXY_AUTHENTICATION and line.detail != "via_upstream":
         reason = NO_PROXY_SECRET
     elif untrusted:
@@ -263,6 +308,12 @@ def _egress(line: LogLine) -> _Outcome:
     return _Outcome(
         allowed=reason == DECLARED, reason=reason, target=target or line.host or None, snapshot=snapshot
     )
+
+
+def _is_blocked_here(line: LogLine) -> bool:
+    """Tell whether this egress refused its own workload because that is blocked."""
+    detail = line.detail or ""
+    return detail.startswith(REFUSED_BY) and f"|{Reason.BLOCKED.value}|" in detail
 
 
 def _ends_tunnel(line: LogLine) -> bool:

@@ -44,7 +44,7 @@ class Limits:
     """Longest life of one connection to a tcp service."""
     buffer_bytes: int = 128 * 1024
     """Bytes held per connection and direction."""
-    drain: int = 2
+    drain: int = 1
     """How long connections live on that a policy change ends."""
 
 

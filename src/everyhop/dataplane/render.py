@@ -16,6 +16,7 @@ from everyhop.dataplane._resources import (
     from_agent,
     pipe,
 )
+from everyhop.dataplane.blocking import nobody_blocked
 from everyhop.dataplane.clusters import (
     app_clusters,
     app_endpoints,
@@ -100,7 +101,14 @@ def _filters(snapshot: Snapshot, sidecar: Sidecar, table: ServiceTable, epoch: s
         filters = {names.AUTHZ: http_authorization(snapshot, table), names.MEMORY: memory}
         if sidecar.edge is not None:
             filters[names.EDGE_AUTHZ] = edge_authorization(snapshot, table)
-    return {f"ecds/{name}.json": filter_file(name, config, snapshot.hash) for name, config in filters.items()}
+    files = {
+        f"ecds/{name}.json": filter_file(name, config, snapshot.hash) for name, config in filters.items()
+    }
+    in_front = [names.BLOCKED, names.EGRESS_BLOCKED]
+    if sidecar.edge is not None and table.tcp_verdicts is None:
+        in_front.append(names.EDGE_BLOCKED)
+    # Blocks are laid over it, and are of no policy.
+    return files | {f"ecds/{name}.json": filter_file(name, nobody_blocked(), "") for name in in_front}
 
 
 def _lanes(index: AccessIndex, caller: str, target: Service, carried: Carried | None) -> Lanes:

@@ -35,6 +35,8 @@ from everyhop.wire.transport import Limits, PeerServer
 from everyhop.x509.certificates import certificates_to_pem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from everyhop.agent.changes import Changes
     from everyhop.agent.identities import Hold
     from everyhop.agent.model import X509Identity
@@ -75,8 +77,13 @@ class SecretDiscovery:
         workloads: Workloads,
         changes: Changes,
         tokens: TokenSecrets | None = None,
+        is_withheld: Callable[[str], bool] = lambda _spiffe_id: False,
     ) -> None:
-        """Serve what these hold; without ``tokens`` no sidecar carries any.  All of them bump ``changes``."""
+        """Serve what these hold; without ``tokens`` no sidecar carries any.  All of them bump ``changes``.
+
+        Nothing is given to an identity that ``is_withheld`` tells of.
+        """
+        self._is_withheld = is_withheld
         self._identities = identities
         self._tokens = tokens
         self._launches = launches
@@ -210,6 +217,8 @@ class SecretDiscovery:
         service = None if snapshot is None else snapshot.services.get(launch.service)
         if service is None:
             raise AttestationError(f"the policy declares no service {launch.service!r}")
+        if self._is_withheld(str(service.spiffe_id)):
+            raise AttestationError(f"{service.spiffe_id} is quarantined")
         return service.spiffe_id
 
     def _forget_confirmed(self, stream: _Stream) -> None:

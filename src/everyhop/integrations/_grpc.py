@@ -27,6 +27,7 @@ CODE_KEY: Final = "everyhop-code"
 DECISION_KEY: Final = "everyhop-decision"
 
 _STATUS: Final = {
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,

@@ -98,10 +98,7 @@ class EveryhopMiddleware:
         except Refusal as refusal:
             if started:  # too late to say it
                 raise
-            if kind == "http":
-                await _refuse_http(refusal, send)
-            else:
-                await _refuse_websocket(refusal, scope, receive, send)
+            await answer_refusal(refusal, scope, receive, send)
         except _ClientGoneError:
             return
 
@@ -187,6 +184,14 @@ async def _checked_body(guard: Checks, verified: Verified, scope: Scope, receive
         return {"type": "http.request", "body": body, "more_body": False}
 
     return again
+
+
+async def answer_refusal(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request or the handshake of a WebSocket with a refusal, before anything else was sent."""
+    if scope["type"] == "http":
+        await _refuse_http(refusal, send)
+    else:
+        await _refuse_websocket(refusal, scope, receive, send)
 
 
 def _headers_of(refusal: Refusal, body: bytes) -> list[tuple[bytes, bytes]]:

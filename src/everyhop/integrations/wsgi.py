@@ -254,6 +254,11 @@ def _read(environ: Environ, limit: int) -> bytes:
     return b"".join(chunks)
 
 
+def answer_refusal(refusal: Refusal, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer a request with a refusal, before anything else was sent."""
+    return _refuse(refusal, environ, start_response, was_started=False)
+
+
 def _refuse(
     refusal: Refusal, environ: Environ, start_response: StartResponse, *, was_started: bool
 ) -> Iterable[bytes]:

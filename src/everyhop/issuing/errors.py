@@ -27,7 +27,8 @@ class GrantRefused(AccessDenied):
     """A token that is not issued.
 
     ``error`` is for the caller, ``message`` may be shown to it as ``error_description``.  ``token_code`` is the
-    stable code (``tokens.codes``) where a presented token was the reason.
+    stable code (``tokens.codes``) where a presented token was the reason.  ``api_key`` is the public part of a
+    presented API key, for the record only.
     """
 
     code = "GRANT_REFUSED"
@@ -45,6 +46,7 @@ class GrantRefused(AccessDenied):
         self.error = error
         self.token_code = token_code
         self.retry_after = retry_after
+        self.api_key: str | None = None
 
     @property
     def status(self) -> int:
@@ -54,3 +56,14 @@ class GrantRefused(AccessDenied):
         if self.error is OAuthError.TEMPORARILY_UNAVAILABLE:
             return HTTPStatus.TOO_MANY_REQUESTS
         return HTTPStatus.BAD_REQUEST
+
+
+class ActorBlocked(GrantRefused):
+    """Who asks, or on whose behalf, is blocked for now; ``subject`` is who, as records name it."""
+
+    code = "BLOCKED"
+
+    def __init__(self, subject: str, retry_after: int) -> None:
+        """``retry_after`` is in seconds."""
+        super().__init__(OAuthError.TEMPORARILY_UNAVAILABLE, "blocked", retry_after=retry_after)
+        self.subject = subject

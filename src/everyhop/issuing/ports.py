@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -136,6 +136,43 @@ class ApiKeyAuthenticator(Protocol):
 
         Raises TrustError, the same for every reason, or AccessDenied for a source that fails too often.
         """
+
+
+class BlockedActor(NamedTuple):
+    """One who is blocked: ``subject`` as records name it, ``retry_after`` in seconds."""
+
+    subject: str
+    retry_after: int
+
+
+class Blocks(Protocol):
+    """Who is blocked now."""
+
+    def actor(
+        self,
+        now: datetime,
+        *,
+        identity: str | None = None,
+        subject: str | None = None,
+        address: str | None = None,
+    ) -> BlockedActor | None:
+        """Return the first of those who act that is blocked: a SPIFFE ID, the subject of a token, an IP address."""
+
+
+class NobodyBlocked:
+    """Blocks where there are none."""
+
+    def actor(
+        self,
+        now: datetime,
+        *,
+        identity: str | None = None,
+        subject: str | None = None,
+        address: str | None = None,
+    ) -> BlockedActor | None:
+        """Return None."""
+        del now, identity, subject, address
+        return None
 
 
 class WorkloadTokens(Protocol):

@@ -73,7 +73,10 @@ class ExchangeRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issued:
-    """A token.  ``token_type`` is ``Bearer``, ``DPoP``, or ``N_A`` for one that is no access token; times in seconds."""
+    """A token.  ``token_type`` is ``Bearer``, ``DPoP``, or ``N_A`` for one that is no access token; times in seconds.
+
+    ``roles`` are the user's in a transaction token.
+    """
 
     token: str = field(repr=False)
     token_type: str
@@ -85,6 +88,7 @@ class Issued:
     issued_at: int
     expires_at: int
     txn: str | None = None
+    roles: tuple[str, ...] = ()
 
     @property
     def expires_in(self) -> int:

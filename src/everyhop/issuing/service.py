@@ -9,13 +9,13 @@ block; run them on a worker pool.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from everyhop.core.clock import Clock, Entropy
 from everyhop.core.errors import InputError, TokenError
-from everyhop.issuing.errors import GrantRefused, OAuthError
+from everyhop.issuing.errors import ActorBlocked, GrantRefused, OAuthError
 from everyhop.issuing.exchange import Behalf, Transaction, behalf_of, limited, transaction_of
 from everyhop.issuing.granting import check_binding, granted_to, narrowed, service_named
 from everyhop.issuing.introspection import INACTIVE, describe, may_inspect
@@ -24,7 +24,9 @@ from everyhop.issuing.model import IssuingSettings, TokenTruth
 from everyhop.issuing.policy_view import PolicyView
 from everyhop.issuing.ports import (
     ApiKeyAuthenticator,
+    Blocks,
     IssuingStore,
+    NobodyBlocked,
     PolicyInForce,
     TokenJournal,
     UserTokens,
@@ -36,6 +38,7 @@ from everyhop.issuing.revoking import Revoking
 from everyhop.issuing.subjects import (
     Judges,
     check_actor,
+    name_of,
     peeked_type,
     read_subject,
     verified_access,
@@ -66,6 +69,7 @@ class TokenPorts:
     users: UserTokens | None = None
     api_keys: ApiKeyAuthenticator | None = None
     workloads: WorkloadTokens | None = None
+    blocks: Blocks = field(default_factory=NobodyBlocked)
 
 
 class TokenService:
@@ -79,6 +83,7 @@ class TokenService:
         self._clock = ports.clock
         self._entropy = ports.entropy
         self._judges = Judges(users=ports.users, api_keys=ports.api_keys, workloads=ports.workloads)
+        self._blocks = ports.blocks
         self._recorder = Recorder(ports.journal)
         self._revoking = Revoking(
             store=ports.store,
@@ -93,10 +98,11 @@ class TokenService:
     def mint(self, request: MintRequest) -> Issued:
         """Return an access token for the caller itself.
 
-        Raises GrantRefused for anything that the policy does not grant, Unavailable when there is no key to sign with.
+        Raises GrantRefused for anything that the policy does not grant, ActorBlocked for one who is blocked, Unavailable when there is no key to sign with.
         """
         now = self._clock.now()
         try:
+            self._refuse_blocked(now, identity=request.caller)
             issued = self._access(request, request.target, None, self._policy(), self._views.recent(now), now)
         except GrantRefused as refusal:
             self._recorder.refused("mint", request, refusal, now)
@@ -113,6 +119,7 @@ class TokenService:
         view = self._views.fresh(now)
         policy = self._policy()
         try:
+            self._refuse_blocked(now, identity=request.caller, address=request.source)
             issued = self._exchanged(request, policy, view, now)
         except GrantRefused as refusal:
             self._recorder.refused("exchange", request, refusal, now)
@@ -129,12 +136,25 @@ class TokenService:
             )
         check_actor(request, view, self.settings, self._judges, now)
         subject = read_subject(request, service, view, self.settings, self._judges, now)
+        self._refuse_blocked(now, subject=name_of(subject))
         if request.requested_token_type == TokenType.TRANSACTION:
             return self._transaction(request, transaction_of(subject, request, policy, service), view, now)
         if request.target is None:
             raise GrantRefused(OAuthError.INVALID_TARGET, "an access token is for a service: name it")
         behalf = behalf_of(subject, request, policy)
         return self._access(request, request.target, behalf, policy, view, now)
+
+    def _refuse_blocked(
+        self,
+        now: datetime,
+        *,
+        identity: str | None = None,
+        subject: str | None = None,
+        address: str | None = None,
+    ) -> None:
+        found = self._blocks.actor(now, identity=identity, subject=subject, address=address)
+        if found is not None:
+            raise ActorBlocked(found.subject, found.retry_after)
 
     def _access(
         self,
@@ -212,6 +232,7 @@ class TokenService:
             issued_at=issued_at,
             expires_at=claims.exp,
             txn=claims.txn,
+            roles=tuple(wanted.tctx.get("roles", ())),
         )
 
     # --- asking and taking back ----------------------------------------------------------------------------------

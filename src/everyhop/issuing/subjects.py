@@ -72,6 +72,13 @@ def read_subject(
     raise GrantRefused(OAuthError.INVALID_REQUEST, f"no subject token of the type {kind[:120]!r} is taken")
 
 
+def name_of(subject: Subject) -> str:
+    """Return who a subject is, as the subject of a token says it."""
+    if isinstance(subject, AccessToken | TxnToken | UserIdentity):
+        return subject.subject
+    return f"apikey:{subject.lookup}"
+
+
 def check_actor(
     request: ExchangeRequest, view: View, settings: IssuingSettings, judges: Judges, now: datetime
 ) -> None:
@@ -131,12 +138,17 @@ def peeked_type(token: str) -> object:
 def not_believed(error: TrustError | InputError, which: str = "subject") -> GrantRefused:
     """Return the refusal for a presented token (RFC 8693 section 2.2.2); the reason is for the record."""
     code = error.token_code if isinstance(error, TokenError) else None
+    if code is None and isinstance(error, TrustError):
+        code = TokenCode.TOKEN_INVALID  # an API key, or a user's token, that nobody vouches for
     refusal = GrantRefused(
         OAuthError.INVALID_REQUEST, f"the {which} token is not accepted: {error.message}", token_code=code
     )
     reason = getattr(error, "reason", None)
     if isinstance(reason, str):
         refusal.add_note(reason)
+    lookup = getattr(error, "lookup", None)
+    if isinstance(lookup, str):
+        refusal.api_key = lookup
     return refusal
 
 

@@ -11,9 +11,10 @@ ALL: Final = "all"
 
 TOP_KEYS: Final = (
     "version", "trust_domain", "identity", "mode", "services", "users", "attributes", "roles", "allow", "deny", "shadow",
-    "directory", "tests",
+    "directory", "detect", "audit", "tests",
 )  # fmt: skip
-SERVICE_KEYS: Final = ("workload", "operations", "probes", "tcp", "identity", "attributes")
+SERVICE_KEYS: Final = ("workload", "operations", "probes", "tcp", "identity", "attributes", "canary")
+NOT_OF_CANARIES: Final = ("workload", "operations", "probes", "tcp", "attributes")
 WORKLOAD_KEYS: Final = ("unix", "run")
 UNIX_KEYS: Final = ("uid", "user", "gid", "group", "path", "sha256")
 ROUTE_KEYS: Final = ("route", "grpc", "websocket")
@@ -22,6 +23,15 @@ USERS_KEYS: Final = ("issuers",)
 ISSUER_KEYS: Final = ("issuer", "audience", "jwks", "roles", "attributes", "algorithms")
 RULE_KEYS: Final = ("from", "to", "operations", "user", "when", "mode", "id", "reason")
 EDGE_KEYS: Final = ("from", "to")
+DETECT_KEYS: Final = (
+    "mode", "window", "users", "api_keys", "addresses", "services", "per_service", "exempt", "on_error", "breaker",
+    "detectors",
+)  # fmt: skip
+AUDIT_KEYS: Final = ("readers",)
+LIMITS_KEYS: Final = ("alert", "block", "block_for", "count")
+SERVICE_LIMITS_KEYS: Final = (*LIMITS_KEYS, "expected_rate")
+BREAKER_KEYS: Final = ("share", "within")
+COUNTED: Final = ("denied", "failed", "undeclared", "ambiguous")
 FACT_KEYS: Final = ("user", "at", "headers", "source_ip", "device", "resource")
 TEST_KEYS: Final = ("from", "call", "tcp", "to", "expect", *FACT_KEYS)
 ROLE_KEYS: Final = ("includes", "grants", "groups")
@@ -37,7 +47,7 @@ EVERY_OPERATION: Final = "*"
 
 LATER_KEYS: Final = frozenset(
     {
-        "allow_encoded_slash", "detect", "federation", "gateway", "kubernetes", "secrets", "targets",
+        "allow_encoded_slash", "federation", "gateway", "kubernetes", "secrets", "targets",
     }
 )  # fmt: skip
 """Keys that later versions of the language define: refused by name, never silently ignored."""
@@ -107,3 +117,13 @@ SUBJECT: Final = r"[^\x00-\x1f\x7f]{1,255}"
 MAX_ATTRIBUTE_TEXT: Final = 1024
 MAX_CONDITION: Final = 4096
 MAX_DIRECTORY: Final = 10_000
+
+DURATION: Final = r"[0-9]{1,9}(?:s|m|h|d)"
+RATE: Final = r"[1-9][0-9]{0,6}/[smh]"
+PERCENT: Final = r"(?:[1-9][0-9]?|100)%"
+EXEMPTION: Final = r"(?:identity|service|user|api-key|address):[!-~]{1,512}"
+EXEMPTION_HINT: Final = "address:NETWORK, service:NAME, identity:SPIFFE-ID, user:NAME or api-key:KEY"
+MAX_THRESHOLD: Final = 10_000_000
+DETECTOR_NAME: Final = r"[a-z][a-z0-9_-]{0,40}"
+KNOB: Final = r"[!-~]{1,256}"
+MAX_DETECTORS: Final = 32

@@ -48,6 +48,7 @@ class RuleReader:
             return None
         callers = self._names(fields["from"][1], f"{position}: from", is_caller=True)
         targets = self._names(fields["to"][1], f"{position}: to")
+        self._check_canaries(effect, fields["to"][0], callers, targets, position)
         operations = self._operations(fields, node, effect, targets, position)
         user = self._user(fields, effect, targets, position)
         condition = self._condition(fields, position)
@@ -74,6 +75,21 @@ class RuleReader:
             condition=condition,
             span=node.span,
         )
+
+    def _check_canaries(
+        self,
+        effect: RuleEffect,
+        key: Text,
+        callers: frozenset[str] | None,
+        targets: frozenset[str] | None,
+        position: str,
+    ) -> None:
+        """Refuse to open a canary, or to let one call: any use of it has to be an alarm."""
+        for names, does in ((targets, "open a canary"), (callers, "let a canary call")):
+            found = sorted(n for n in names or () if n in self._services and self._services[n].is_canary)
+            if found and effect is RuleEffect.ALLOW:
+                message = f"{position}: no rule may {does}, and {found[0]!r} is one"
+                self._problems.add("canary", key.span, message, "remove it from the rule")
 
     def edge(self, node: Node, index: int) -> Edge | None:
         """Read one entry of ``shadow``; None after noting what is wrong."""

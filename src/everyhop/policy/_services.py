@@ -51,6 +51,7 @@ class Draft:
     operation_names: frozenset[str]
     tcp: int | None
     is_tcp: bool
+    is_canary: bool
     attributes: Mapping[str, Value]
 
 
@@ -104,6 +105,7 @@ def _read_service(
     if "identity" in fields:
         text = read_text(fields["identity"][1], f"{where}: identity", problems)
         identity = (text, fields["identity"][1].span) if text is not None else None
+    is_canary = _read_canary(fields, where, problems)
     return Draft(
         name=name,
         span=key.span,
@@ -114,10 +116,24 @@ def _read_service(
         operation_names=frozenset(operations),
         tcp=tcp,
         is_tcp=is_tcp,
+        is_canary=is_canary,
         attributes=read_attributes(fields["attributes"][1], attributes, f"{where}: attributes", problems)
         if "attributes" in fields
         else MappingProxyType({}),
     )
+
+
+def _read_canary(fields: Mapping[str, tuple[Text, Node]], where: str, problems: Problems) -> bool:
+    """Read whether a service is one that nobody may ever call; then there is nothing of it but a name."""
+    if "canary" not in fields:
+        return False
+    expected = "true (leave the key out otherwise)"
+    read_match(fields["canary"][1], "true", f"{where}: canary", expected, problems)
+    for other in g.NOT_OF_CANARIES:
+        if other in fields:
+            message = f"{where}: a canary has no {other}: it does not exist, and nobody calls it"
+            problems.add("conflict", fields[other][0].span, message, "remove 'canary', or this")
+    return True
 
 
 def _read_operations(
@@ -324,6 +340,7 @@ def build_services(
             probes=draft.probes,
             tcp=draft.tcp,
             attributes=draft.attributes,
+            is_canary=draft.is_canary,
             span=draft.span,
         )
     return services

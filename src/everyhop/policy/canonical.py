@@ -15,6 +15,7 @@ import msgspec
 
 from everyhop.core.clock import rfc3339
 from everyhop.policy import _grammar as g
+from everyhop.policy.detect import detection_entry
 from everyhop.policy.model import ANY, Mode, Protocol, RuleEffect, TokenMode, UserMode
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def render_canonical(snapshot: Snapshot) -> bytes:
         "roles": {name: _role(role) for name, role in snapshot.roles.items()},
         "attributes": {} if snapshot.attributes.is_empty else _attributes(snapshot.attributes),
         "directory": _directory(snapshot.directory),
+        "detect": detection_entry(snapshot.detection),
+        "audit": {"readers": sorted(snapshot.readers)} if snapshot.readers else {},
     }
     document |= {key: part for key, part in lists.items() if part}
     if snapshot.user_issuers:
@@ -90,6 +93,8 @@ def _service(service: Service) -> dict[str, Any]:
         entry["tcp"] = service.tcp
     if service.attributes:
         entry["attributes"] = _values(service.attributes)
+    if service.is_canary:
+        entry["canary"] = True
     return entry
 
 

@@ -94,6 +94,8 @@ def _spans(snapshot: Snapshot) -> Iterator[tuple[str, Span]]:
         yield f"tests[{index}]", test.span
     for index, issuer in enumerate(snapshot.user_issuers):
         yield f"users.issuers[{index}]", issuer.span
+    if snapshot.detection.span is not None:
+        yield "detect", snapshot.detection.span
 
 
 def _to_document(value: Any, spans: dict[str, _Place]) -> Node:

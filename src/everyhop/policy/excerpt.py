@@ -61,7 +61,7 @@ def excerpt(snapshot: Snapshot, service: str) -> Excerpt:
 
 def _service(service: Service, *, is_own: bool) -> Service:
     if not is_own:
-        return replace(service, workload=(), operations=(), probes=(), tcp=None)
+        return replace(service, workload=(), operations=(), probes=(), tcp=None, is_canary=False)
     return replace(
         service, workload=(), operations=tuple(replace(one, body=None) for one in service.operations)
     )

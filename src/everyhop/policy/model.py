@@ -12,6 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from everyhop.policy.detect import DEFAULTS, Detection
 from everyhop.policy.facts import NOTHING_KNOWN, Context, Value
 from everyhop.policy.vocabulary import Attributes
 
@@ -137,7 +138,8 @@ class Service:
     """One service: how its instances are recognised, its SPIFFE ID, and its only doors.
 
     ``workload`` holds alternatives; an instance matches one when all its selectors hold.  ``tcp`` is a port
-    for services that do not speak HTTP; they have no operations.
+    for services that do not speak HTTP; they have no operations.  ``is_canary``: it does not exist and nobody has a reason to
+    call it; it has no door that a rule could open.
     """
 
     name: str
@@ -147,6 +149,7 @@ class Service:
     probes: tuple[Operation, ...]
     tcp: int | None
     attributes: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
+    is_canary: bool = False
     span: Span = field(compare=False)
 
 
@@ -289,7 +292,8 @@ class Snapshot:
     """A whole policy, checked.
 
     ``services`` is ordered by name, ``rules`` holds the allow rules and then the deny rules, each in the
-    policy's order.  ``hash`` is the SHA-256 of ``canonical`` in 64 hex digits.
+    policy's order.  ``readers`` are the services that may read the audit log.  ``hash`` is the SHA-256 of
+    ``canonical`` in 64 hex digits.
     """
 
     trust_domain: TrustDomain
@@ -302,6 +306,8 @@ class Snapshot:
     attributes: Attributes = field(default_factory=Attributes)
     shadow_edges: tuple[Edge, ...] = ()
     directory: Directory = field(default_factory=Directory)
+    detection: Detection = DEFAULTS
+    readers: frozenset[str] = frozenset()
     canonical: bytes
     hash: str
     _owners: Mapping[str, Service] = field(init=False, repr=False, compare=False)
@@ -324,8 +330,8 @@ class Snapshot:
         )
 
     def is_watched(self, caller: str, target: str) -> bool:
-        """Tell whether the policy is only watched between two declared services; never for ``outside``."""
-        if caller == OUTSIDE:
+        """Tell whether the policy is only watched between two declared services; never for ``outside`` or a canary."""
+        if caller == OUTSIDE or (target in self.services and self.services[target].is_canary):
             return False
         return self.mode is Mode.SHADOW or any(
             (edge.callers is None or caller in edge.callers)

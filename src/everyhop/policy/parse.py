@@ -12,7 +12,9 @@ from everyhop.core.errors import InputError
 from everyhop.core.problems import Span
 from everyhop.policy import _grammar as g
 from everyhop.policy._attributes import AttributeReader
+from everyhop.policy._audit import read_audit
 from everyhop.policy._conditions import ConditionReader
+from everyhop.policy._detect import DetectReader
 from everyhop.policy._directory import DirectoryReader
 from everyhop.policy._fields import is_written, read_fields, read_items, read_text
 from everyhop.policy._nodes import Node, Text
@@ -104,6 +106,8 @@ def build_snapshot(
     issuers = [issuer for node in _parts("users", parts) for issuer in read_users(node, problems, users)]
     check_unique(issuers, problems)
     mode = _read_mode(parts, problems)
+    detection = DetectReader(drafts, services, problems).read(_parts("detect", parts))
+    readers = read_audit(_parts("audit", parts), drafts, problems)
     if not drafts and problems.is_empty:
         problems.add("missing-key", documents[0].span, "policy: no service is declared", "add services:")
     problems.raise_if_any()
@@ -119,6 +123,8 @@ def build_snapshot(
         attributes=attributes,
         shadow_edges=edges,
         directory=directory.directory,
+        detection=detection,
+        readers=readers,
         canonical=b"",
         hash="",
     )

@@ -50,6 +50,8 @@ def json_schema() -> dict[str, Any]:
             },
             "shadow": _list(_edge(), "Edges on which the policy is only watched."),
             "directory": _directory(),
+            "detect": _detect(),
+            "audit": _audit(),
             "users": _users(),
             "allow": _list(_ref("allow_rule"), "Who may call what; without a rule nobody may."),
             "deny": _list(_ref("deny_rule"), "What nobody of these may call, whatever allow says."),
@@ -114,9 +116,15 @@ def _service() -> dict[str, Any]:
         "tcp": {**_number(1, g.MAX_PORT), "description": "The port of a service that does not speak HTTP."},
         "identity": _ref("identity"),
         "attributes": _ref("values"),
+        "canary": {**_TRUE, "description": "It must never be called: whoever does is found."},
     }
-    unlike = {"not": {"required": ["tcp"], "anyOf": [{"required": ["operations"]}, {"required": ["probes"]}]}}
-    return _object(properties, **unlike)
+    doors = [{"required": [key]} for key in ("operations", "probes")]
+    unlike = [{"required": ["tcp"], "anyOf": doors}, {"required": ["canary"], "anyOf": _real()}]
+    return _object(properties, allOf=[{"not": one} for one in unlike])
+
+
+def _real() -> list[dict[str, Any]]:
+    return [{"required": [key]} for key in g.NOT_OF_CANARIES]
 
 
 def _workload() -> dict[str, Any]:
@@ -307,3 +315,74 @@ def _directory() -> dict[str, Any]:
         },
         description="Users and resources that the decision point knows by itself.",
     )
+
+
+def _audit() -> dict[str, Any]:
+    readers = {
+        "type": "array",
+        "minItems": 1,
+        "uniqueItems": True,
+        "items": _pattern(g.SERVICE_NAME),
+        "description": "Services that may read records of the audit log, by their SVID.",
+    }
+    return _object({"readers": readers}, required=["readers"], description="Who may read the audit log.")
+
+
+def _detect() -> dict[str, Any]:
+    return _object(
+        {
+            "mode": {"enum": ["enforce", "observe"], "description": "observe: findings only, no blocks."},
+            "window": _pattern(g.DURATION),
+            "users": _limits(),
+            "api_keys": _limits(),
+            "addresses": _limits(),
+            "services": _limits(),
+            "per_service": {
+                "type": "object",
+                "minProperties": 1,
+                "propertyNames": _pattern(g.SERVICE_NAME),
+                "additionalProperties": _limits(expected_rate=_pattern(g.RATE)),
+                "description": "Thresholds of single services.",
+            },
+            "exempt": {
+                "type": "array",
+                "minItems": 1,
+                "items": _pattern(g.EXEMPTION),
+                "description": f"Never blocked by a detector: {g.EXEMPTION_HINT}.",
+            },
+            "on_error": {"enum": ["local", "allow"], "description": "While shared counters do not answer."},
+            "breaker": {
+                "oneOf": [
+                    {"const": "off"},
+                    _object({"share": _pattern(g.PERCENT), "within": _pattern(g.DURATION)}),
+                ],
+                "description": "Too many subjects at once: alert instead of blocking.",
+            },
+            "detectors": {
+                "type": "object",
+                "minProperties": 1,
+                "propertyNames": _pattern(g.DETECTOR_NAME),
+                "additionalProperties": {
+                    "oneOf": [
+                        {"enum": ["on", "off"]},
+                        {"type": "object", "additionalProperties": {"type": ["string", "number"]}},
+                    ]
+                },
+                "description": "What is set of the detectors beside the thresholds.",
+            },
+        },
+        description="How much is too much, and what happens then.",
+    )
+
+
+def _limits(**more: Any) -> dict[str, Any]:
+    number = {"oneOf": [{"const": "never"}, _number(1, g.MAX_THRESHOLD)]}
+    outcomes = {"type": "array", "minItems": 1, "uniqueItems": True, "items": {"enum": list(g.COUNTED)}}
+    properties = {
+        "alert": number,
+        "block": number,
+        "block_for": _pattern(g.DURATION),
+        "count": {"oneOf": [{"const": g.ALL}, outcomes]},
+        **more,
+    }
+    return {"oneOf": [{"const": "off"}, _object(properties)]}

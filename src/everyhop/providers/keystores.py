@@ -8,9 +8,9 @@ and its purpose are authenticated with it, so a blob that was altered, cut, or m
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 import secrets
-import stat
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from everyhop.core.errors import InputError, SettingsError, TrustError
 from everyhop.core.secret import Secret
+from everyhop.providers.private_files import create_private, read_private
 from everyhop.x509.keys import encode_private_key, generate_private_key
 
 KEK_BYTES: Final = 32
@@ -29,25 +30,28 @@ _ID_BYTES: Final = 8
 _NONCE_BYTES: Final = 12
 _TAG_BYTES: Final = 16
 _HEADER_BYTES: Final = 1 + _ID_BYTES + _NONCE_BYTES
-_OTHERS: Final = 0o077
-_OTHERS_WRITE: Final = 0o022
 
 
 class _KekKeyStore:
     """Wraps under one KEK that is held in memory."""
 
-    __slots__ = ("_cipher", "_kek_id")
+    __slots__ = ("_cipher", "_derivation", "_kek_id")
 
     def __init__(self, kek: Secret) -> None:
         value = kek.reveal()
         if len(value) != KEK_BYTES:
             raise SettingsError(f"a key-encryption key has exactly {KEK_BYTES} bytes")
         self._cipher = AESGCM(value)
+        self._derivation = Secret(hmac.digest(value, b"everyhop derivation\0", hashlib.sha256))
         self._kek_id = hashlib.sha256(b"everyhop kek id\0" + value).digest()[:_ID_BYTES]
 
     def generate(self) -> Secret:
         """Return a fresh P-256 private key as PKCS#8 DER."""
         return encode_private_key(generate_private_key())
+
+    def derive(self, purpose: str) -> Secret:
+        """Return a key of 32 bytes for one purpose, always the same under the same KEK and never stored."""
+        return Secret(hmac.digest(self._derivation.reveal(), purpose.encode(), hashlib.sha256))
 
     def wrap(self, key_id: str, purpose: str, secret: Secret) -> bytes:
         """Encrypt a private key of at most 8 KiB for one row and one purpose."""
@@ -107,7 +111,8 @@ class FileKeyStore(_KekKeyStore):
         where others could replace it, or missing and not to be made.
         """
         if create and not os.path.lexists(path):
-            _create_kek(path)
+            # Another process that was first has made one that is as good.
+            create_private(path, secrets.token_bytes(KEK_BYTES))
         super().__init__(_read_kek(path))
 
 
@@ -117,64 +122,10 @@ def _bound(header: bytes, key_id: str, purpose: str) -> bytes:
     return header + b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 
-def _create_kek(path: Path) -> None:
-    """Write a new KEK beside its place and link it there: whole or not at all, and never over another one."""
-    _check_directory(path.parent)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        descriptor = os.open(
-            draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(KEK_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(draft, path, follow_symlinks=False)
-            _sync_directory(path.parent)
-        except FileExistsError:
-            pass  # another process was first; its KEK is as good
-        finally:
-            draft.unlink(missing_ok=True)
-    except OSError as error:
-        raise SettingsError(f"cannot create the key file {path}: {error.strerror}") from error
-
-
 def _read_kek(path: Path) -> Secret:
-    _check_directory(path.parent)
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        raise SettingsError(f"cannot open the key file {path}: {error.strerror}") from error
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-            raise SettingsError(f"the key file {path} is not a file of this user")
-        if status.st_mode & _OTHERS:
-            raise SettingsError(f"others may open the key file {path}", hint=f"chmod 600 {path}")
-        content = os.read(descriptor, KEK_BYTES + 1)
-    finally:
-        os.close(descriptor)
+    content = read_private(path, max_bytes=KEK_BYTES)
     if len(content) != KEK_BYTES:
         raise SettingsError(
             f"the key file {path} does not have {KEK_BYTES} bytes", hint="restore it from a backup"
         )
     return Secret(content)
-
-
-def _check_directory(directory: Path) -> None:
-    """Refuse a directory in which another user could put a file of the same name."""
-    try:
-        status = directory.stat()
-    except OSError as error:
-        raise SettingsError(f"cannot use the directory {directory}: {error.strerror}") from error
-    if status.st_mode & _OTHERS_WRITE and not status.st_mode & stat.S_ISVTX:
-        raise SettingsError(f"others may write to the directory {directory}", hint=f"chmod 700 {directory}")
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -18,10 +18,12 @@ from everyhop.api.ext_authz import ExternalAuthorization, authorization_server
 from everyhop.api.http import http_server, serve_until_stopped
 from everyhop.api.workload_api import workload_server
 from everyhop.control.app_decisions import ApplicationDecisions
+from everyhop.control.blocks_held import HeldBlocks
 from everyhop.control.client import ControlClient
 from everyhop.control.credentials import Credentials
 from everyhop.control.launching import Places, load_key
 from everyhop.control.node import Node, NodePorts
+from everyhop.control.refused_credentials import RefusedCredentials
 from everyhop.control.sealer import AgentSealer
 from everyhop.control.sidecars import Sidecars
 from everyhop.control.token_truth import TokenTruth
@@ -71,9 +73,15 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
             control=client, identities=identities, clock=clock, entropy=entropy, changes=changes
         )
         truth = TokenTruth(clock)
+        blocks = HeldBlocks(layout.agent_state / "blocks.json", clock)
         credentials = Credentials(
-            tokens=service_tokens, exchanger=client, spend=single_use(settings, clock), clock=clock
+            tokens=service_tokens,
+            exchanger=client,
+            spend=single_use(settings, clock),
+            clock=clock,
+            blocks=blocks,
         )
+        refused = RefusedCredentials(client, clock)
         inspector = stack.enter_context(contextlib.closing(ProcInspector()))
         workloads = WorkloadService(
             inspector=inspector,
@@ -90,6 +98,7 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
             tokens=service_tokens,
             exchanger=client,
             truth=truth,
+            blocks=blocks,
         )
         secrets = SecretDiscovery(
             identities=identities,
@@ -97,6 +106,7 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
             workloads=workloads,
             changes=changes,
             tokens=service_tokens,
+            is_withheld=blocks.is_quarantined,
         )
         decisions = ApplicationDecisions(
             workloads,
@@ -113,6 +123,7 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
             node=client.agent,
             sds_socket=layout.sds_socket,
             max_connections=settings.max_connections,
+            clock=clock,
         )
         authorizers = None
         if settings.authorizers:
@@ -139,6 +150,7 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
                 decisions=decisions,
                 sealer=AgentSealer(identities, client.agent, clock=clock),
                 spool_limit=settings.spool_limit,
+                blocks=blocks,
                 authorizers=authorizers,
             )
         )
@@ -150,7 +162,7 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
             ),
             (secrets_server(secrets), layout.sds_socket, 0o600),
             (
-                authorization_server(ExternalAuthorization(credentials, registry)),
+                authorization_server(ExternalAuthorization(credentials, registry, refused)),
                 layout.authz_socket,
                 0o600,
             ),
@@ -162,7 +174,7 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
         owner = stack.enter_context(contextlib.closing(UnixListener.bind(layout.agent_socket, mode=0o600)))
         _log.info("serving", extra={"agent": client.agent, "pid": os.getpid()})
         async with asyncio.TaskGroup() as group:
-            work = [group.create_task(node.run())]
+            work = [group.create_task(node.run()), group.create_task(refused.run())]
             if authorizers is not None:
                 work.append(group.create_task(authorizers.run()))
             serving = group.create_task(serve_until_stopped(door, owner.sock))

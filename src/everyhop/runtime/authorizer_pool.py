@@ -82,8 +82,9 @@ class AuthorizerPool:
             snapshot=update.snapshot or kept.snapshot,
             bundle=update.bundle or kept.bundle,
             tokens=update.tokens or kept.tokens,
+            blocks=update.blocks or kept.blocks,
         )
-        if not (update.snapshot or update.bundle or update.tokens):
+        if not (update.snapshot or update.bundle or update.tokens or update.blocks):
             return
         self._has_truth.set()
         for channel in self._channels.values():

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from everyhop.api.authorizer_grpc import GrpcAuthorizer, grpc_authorizer
 from everyhop.api.authorizer_http import KEEP_ALIVE_SECONDS, HttpAuthorizer
 from everyhop.api.http import http_server, serve_until_stopped
+from everyhop.control.blocks_held import HeldBlocks
 from everyhop.control.credentials import Credentials
 from everyhop.control.external_decisions import ExternalDecisions
 from everyhop.control.messages import Update
@@ -54,15 +55,24 @@ class Worker:
     ) -> None:
         self.truth = TokenTruth(clock)
         self.callers = ProxiedCallers(clock)
-        self.credentials = Credentials(tokens=None, exchanger=None, spend=spend, clock=clock)
+        self.blocks = HeldBlocks(None, clock)
+        self.credentials = Credentials(
+            tokens=None, exchanger=None, spend=spend, clock=clock, blocks=self.blocks
+        )
         self.log = AskedLog(directory)
         self.decisions = ExternalDecisions(
-            credentials=self.credentials, callers=self.callers, record=self.log.write, clock=clock
+            credentials=self.credentials,
+            callers=self.callers,
+            record=self.log.write,
+            clock=clock,
+            blocks=self.blocks,
         )
         self._snapshot: Snapshot | None = None
 
     async def take(self, update: Update) -> None:
         """Take over what is new; raises InputError or Unavailable for what cannot be, and then nothing may be served."""
+        if update.blocks:
+            self.blocks.take(bytes(update.blocks))
         if update.snapshot:
             view = await asyncio.to_thread(_compile, bytes(update.snapshot))
             self.credentials.apply_policy(view)

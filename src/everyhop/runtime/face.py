@@ -184,4 +184,5 @@ def describe(layout: StateLayout, settings: Settings) -> dict[str, str]:
         "jwks": local + "/jwks",
         "authzen": local,
         "token": local + "/oauth/token",
+        "log": local + "/log",
     }

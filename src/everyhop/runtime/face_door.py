@@ -27,15 +27,18 @@ from everyhop.spiffe.ids import TrustDomain
 from everyhop.spiffe.jwt_svid import validate_jwt_svid
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from concurrent.futures import Executor
     from datetime import datetime
 
     from starlette.applications import Starlette
+    from starlette.routing import Route
 
     from everyhop.apikeys import ApiKeys
     from everyhop.auditlog import RecordStore
+    from everyhop.control.canaries import CredentialWatch
     from everyhop.control.feed import Feed
+    from everyhop.control.responding import BlocksInForce
     from everyhop.issuing import TokenJournal, TokenService
     from everyhop.policy.model import Snapshot
     from everyhop.runtime.layout import StateLayout
@@ -102,14 +105,18 @@ def oauth_door(
     feed: Feed,
     records: RecordStore,
     api_keys: ApiKeys,
+    blocks: BlocksInForce,
     pool: Executor,
     exchange_pool: Executor,
     authzen_pool: Executor,
+    watch: CredentialWatch | None = None,
+    further: Sequence[Route] = (),
 ) -> Starlette:
     """Return the app for :func:`everyhop.runtime.face_server.face_service`.
 
     ``pool`` is for strangers alone, so that no number of them keeps agents waiting; an exchange may wait for
     somebody else's issuer and has ``exchange_pool``, questions to the decision point have ``authzen_pool``.
+    ``further`` are routes of other doors behind the face.
     """
     clock, entropy = SystemClock(), SystemEntropy()
     endpoints = Endpoints(issuer=issuer_of(layout, settings), local=face_url(layout, settings))
@@ -122,6 +129,7 @@ def oauth_door(
         peps=Peps(service_of=registry.service_of, tokens=tokens, keys=api_keys, clock=clock, replay=replay),
         sessions=DecisionPoints(
             snapshot=snapshot,
+            blocks=blocks,
             journal=DecisionJournal(records, entropy=entropy, prefix="authzen"),
             clock=clock,
             entropy=entropy,
@@ -131,7 +139,9 @@ def oauth_door(
         endpoints=endpoints,
         names=base_urls(endpoints.local, ("localhost", *settings.api_names)),
         clock=clock,
+        blocks=blocks,
         work=_worker(authzen_pool, LONG_SECONDS),
+        watch=watch,
     )
     return oauth_app(
         endpoints=endpoints,
@@ -153,8 +163,11 @@ def oauth_door(
             trust_domain=trust_domain.name,
             work=work,
             work_long=_worker(exchange_pool, LONG_SECONDS),
+            blocks=blocks,
+            clock=clock,
+            watch=watch,
         ),
-        further=authzen.routes(),
+        further=(*authzen.routes(), *further),
     )
 
 

@@ -12,15 +12,16 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from everyhop.anomaly.detectors import read_settings
 from everyhop.authz import run_tests
 from everyhop.control.proposals import UNKNOWN_FILE, Actor, Origin
-from everyhop.core.errors import InputError
+from everyhop.core.errors import InputError, PolicyError
+from everyhop.core.problems import Problem, Span
 from everyhop.policy import parse_policy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from everyhop.core.problems import Problem
     from everyhop.policy.model import Snapshot
 
 MAX_FILES: Final = 500
@@ -114,8 +115,21 @@ class PureRules:
     """The policy language and its tests, as the control plane's port."""
 
     def parse(self, files: Mapping[str, bytes]) -> Snapshot:
-        """Return the snapshot, or raise PolicyError with every problem."""
-        return parse_policy(files)
+        """Return the snapshot, or raise PolicyError with every problem; wishes for detectors are checked as well."""
+        snapshot = parse_policy(files)
+        detection = snapshot.detection
+        try:
+            read_settings(detection.detectors)
+        except InputError as error:
+            span = detection.span or Span(file=next(iter(files)), line=1, column=1)
+            problem = Problem(
+                code="detectors",
+                span=span,
+                message=f"detect: detectors: {error.message}",
+                suggestion=error.hint,
+            )
+            raise PolicyError((problem,)) from error
+        return snapshot
 
     def failed_tests(self, snapshot: Snapshot) -> list[Problem]:
         """Return one problem per failed test of the policy."""

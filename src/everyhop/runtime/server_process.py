@@ -11,22 +11,29 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from everyhop.api.http import http_server, serve_until_stopped
+from everyhop.api.log_app import LogDoor
 from everyhop.api.server_app import AdminDoor, AgentDoor
 from everyhop.auditlog import Event, Kind
 from everyhop.authority import Authority, AuthoritySettings
 from everyhop.control.feed import Feed
+from everyhop.control.log_keys import LogKeys
 from everyhop.control.policy_holder import PolicyHolder
 from everyhop.control.proposals import ChangeRules
+from everyhop.control.pseudonymity import Pseudonymity
+from everyhop.control.responding import BlocksInForce
 from everyhop.control.sealed_records import OWN_PRODUCERS
 from everyhop.control.service import ControlPlane, ControlPorts
 from everyhop.core.errors import Conflict, InputError, PolicyError, Unavailable
 from everyhop.policy import decode_snapshot, parse_policy
 from everyhop.providers.keystores import FileKeyStore
 from everyhop.runtime.approvals import Door, admit_anybody, approval_door
+from everyhop.runtime.detection import detection_of
+from everyhop.runtime.exports import exports_of
 from everyhop.runtime.face import describe
 from everyhop.runtime.face_door import oauth_door
 from everyhop.runtime.face_server import face_service
 from everyhop.runtime.known_authorities import KnownAuthorities
+from everyhop.runtime.log_works import log_sealing, open_log
 from everyhop.runtime.policy_files import PolicyFiles, PureRules
 from everyhop.runtime.single_use import replay_guard
 from everyhop.runtime.system import SystemClock, SystemEntropy
@@ -36,13 +43,18 @@ from everyhop.storage.own_seals import OwnSeals
 from everyhop.wire.sockets import UnixListener
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Executor
     from pathlib import Path
 
     from starlette.applications import Starlette
+    from starlette.routing import Route
 
     from everyhop.auditlog.sealing import SealKey
+    from everyhop.control.checkpointer import LogSealing
+    from everyhop.control.detection import Detection
+    from everyhop.control.exporting import Exports
+    from everyhop.providers.log_keys import FileLogSigner
     from everyhop.runtime.layout import StateLayout
     from everyhop.runtime.settings import Settings
     from everyhop.spiffe import TrustDomain
@@ -148,7 +160,7 @@ def _control_plane(
     exchange_pool: Executor,
     effects: Executor,
 ) -> ControlPlane:
-    clock, policy = SystemClock(), PolicyHolder()
+    clock, policy, blocks = SystemClock(), PolicyHolder(), BlocksInForce()
     return ControlPlane(
         ControlPorts(
             authority=authority,
@@ -161,10 +173,13 @@ def _control_plane(
             exchange_pool=exchange_pool,
             effects=effects,
             records_keep=settings.records_keep,
-            tokens=token_works(storage, layout, settings, authority=authority, policy=policy),
+            tokens=token_works(storage, layout, settings, authority=authority, policy=policy, blocks=blocks),
             policy=policy,
             proposals=storage.proposals,
             seals=storage.log_seals,
+            pseudonymity=Pseudonymity(storage.pseudonyms, is_on=settings.pseudonyms),
+            blocks=storage.blocks,
+            blocks_in_force=blocks,
             changes=ChangeRules(confirm_wider=settings.confirm_wider, two_person=settings.two_person),
             urls=describe(layout, settings),
             remember=KnownAuthorities(layout.known_authorities).add,
@@ -181,6 +196,7 @@ def _oauth_door(
     pool: Executor,
     exchange_pool: Executor,
     authzen_pool: Executor,
+    further: Sequence[Route],
 ) -> Starlette:
     return oauth_door(
         layout,
@@ -193,9 +209,54 @@ def _oauth_door(
         feed=control.feed,
         records=storage.records,
         api_keys=control.tokens.works.api_keys,
+        blocks=control.blocks_in_force,
         pool=pool,
         exchange_pool=exchange_pool,
         authzen_pool=authzen_pool,
+        watch=control.tokens.works.canaries,
+        further=further,
+    )
+
+
+def _exports(
+    storage: Storage, settings: Settings, stack: contextlib.AsyncExitStack, *, origin: str
+) -> Exports:
+    # A thread of their own: a receiver's pace is nobody else's, and what it asks of the database is short.
+    pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="exports"))
+    return exports_of(
+        storage, settings, origin=origin, clock=SystemClock(), entropy=SystemEntropy(), pool=pool
+    )
+
+
+def _log_door(
+    control: ControlPlane, storage: Storage, signer: FileLogSigner, stack: contextlib.AsyncExitStack
+) -> LogDoor:
+    # Of its own: however much somebody reads of the log, it keeps nobody else waiting.
+    pool = stack.enter_context(ThreadPoolExecutor(2, thread_name_prefix="log"))
+    return LogDoor(
+        storage.log_tree,
+        signer,
+        records=storage.records,
+        snapshot=lambda: control.snapshot,
+        clock=SystemClock(),
+        pool=pool,
+    )
+
+
+def _detection(
+    control: ControlPlane, storage: Storage, settings: Settings, stack: contextlib.AsyncExitStack
+) -> Detection:
+    # A thread of its own: counters have one owner, and a flood of records delays no command.
+    pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="detection"))
+    return detection_of(
+        storage,
+        settings,
+        snapshot=lambda: control.snapshot,
+        clock=SystemClock(),
+        pool=pool,
+        responder=control.responder,
+        services=control.tokens.works.canaries,
+        reveal=Pseudonymity(storage.pseudonyms, is_on=settings.pseudonyms).reveal,
     )
 
 
@@ -214,7 +275,12 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
         storage = stack.enter_context(
             contextlib.closing(
                 open_storage(
-                    settings.database or layout.database, entropy=SystemEntropy(), producer=own_producer()
+                    settings.database or layout.database,
+                    entropy=SystemEntropy(),
+                    producer=own_producer(),
+                    keys=FileKeyStore(layout.keys / "kek"),
+                    clock=SystemClock(),
+                    disguise=settings.pseudonyms,
                 )
             )
         )
@@ -224,6 +290,8 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
         # Of its own, because an exchange may wait for the keys of somebody else's OIDC issuer.
         exchange_pool = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="exchange"))
         domain = _trust_domain(storage, source)
+        # Before anything is appended: nothing is signed over a log that is not what it was.
+        signer = open_log(storage, layout, domain.name)
         authority = _authority(storage, layout, settings, domain)
         effects = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="effects"))
         control = _control_plane(
@@ -236,6 +304,9 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
             effects=effects,
         )
         await control.start(source)
+        exports = _exports(storage, settings, stack, origin=signer.origin)
+        control.exports = exports
+        control.detection = _detection(control, storage, settings, stack)
         strangers = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="oauth"))
         # Of its own too, so that a long search keeps nobody from his token.
         peps = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="authzen"))
@@ -247,6 +318,7 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
             pool=strangers,
             exchange_pool=exchange_pool,
             authzen_pool=peps,
+            further=_log_door(control, storage, signer, stack).routes(),
         )
         await stack.enter_async_context(
             face_service(
@@ -260,7 +332,12 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
             )
         )
         approvals = approval_door(control, settings)
-        await _serve(control, layout, source, fingerprint, stop, approvals=approvals)
+        control.log_keys = LogKeys(signer, storage.records, SystemClock(), pool)
+        sealing = log_sealing(storage, settings, signer, pool=pool)
+        control.describe("log", sealing.status)
+        await _serve(
+            control, layout, source, fingerprint, stop, approvals=approvals, sealing=sealing, exports=exports
+        )
 
 
 async def _serve(
@@ -271,6 +348,8 @@ async def _serve(
     stop: asyncio.Event,
     *,
     approvals: Door | None,
+    sealing: LogSealing,
+    exports: Exports,
 ) -> None:
     with contextlib.ExitStack() as stack:
         doors = []
@@ -286,7 +365,11 @@ async def _serve(
             background = [
                 group.create_task(control.run_schedule()),
                 group.create_task(control.tokens.run_schedule()),
+                group.create_task(sealing.run()),
+                group.create_task(control.responder.run()),
                 group.create_task(watch_policy(control, source, applied)),
+                group.create_task(exports.run()),
+                *(() if control.detection is None else (group.create_task(control.detection.run()),)),
             ]
             for server, listener in doors:
                 group.create_task(serve_until_stopped(server, listener.sock))

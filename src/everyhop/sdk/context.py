@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import msgspec
 
+from everyhop.anomaly.blocks_codec import BlocksDocument, blocks_of
+from everyhop.anomaly.model import Blocks
 from everyhop.core.errors import InputError
 from everyhop.policy.model import Protocol as Speaks, Route, TokenMode, UserMode
 from everyhop.policy.routes import parse_template
@@ -111,6 +113,7 @@ class ServiceContext:
     operations: tuple[OperationContext, ...]
     targets: Mapping[str, Target]
     rules: Rules | None = None
+    blocks: Blocks = field(default_factory=Blocks, repr=False)
 
     @classmethod
     def parse(cls, document: bytes) -> ServiceContext:
@@ -144,6 +147,7 @@ class ServiceContext:
             operations=tuple(_operation(one) for one in raw.operations),
             targets=MappingProxyType({name: _target(name, one) for name, one in raw.targets.items()}),
             rules=None if raw.rules is None else Rules(policy=bytes(raw.rules.policy), ids=raw.rules.ids),
+            blocks=Blocks() if raw.blocks is None else blocks_of(raw.blocks),
         )
 
     @property
@@ -211,6 +215,7 @@ class _Document(msgspec.Struct, frozen=True):
     revoked: dict[str, Any] = {}
     targets: dict[str, _Target] = {}
     rules: _Rules | None = None
+    blocks: BlocksDocument | None = None
 
 
 _DECODER: Final = msgspec.json.Decoder(_Document)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guard: the one enforcement that every middleware calls, whatever its framework.
 
-From method, raw path, headers and peer to a verified call or a refusal, in the order of the data plane: identity,
+From method, raw path, headers and peer to a verified call or a refusal, in the order of the data plane: identity, blocks,
 path, operation, caller, token, user, single use.  Default deny; an error denies; ambiguity is 400.
 """
 
@@ -13,6 +13,7 @@ import uuid
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from everyhop.anomaly.looking import find_block
 from everyhop.core.decision import Reason
 from everyhop.core.errors import EveryhopError, TokenError
 from everyhop.core.secret import Secret
@@ -82,9 +83,16 @@ class _Call:
 
 class _Denied(Exception):  # noqa: N818  # an outcome on its way to becoming a Refusal
     def __init__(
-        self, status: int, code: str, reason: str, detail: str, challenge: str | None = None
+        self,
+        status: int,
+        code: str,
+        reason: str,
+        detail: str,
+        challenge: str | None = None,
+        retry_after: int | None = None,
     ) -> None:
         super().__init__(detail)
+        self.retry_after = retry_after
         self.status, self.code, self.reason, self.detail = status, code, reason, detail
         self.challenge = challenge
 
@@ -162,6 +170,7 @@ class Guard:
             raise _Denied(
                 403, "MISSING_IDENTITY", "no-identity", "neither a sidecar nor TLS names the caller"
             )
+        self._refuse_blocked(compiled, identity=caller.spiffe_id)
         _refuse_unclear(call)
         operation = call.operation = _find(compiled.doors, call.request, call.headers)
         call.rule = operation.callers.get(caller.spiffe_id) or operation.deciding.get(caller.spiffe_id)
@@ -207,12 +216,14 @@ class Guard:
             return None, None
         bearer, presented = bearer_token(call.headers, _query(call.request)), txn_token(call.headers)
         token = self._token(compiled, caller, operation, bearer)
+        self._refuse_blocked(compiled, subject=None if token is None else token.subject)
         txn: Secret | None = None
         person: TxnToken | None = None
         if mode is UserMode.REQUIRED and presented is None:
             raise TokenError(TokenCode.USER_REQUIRED, "no Txn-Token")
         if mode is not UserMode.NONE and presented is not None:
             verified = compiled.verification.verifier.transaction(presented)
+            self._refuse_blocked(compiled, subject=verified.subject)
             if mode is UserMode.REQUIRED and not verified.is_person:
                 raise TokenError(TokenCode.USER_REQUIRED, "an API key's transaction has no user")
             call.user = user_of(verified)
@@ -223,6 +234,19 @@ class Guard:
         if operation.once and token is not None:
             spend(token, self._replay)
         return token, txn
+
+    def _refuse_blocked(
+        self, compiled: _Compiled, *, identity: str | None = None, subject: str | None = None
+    ) -> None:
+        """Refuse a caller, user or API key that is blocked, before anything else is said of the call."""
+        blocks = compiled.context.blocks
+        if not blocks.by_subject:
+            return
+        now = self._clock.now()
+        block = find_block(blocks, now, identity=identity, subject=subject)
+        if block is not None:
+            kind = block.subject.kind.value
+            raise _Denied(429, "BLOCKED", Reason.BLOCKED.value, kind, retry_after=block.seconds_left(now))
 
     def _decide(self, compiled: _Compiled, call: _Call, caller: Caller, person: TxnToken | None) -> bool:
         """Have the facts of a call decide where they count; return whether its user is believed.
@@ -326,6 +350,7 @@ class Guard:
             denied.detail,
             decision_id=call.decision_id,
             challenge=denied.challenge,
+            retry_after=denied.retry_after,
         ) from denied
 
     def _decided(
@@ -345,6 +370,7 @@ class Guard:
             rule=None if call.rule is None else call.rule.rule,
             snapshot=call.snapshot,
             detail=detail,
+            trace=parse_trace(call.headers.text(TRACEPARENT)).record,
             via_sidecar=call.request.via_sidecar,
         )
 

@@ -32,6 +32,7 @@ _TITLES: Final = {
     413: "Content Too Large",
     415: "Unsupported Media Type",
     422: "Unprocessable Content",
+    429: "Blocked",
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
@@ -186,6 +187,7 @@ class Verified:
             rule=self.rule,
             snapshot=self.snapshot,
             detail=detail,
+            trace=self.trace.record,
             via_sidecar=self.caller.via_sidecar,
         )
 
@@ -216,6 +218,7 @@ class Decided:
     rule: str | None
     snapshot: str
     detail: str | None = None
+    trace: str = ""
     via_sidecar: bool = False
 
 
@@ -236,6 +239,7 @@ class Refusal(EveryhopError):  # noqa: N818  # the outcome, not a fault
         decision_id: str | None = None,
         challenge: str | None = None,
         pointers: tuple[str, ...] = (),
+        retry_after: int | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -243,6 +247,7 @@ class Refusal(EveryhopError):  # noqa: N818  # the outcome, not a fault
         self.decision_id = decision_id
         self.challenge = challenge
         self.pointers = pointers
+        self.retry_after = retry_after
 
     @property
     def title(self) -> str:
@@ -251,10 +256,12 @@ class Refusal(EveryhopError):  # noqa: N818  # the outcome, not a fault
 
     @property
     def headers(self) -> tuple[tuple[str, str], ...]:
-        """Return the response's headers: type, no caching, the challenge (RFC 6750 section 3), the decision."""
+        """Return the response's headers: type, no caching, the challenge (RFC 6750 section 3), when to come again, the decision."""
         found = [("content-type", "application/problem+json"), ("cache-control", "no-store")]
         if self.challenge is not None:
             found.append(("www-authenticate", self.challenge))
+        if self.retry_after is not None:
+            found.append(("retry-after", str(self.retry_after)))
         if self.decision_id is not None:
             found.append(("x-everyhop-decision", self.decision_id))
         return tuple(found)

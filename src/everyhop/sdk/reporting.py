@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decisions of this process on their way to the audit log: handed to the agent in the background.
+"""Decisions and audit events of this process on their way to the audit log: handed to the agent in the background.
 
 A request never waits for it and never fails by it.  What waits is bounded; beyond that the newest are dropped, allowed
 calls long before refusals, and how many were is told with the next batch and in the log.
@@ -13,17 +13,16 @@ import logging
 import os
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from everyhop.core.errors import AccessDenied, EveryhopError, InputError, Unavailable
 from everyhop.sdk.watching import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from everyhop.sdk.clients import AsyncWorkloadApiClient
     from everyhop.sdk.loops import Runner
-    from everyhop.sdk.model import Decided
     from everyhop.spiffe.ids import SpiffeId
 
 log = logging.getLogger(__name__)
@@ -36,7 +35,37 @@ FLUSH_SECONDS: Final = 1.0
 _TELL_SECONDS: Final = 10.0
 
 
-class Reporter:
+class Reportable(Protocol):
+    """A decision or an event; what was allowed goes first when there is no room."""
+
+    @property
+    def allowed(self) -> bool:
+        """Tell whether it is no refusal and no failure."""
+
+    @property
+    def via_sidecar(self) -> bool:
+        """Tell whether a sidecar has recorded it already."""
+
+
+R = TypeVar("R", bound=Reportable)
+R_contra = TypeVar("R_contra", bound=Reportable, contravariant=True)
+
+
+class Send(Protocol[R_contra]):
+    """Hands one batch to the agent; returns how many it did not keep."""
+
+    def __call__(
+        self,
+        client: AsyncWorkloadApiClient,
+        batch: Sequence[tuple[int, R_contra]],
+        *,
+        dropped: int,
+        spiffe_id: str,
+    ) -> Awaitable[int]:
+        """Call the agent."""
+
+
+class Reporter(Generic[R]):
     """Takes decisions from any thread; :meth:`run` is the part of the feed that hands them on.
 
     Refusals are reported, and what was allowed where no sidecar has recorded it already.
@@ -45,16 +74,20 @@ class Reporter:
     def __init__(
         self,
         runner: Runner,
+        send: Send[R],
         *,
+        what: str = "decisions",
         spiffe_id: SpiffeId | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         gather_seconds: float = GATHER_SECONDS,
     ) -> None:
         self._runner = runner
+        self._send = send
+        self._what = what
         self._spiffe_id = "" if spiffe_id is None else str(spiffe_id)
         self._monotonic = monotonic
         self._gather_seconds = gather_seconds
-        self._waiting: deque[tuple[int, Decided]] = deque()
+        self._waiting: deque[tuple[int, R]] = deque()
         self._event: asyncio.Event | None = None
         self._pid = os.getpid()
         self._is_over = False
@@ -63,7 +96,12 @@ class Reporter:
         self.lost = 0
         """How many decisions of this process never reached the agent."""
 
-    def put(self, decided: Decided) -> None:
+    @property
+    def is_over(self) -> bool:
+        """Tell that nothing is taken any more: the agent does not offer it, or the feed has ended."""
+        return self._is_over and self._pid == os.getpid()
+
+    def put(self, decided: R) -> None:
         """Take a decision; never blocks and never raises."""
         self._begin_in_child()
         if self._is_over or (decided.allowed and decided.via_sidecar):
@@ -100,7 +138,7 @@ class Reporter:
                     while self._waiting and await self._hand_on(client):
                         pass
             if self._waiting:
-                log.warning("%d decisions were not handed to the agent", len(self._waiting))
+                log.warning("%d %s were not handed to the agent", len(self._waiting), self._what)
             raise
         finally:
             self._event, self._is_over = None, True
@@ -116,14 +154,14 @@ class Reporter:
         batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
         dropped, self._dropped = self._dropped, 0
         try:
-            refused = await client.report(batch, dropped=dropped, spiffe_id=self._spiffe_id)
+            refused = await self._send(client, batch, dropped=dropped, spiffe_id=self._spiffe_id)
         except (InputError, AccessDenied) as error:  # the same batch would be refused again
-            log.warning("the agent refuses the record of %d decisions: %s", len(batch), error.message)
+            log.warning("the agent refuses the record of %d %s: %s", len(batch), self._what, error.message)
             self.lost += len(batch)
             return True
         except EveryhopError as error:
             if isinstance(error, Unavailable) and not error.retry:  # an agent that does not offer it
-                log.warning("decisions are in the log of this process only: %s", error.message)
+                log.warning("%s are in the log of this process only: %s", self._what, error.message)
                 self._is_over = True
                 self._waiting.clear()
                 return True
@@ -135,9 +173,13 @@ class Reporter:
         self.lost += refused  # the agent counts and records these
         return True
 
-    def _put_back(self, batch: list[tuple[int, Decided]], dropped: int) -> None:
+    def _put_back(self, batch: list[tuple[int, R]], dropped: int) -> None:
         self._waiting.extendleft(reversed(batch))
         self._dropped += dropped
+
+    def lose(self, count: int) -> None:
+        """Count what was lost before it came here; it is told with the next batch."""
+        self._lose(count)
 
     def _lose(self, count: int) -> None:
         self.lost += count
@@ -145,4 +187,4 @@ class Reporter:
         now = self._monotonic()
         if now - self._told_at > _TELL_SECONDS:
             self._told_at = now
-            log.warning("too many decisions wait for the agent; %d were dropped so far", self.lost)
+            log.warning("too many %s wait for the agent; %d were dropped so far", self._what, self.lost)

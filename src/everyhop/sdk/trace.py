@@ -32,6 +32,11 @@ class TraceContext:
     sampled: bool = False
     state: str | None = None
 
+    @property
+    def record(self) -> str:
+        """Return the trace and the span that called us as a record holds them; empty where the trace begins here."""
+        return f"{self.trace_id}-{self.parent_id}" if self.parent_id else ""
+
     def child_headers(self) -> dict[str, str]:
         """Return ``traceparent`` with a new span id, and ``tracestate`` as it came."""
         headers = {"traceparent": f"00-{self.trace_id}-{_random_id(8)}-{int(self.sampled):02x}"}

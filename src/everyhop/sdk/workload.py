@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final, Self
 
-from everyhop.core.errors import InputError, SvidError
+from everyhop.core.errors import InputError, SvidError, Unavailable
 from everyhop.sdk.clock import SystemClock
 from everyhop.sdk.context import ServiceContext
 from everyhop.sdk.doors import Doors
@@ -19,10 +20,12 @@ from everyhop.sdk.watching import Watcher
 from everyhop.tokens.keyset import parse_jwks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Sequence
+    from concurrent.futures import Future
 
     from everyhop.core.clock import Clock
     from everyhop.sdk.clients import AsyncWorkloadApiClient
+    from everyhop.sdk.events import AuditEvent
     from everyhop.sdk.identities import X509Update
     from everyhop.sdk.loops import Runner
     from everyhop.sdk.model import Decided
@@ -55,8 +58,11 @@ class Workload:
         self.jwt: Final = JwtSource(feed=self._feed, spiffe_id=spiffe_id, clock=clock, bundles=self.bundles)
         self.tokens: Final = TokenSource(self._feed, self.x509, self, self._clock)
         self._feed.parts.append(self._watch_context)
-        self._reporter: Final = Reporter(runner, spiffe_id=spiffe_id)
-        self._feed.parts.append(self._reporter.run)
+        self._reporter: Final[Reporter[Decided]] = Reporter(runner, _send_decisions, spiffe_id=spiffe_id)
+        self._events: Final[Reporter[AuditEvent]] = Reporter(
+            runner, _send_events, what="audit events", spiffe_id=spiffe_id
+        )
+        self._feed.parts += [self._reporter.run, self._events.run]
         self._thumbprints: list[set[str]] = [set(), set()]
         self.x509.on_update(self._rotated)
         self._feed.start()
@@ -93,6 +99,39 @@ class Workload:
     def lost_decisions(self) -> int:
         """Return how many decisions of this process never reached the agent."""
         return self._reporter.lost
+
+    @property
+    def takes_events(self) -> bool:
+        """Tell whether audit events go anywhere: False for an agent that does not offer it, and after the end."""
+        return not self._events.is_over
+
+    @property
+    def lost_events(self) -> int:
+        """Return how many audit events of this process never reached the agent."""
+        return self._events.lost
+
+    def note_event(self, event: AuditEvent, *, lost: int = 0) -> None:
+        """Hand an audit event to the agent in the background; never blocks and never raises.
+
+        ``lost`` is how many were lost before this one.
+        """
+        if lost:
+            self._events.lose(lost)
+        self._events.put(event)
+
+    def submit_event(self, event: AuditEvent) -> Future[None]:
+        """Hand an audit event to the agent now; done when it is on the node's disk.
+
+        Raises Unavailable, here or from the future, when the agent does not take it.
+        """
+        spiffe_id = "" if self._wanted is None else str(self._wanted)
+
+        async def hand_on(client: AsyncWorkloadApiClient) -> None:
+            moment = time.time_ns() // 1000
+            if await client.report_events([(moment, event)], spiffe_id=spiffe_id, durable=True):
+                raise Unavailable("the agent has no room for more events of this service")
+
+        return self._feed.submit(hand_on)
 
     def on_context(self, listener: Callable[[ServiceContext | None], None]) -> Callable[[], None]:
         """Call ``listener`` with each new context, None for a withdrawal; return what ends it."""
@@ -157,6 +196,18 @@ class Workload:
             self._thumbprints = [self._thumbprints[-1], now]
         keep = frozenset(now | self._thumbprints[0]) if now else frozenset()
         self.tokens.on_rotation(keep, self.x509.svid.x5t if now else None)
+
+
+async def _send_decisions(
+    client: AsyncWorkloadApiClient, batch: Sequence[tuple[int, Decided]], *, dropped: int, spiffe_id: str
+) -> int:
+    return await client.report(batch, dropped=dropped, spiffe_id=spiffe_id)
+
+
+async def _send_events(
+    client: AsyncWorkloadApiClient, batch: Sequence[tuple[int, AuditEvent]], *, dropped: int, spiffe_id: str
+) -> int:
+    return await client.report_events(batch, dropped=dropped, spiffe_id=spiffe_id)
 
 
 def connect(

@@ -3,8 +3,11 @@
 
 from everyhop.storage.api_keys import SqlApiKeyStore
 from everyhop.storage.authorities import SqlAuthorityStore
+from everyhop.storage.consumers import SqlConsumers
 from everyhop.storage.database import Database
 from everyhop.storage.issuing import SqlIssuingStore
+from everyhop.storage.leases import SqlLeases
+from everyhop.storage.log_lines import SqlLogLines
 from everyhop.storage.log_seals import SqlSealStore
 from everyhop.storage.log_tree import SqlLogTree
 from everyhop.storage.meta import SqlMeta
@@ -24,7 +27,10 @@ __all__ = [
     "SnapshotStore",
     "SqlApiKeyStore",
     "SqlAuthorityStore",
+    "SqlConsumers",
     "SqlIssuingStore",
+    "SqlLeases",
+    "SqlLogLines",
     "SqlLogTree",
     "SqlMeta",
     "SqlProposalStore",

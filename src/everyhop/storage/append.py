@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from everyhop.auditlog.append import AppendResult
 from everyhop.auditlog.model import Record
 from everyhop.core.errors import Unavailable
-from everyhop.storage.database import note_recorded
+from everyhop.storage.database import disguise_of, note_recorded
 from everyhop.storage.dialect import find_ids, find_places, insert_records
 from everyhop.storage.record_rows import Row, row_of
 from everyhop.storage.retention import join_ranges
@@ -35,15 +35,25 @@ class Outcome(Enum):
 
 
 class SqlRecordWriter:
-    """The ``RecordWriter`` port on an open write transaction."""
+    """The ``RecordWriter`` port on an open write transaction; it puts pseudonyms for persons unless told otherwise."""
 
-    def __init__(self, connection: sa.Connection) -> None:
+    def __init__(self, connection: sa.Connection, *, disguise: bool = True) -> None:
         self._connection = connection
+        self._disguise = disguise_of(connection) if disguise else None
 
     def insert(self, batch: Sequence[Record]) -> AppendResult:
         """Insert what is not there yet.  Raises InputError when a record is too large, before anything is stored."""
-        rows = [row_of(record) for record in batch]
-        return result_of(rows, self.insert_rows(rows))
+        (result,) = self.insert_each([batch])
+        return result
+
+    def insert_each(self, batches: Sequence[Sequence[Record]]) -> list[AppendResult]:
+        """Insert several batches at once, and say of each what became of it."""
+        together: Sequence[Record] = [record for batch in batches for record in batch]
+        if self._disguise is not None:
+            together = self._disguise(self._connection, together)
+        rows = [row_of(record) for record in together]
+        told = iter(zip(rows, self.insert_rows(rows), strict=True))
+        return [_result_of([next(told) for _ in batch]) for batch in batches]
 
     def insert_rows(self, rows: Sequence[Row]) -> list[Outcome]:
         """Insert the rows that are not there yet, and say of each what became of it.
@@ -124,14 +134,13 @@ def last_seq(connection: sa.Connection, producer: str) -> int:
     return max(row[0] or 0, row[1] or 0)
 
 
-def result_of(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> AppendResult:
+def _result_of(told: Sequence[tuple[Row, Outcome]]) -> AppendResult:
     """Sum up what became of a batch."""
+    outcomes = [outcome for _, outcome in told]
     return AppendResult(
         stored=outcomes.count(Outcome.STORED),
         duplicates=outcomes.count(Outcome.DUPLICATE),
-        conflicts=tuple(
-            row.id for row, outcome in zip(rows, outcomes, strict=True) if outcome is Outcome.CONFLICT
-        ),
+        conflicts=tuple(row.id for row, outcome in told if outcome is Outcome.CONFLICT),
     )
 
 

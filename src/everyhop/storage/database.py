@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol, Self
 
 import sqlalchemy as sa
 
+from everyhop.auditlog.model import Record
 from everyhop.core.errors import InputError, Unavailable
 
 WRITE_WAIT_SECONDS: Final = 2.0
@@ -27,10 +28,20 @@ POOL_SIZE: Final = 12
 WRITERS: Final = 2  # connections of their own, so that no number of readers keeps a writer waiting
 
 _RECORDED: Final = "everyhop_recorded"
+_DISGUISE: Final = "everyhop_disguise"
+
+Disguise = Callable[[sa.Connection, Sequence[Record]], list[Record]]
+"""Returns records with pseudonyms for persons, made on the transaction in which they are written."""
 
 # SQLSTATE classes (PostgreSQL's appendix A) of what may be over in a moment: connection, resources, locks, operators,
 # a server that is not (or no longer) the one that writes.
 _PASSING: Final = ("08", "25", "40", "53", "55", "57", "58")
+
+
+def disguise_of(connection: sa.Connection) -> Disguise | None:
+    """Return what puts pseudonyms into the records of this transaction."""
+    found: Disguise | None = connection.get_execution_options().get(_DISGUISE)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +70,8 @@ class Recorded(Protocol):
         """Return its number."""
 
     @property
-    def line(self) -> bytes:
-        """Return it as it is stored."""
+    def leaf(self) -> bytes:
+        """Return the hash of its line."""
 
 
 class Sealing(Protocol):
@@ -76,6 +87,8 @@ class Database:
     def __init__(self, engines: Engines) -> None:
         self.engine = engines.reading
         self._engines = engines
+        self.disguise: Disguise | None = None
+        """What puts pseudonyms into records on the append path; None where they are switched off."""
         self.own_seals: Sealing | None = None
         # Threads queue here; SQLite's own way to wait is to sleep and try again, unfairly.
         self._turn = threading.Lock()
@@ -108,6 +121,7 @@ class Database:
                 options = self._engines.options(max(end - time.monotonic(), 0.001))
                 writer = self._engines.writing.execution_options(**options)
                 with writer.connect() as connection, connection.begin():
+                    connection.execution_options(**{_DISGUISE: self.disguise})
                     self._engines.lock(connection, max(end - time.monotonic(), 0.001))
                     recorded = begin_recording(connection)
                     yield connection

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from everyhop.auditlog.append import AppendResult
+from everyhop.auditlog.model import Record
 from everyhop.core.errors import Unavailable
-from everyhop.storage.append import SqlRecordWriter, result_of
+from everyhop.storage.append import SqlRecordWriter
 from everyhop.storage.database import WRITE_WAIT_SECONDS, Database
-from everyhop.storage.record_rows import Row
 
 MAX_GROUP: Final = 512  # records in one transaction, unless a single batch has more
 
@@ -25,10 +25,10 @@ MAX_GROUP: Final = 512  # records in one transaction, unless a single batch has 
 class _Batch:
     """The records of one caller, and what became of them."""
 
-    __slots__ = ("error", "result", "rows")
+    __slots__ = ("error", "records", "result")
 
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self.rows = rows
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = records
         self.result: AppendResult | None = None
         self.error: Exception | None = None
 
@@ -38,7 +38,7 @@ class _Batch:
 
 
 class GroupCommit:
-    """Appends batches of rows, several to a transaction.  Blocking; safe to share between threads."""
+    """Appends batches of records, several to a transaction.  Blocking; safe to share between threads."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -46,13 +46,13 @@ class GroupCommit:
         self._turn = threading.Lock()
         self._waiting: deque[_Batch] = deque()
 
-    def append(self, rows: Sequence[Row]) -> AppendResult:
+    def append(self, records: Sequence[Record]) -> AppendResult:
         """Make a batch durable.
 
         Raises Unavailable when the database does not answer within two seconds; the batch may then be recorded all the
-        same, and is to be sent again.
+        same, and is to be sent again.  Raises InputError when a record is too large, and then none of them is kept.
         """
-        batch = _Batch(rows)
+        batch = _Batch(records)
         with self._lock:
             self._waiting.append(batch)
         if not self._turn.acquire(timeout=WRITE_WAIT_SECONDS):
@@ -83,9 +83,9 @@ class GroupCommit:
         taken: list[_Batch] = []
         count = 0
         with self._lock:
-            while self._waiting and (not taken or count + len(self._waiting[0].rows) <= MAX_GROUP):
+            while self._waiting and (not taken or count + len(self._waiting[0].records) <= MAX_GROUP):
                 taken.append(self._waiting.popleft())
-                count += len(taken[-1].rows)
+                count += len(taken[-1].records)
         return taken
 
     def _commit(self, group: Sequence[_Batch]) -> None:
@@ -104,7 +104,4 @@ class GroupCommit:
 
     def _write(self, group: Sequence[_Batch]) -> list[AppendResult]:
         with self._database.writing() as connection:
-            outcomes = iter(
-                SqlRecordWriter(connection).insert_rows([row for batch in group for row in batch.rows])
-            )
-        return [result_of(batch.rows, [next(outcomes) for _ in batch.rows]) for batch in group]
+            return SqlRecordWriter(connection).insert_each([batch.records for batch in group])

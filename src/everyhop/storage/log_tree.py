@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from everyhop.auditlog.sealing import StoredCheckpoint
+from everyhop.auditlog.checkpoints import StoredCheckpoint
 from everyhop.core.errors import Conflict, InputError, NotFound
 from everyhop.storage.database import Database
 from everyhop.storage.schema import from_micros, log_checkpoints, log_tiles, records, to_micros
@@ -88,6 +88,24 @@ class SqlLogTree:
                 connection.execute(sa.insert(log_checkpoints).values(_columns(checkpoint)))
             elif root != checkpoint.root:
                 raise Conflict(f"there is a checkpoint of {checkpoint.size} records with another root")
+
+    def add_cosignatures(self, checkpoint: StoredCheckpoint) -> None:
+        """Replace the note of a checkpoint."""
+        same = sa.and_(
+            log_checkpoints.c.origin == checkpoint.origin,
+            log_checkpoints.c.size == checkpoint.size,
+            log_checkpoints.c.root == checkpoint.root,
+        )
+        with self._database.writing() as connection:
+            statement = sa.update(log_checkpoints).where(same).values(note=checkpoint.note)
+            if not connection.execute(statement).rowcount:
+                raise NotFound(f"there is no such checkpoint of {checkpoint.size} records")
+
+    def origins(self) -> list[str]:
+        """Return every origin."""
+        statement = sa.select(log_checkpoints.c.origin).distinct().order_by(log_checkpoints.c.origin)
+        with self._database.reading() as connection:
+            return list(connection.execute(statement).scalars())
 
     def latest_checkpoint(self, origin: str) -> StoredCheckpoint | None:
         """Return the largest checkpoint, or None."""

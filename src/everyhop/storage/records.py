@@ -23,9 +23,9 @@ from everyhop.storage.append import SqlRecordWriter, last_seq
 from everyhop.storage.database import LONG_WAIT_SECONDS, Database
 from everyhop.storage.dialect import holds
 from everyhop.storage.group_commit import GroupCommit
-from everyhop.storage.record_rows import findable, row_of
+from everyhop.storage.record_conditions import conditions_of, place_of
 from everyhop.storage.retention import prune_event, prune_tiles
-from everyhop.storage.schema import from_micros, records, to_micros
+from everyhop.storage.schema import from_micros, records
 
 __all__ = ["SqlRecordStore", "SqlRecordWriter", "last_seq"]
 
@@ -46,7 +46,7 @@ class SqlRecordStore:
         check_batch(batch)
         if not batch:
             return AppendResult(stored=0, duplicates=0)
-        return self._group.append([row_of(record) for record in batch])
+        return self._group.append(batch)
 
     def note(self, event: Event) -> Record:
         """Append an event of this process."""
@@ -87,24 +87,41 @@ class SqlRecordStore:
         """Return one page."""
         if not 0 < limit <= MAX_PAGE:
             raise InputError(f"a page has 1 to {MAX_PAGE} records")
-        statement = sa.select(records.c.n, records.c.line).where(*_conditions(wanted))
         is_newest = order is Order.NEWEST
+        found: list[tuple[int, Record]] = []
+        while True:
+            rows = self._rows(wanted, is_newest=is_newest, cursor=cursor, limit=limit + 1)
+            for n, line in rows:
+                record = decode_record(line)
+                if not wanted.looks_within or wanted.matches(record):
+                    found.append((n, record))
+            # A line can hold the words that were looked for elsewhere than meant: then the page is filled up.
+            if len(found) > limit or len(rows) <= limit:
+                break
+            cursor = rows[-1][0]
+        kept = found[:limit]
+        return Page(
+            records=tuple(record for _, record in kept),
+            positions=tuple(n for n, _ in kept),
+            first=kept[0][0] if kept else None,
+            last=kept[-1][0] if kept else None,
+            more=len(found) > limit,
+        )
+
+    def _rows(
+        self, wanted: RecordFilter, *, is_newest: bool, cursor: int | None, limit: int
+    ) -> Sequence[tuple[int, bytes]]:
+        statement = sa.select(records.c.n, records.c.line).where(*conditions_of(wanted))
         if cursor is not None:
             statement = statement.where(records.c.n < cursor if is_newest else records.c.n > cursor)
-        statement = statement.order_by(records.c.n.desc() if is_newest else records.c.n).limit(limit + 1)
+        place = place_of(wanted)
+        statement = statement.order_by(place.desc() if is_newest else place).limit(limit)
         with self._database.reading() as connection:
-            rows = connection.execute(statement).all()
-        kept = rows[:limit]
-        return Page(
-            records=tuple(decode_record(row.line) for row in kept),
-            first=kept[0].n if kept else None,
-            last=kept[-1].n if kept else None,
-            more=len(rows) > limit,
-        )
+            return [(row.n, row.line) for row in connection.execute(statement)]
 
     def scan(self, wanted: RecordFilter, *, holding: bytes | None = None) -> Iterator[Sequence[Record]]:
         """Yield pages of records, oldest first; each page is a short transaction of its own, so nobody waits."""
-        conditions = _conditions(wanted)
+        conditions = conditions_of(wanted)
         if holding is not None:
             conditions.append(holds(records.c.line, holding))
         position = 0
@@ -157,20 +174,3 @@ class SqlRecordStore:
             event = prune_event(pruned, at=now, before=before)
             append_event(SqlRecordWriter(connection), event, producer=self._producer, entropy=self._entropy)
         return pruned.last - pruned.first + 1
-
-
-def _conditions(wanted: RecordFilter) -> list[sa.ColumnElement[bool]]:
-    """Say in SQL what ``RecordFilter.matches`` says in Python."""
-    equal = {
-        "target": wanted.service,
-        "caller": wanted.caller,
-        "decision": "deny" if wanted.denied else wanted.decision,
-        "rule": wanted.rule,
-        "kind": None if wanted.kind is None else wanted.kind.value,
-    }
-    conditions = [records.c[name] == findable(value) for name, value in equal.items() if value is not None]
-    if wanted.since is not None:
-        conditions.append(records.c.time >= to_micros(wanted.since))
-    if wanted.until is not None:
-        conditions.append(records.c.time < to_micros(wanted.until))
-    return conditions

@@ -80,6 +80,16 @@ class SnapshotStore:
             found = connection.execute(statement).scalar()
         return None if found is None else from_micros(found)
 
+    def history(self, limit: int) -> tuple[tuple[str, datetime], ...]:
+        """Return the hashes of the newest snapshots and since when each is (or last was) in force, the newest first."""
+        statement = (
+            sa.select(snapshots.c.hash, snapshots.c.saved_at)
+            .order_by(snapshots.c.applied.desc())
+            .limit(limit)
+        )
+        with self._database.reading() as connection:
+            return tuple((row.hash, from_micros(row.saved_at)) for row in connection.execute(statement))
+
     def latest(self) -> bytes | None:
         """Return the snapshot that was put in force last, or None."""
         with self._database.reading() as connection:

@@ -21,7 +21,7 @@ from everyhop.spiffe.jwt_svid import peek_subject, validate_jwt_svid
 from everyhop.testing.authority import Authority
 from everyhop.testing.contexts import context_document
 from everyhop.testing.issuer import LIFE_SECONDS, Issuer
-from everyhop.wire import decisions as d, tokens as t, workload_pb2 as w
+from everyhop.wire import audit as a, decisions as d, tokens as t, workload_pb2 as w
 from everyhop.wire.rpc import Call, Cardinality, Method, Service
 from everyhop.wire.sockets import UnixListener
 from everyhop.wire.transport import PeerServer
@@ -65,6 +65,10 @@ class FakeAgent:
         self.decisions: list[d.Decision] = []
         """What the workload reported of its own decisions; ``dropped`` counts what it had to drop."""
         self.dropped = 0
+        self.events: list[a.Event] = []
+        """What the workload told of actions in it, for the audit log."""
+        self.takes_events = True
+        """Whether it takes them: an agent that has no room says how many it refused."""
         self._policy = policy
         self._life = life
         self._endpoints = dict(endpoints or {})
@@ -160,6 +164,7 @@ class FakeAgent:
             (t.MINT, unary, t.MintRequest, t.MintResponse, self._mint),
             (t.EXCHANGE, unary, t.ExchangeRequest, t.ExchangeResponse, self._exchange),
             (d.REPORT, unary, d.ReportRequest, d.ReportResponse, self._report),
+            (a.RECORD, unary, a.RecordRequest, a.RecordResponse, self._record),
             (t.WATCH_CONTEXT, stream, t.WatchContextRequest, t.ContextUpdate, self._watch_context),
         )
         return Service(
@@ -236,6 +241,16 @@ class FakeAgent:
         self.decisions.extend(request.decisions)
         self.dropped += request.dropped
         await call.send(d.ReportResponse(taken=len(request.decisions)))
+
+    async def _record(self, call: Call[Any, Any]) -> None:
+        request = await call.receive_only()
+        self._identity()
+        if not self.takes_events:
+            await call.send(a.RecordResponse(refused=len(request.events)))
+            return
+        self.events.extend(request.events)
+        self.dropped += request.dropped
+        await call.send(a.RecordResponse(taken=len(request.events)))
 
     async def _exchange(self, call: Call[Any, Any]) -> None:
         request = await call.receive_only()

@@ -205,7 +205,10 @@ def verify_consistency(old: int, old_root: bytes, new: int, new_root: bytes, pro
     if old in {0, new}:
         if proof:
             raise ProofError("there is nothing to prove, and yet a proof")
-        _check_root(old_root, new_root if old else EMPTY_ROOT, "two roots for one size")
+        if not old:
+            _check_root(old_root, EMPTY_ROOT, "the tree without leaves has another root")
+        if old == new:
+            _check_root(old_root, new_root, "two roots for one size")
         return
     path = list(proof)
     if not old & (old - 1):  # a perfect tree is its own first node

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Decision(_message.Message):
-    __slots__ = ("id", "time", "allowed", "caller", "operation", "method", "path", "rule", "reason", "code", "status", "user", "snapshot", "detail")
+    __slots__ = ("id", "time", "allowed", "caller", "operation", "method", "path", "rule", "reason", "code", "status", "user", "snapshot", "detail", "trace")
     ID_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
     ALLOWED_FIELD_NUMBER: _ClassVar[int]
@@ -23,6 +23,7 @@ class Decision(_message.Message):
     USER_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
     id: str
     time: int
     allowed: bool
@@ -37,7 +38,8 @@ class Decision(_message.Message):
     user: str
     snapshot: str
     detail: str
-    def __init__(self, id: _Optional[str] = ..., time: _Optional[int] = ..., allowed: _Optional[bool] = ..., caller: _Optional[str] = ..., operation: _Optional[str] = ..., method: _Optional[str] = ..., path: _Optional[str] = ..., rule: _Optional[str] = ..., reason: _Optional[str] = ..., code: _Optional[str] = ..., status: _Optional[int] = ..., user: _Optional[str] = ..., snapshot: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
+    trace: str
+    def __init__(self, id: _Optional[str] = ..., time: _Optional[int] = ..., allowed: _Optional[bool] = ..., caller: _Optional[str] = ..., operation: _Optional[str] = ..., method: _Optional[str] = ..., path: _Optional[str] = ..., rule: _Optional[str] = ..., reason: _Optional[str] = ..., code: _Optional[str] = ..., status: _Optional[int] = ..., user: _Optional[str] = ..., snapshot: _Optional[str] = ..., detail: _Optional[str] = ..., trace: _Optional[str] = ...) -> None: ...
 
 class ReportRequest(_message.Message):
     __slots__ = ("decisions", "dropped", "spiffe_id")

@@ -5,6 +5,7 @@ Conditions and users included.  Status and code are the same everywhere, and so 
 records.  Traefik itself cannot be had here: a small client speaks its protocol.
 """
 
+import contextlib
 import http.client
 import json
 import socket
@@ -15,10 +16,14 @@ from urllib.parse import quote_from_bytes
 
 import pytest
 from tests.integration.proxies.conftest import start_proxy
-from tests.support.envoy_pair import exchange, request_bytes
+from tests.support.blocking import MeshBlocks, Now, block_of
+from tests.support.envoy_pair import exchange, request_bytes, wait_for
 from tests.support.foreign_proxies import NGINX
 from tests.support.tokens import mint_txn
 
+from everyhop.anomaly.blocks_codec import encode_blocks
+from everyhop.anomaly.looking import find_block
+from everyhop.anomaly.model import Blocks
 from everyhop.api.ext_authz import ExternalAuthorization, authorization_server
 from everyhop.authz import Engine
 from everyhop.control.deciding import user_of
@@ -233,6 +238,58 @@ def test_the_same_everywhere(points, asking, form):
         decision.operation,
     )
     assert record.snapshot in {decision.snapshot, decision.snapshot[:16]}
+
+
+@pytest.mark.parametrize(
+    ("blocked", "caller", "path", "headers"),
+    [
+        ("identity:spiffe://shop.example/service/storefront", "storefront", "/orders", ()),
+        ("identity:spiffe://shop.example/service/storefront", "storefront", "//orders", ()),
+        ("identity:spiffe://shop.example/service/storefront", "storefront", "/admin", ()),
+        ("identity:spiffe://shop.example/service/nobody", "nobody", "/orders", ()),
+        ("user:alice", "storefront", "/mine", (("Txn-Token", Role("viewer")),)),
+    ],
+    ids=["allowed otherwise", "ambiguous", "denied otherwise", "undeclared", "a user"],
+)
+@pytest.mark.parametrize("form", ["sidecar", "envoy", "envoy-http", "nginx", "traefik"])
+def test_the_blocked_are_refused_alike(points, form, blocked, caller, path, headers):
+    """What the pure question says (:func:`find_block`) is what each point does, before the policy has its say."""
+    with blocking(points, block_of(blocked)) as held:
+        user = "alice" if headers else None
+        assert find_block(held, Now().now(), identity=points.mesh.spiffe_id(caller), subject=user)
+        answered, record = points.asked(form, caller, "GET", path, with_tokens(headers))
+        assert answered == (429, "BLOCKED")
+        assert (record.decision, record.reason, record.rule, record.status) == ("deny", "blocked", None, 429)
+        told = {"block": "user", "user": "alice"} if headers else {"block": blocked}
+        assert {key: record.detail.get(key) for key in told} == told
+        other = points.asked(form, "web", "GET", "/orders", ())
+        assert other[0] == (200, "")
+    if headers or (path == "/orders" and caller == "storefront"):
+        assert points.asked(form, caller, "GET", path, with_tokens(headers))[0] == (200, "")
+
+
+@contextlib.contextmanager
+def blocking(points, *found):
+    """Have these in force at every point."""
+    held = Blocks.build(found, sequence=1)
+    workers = {id(point): point.worker for _, point in points.proxies.values()}
+    workers[id(points.authorizer)] = points.authorizer.worker
+
+    def take(blocks):
+        for worker in workers.values():
+            worker.blocks.take(encode_blocks(blocks))
+
+    mesh = points.mesh
+    overlay = MeshBlocks(mesh)
+    mesh.call(take, held)
+    overlay.put(*found)
+    wait_for(lambda: overlay.confirmed("orders"))
+    try:
+        yield held
+    finally:
+        mesh.call(take, Blocks(sequence=2))
+        overlay.put()
+        wait_for(lambda: overlay.confirmed("orders"))
 
 
 def test_the_table_holds_both(points):

@@ -7,7 +7,7 @@ import pytest
 from tests.support.workloads import AuthorityForTests, FakeClock, FakeControlPlane, FixedEntropy, spiffe_id
 
 from everyhop.agent.identities import IdentityCache
-from everyhop.core.errors import Unavailable
+from everyhop.core.errors import AccessDenied, Unavailable
 from everyhop.x509.certificates import decode_certificate
 from everyhop.x509.csr import build_csr
 from everyhop.x509.keys import decode_private_key, generate_private_key
@@ -239,3 +239,39 @@ async def test_the_runner_sleeps_until_the_next_renewal(world):
     assert 0 < world.cache._seconds_until_due() <= 10.0
     assert world.cache.authority == world.authority.name
     assert world.cache.current(ORDERS).expires_at - world.clock.now() < timedelta(minutes=31)
+
+
+# -- quarantine
+
+
+async def test_what_is_withheld_is_forgotten_and_not_asked_for(world):
+    world.publish()
+    with world.cache.hold(ORDERS), world.cache.hold(PAYMENTS):
+        await world.cache.renew_due()
+        x5t = world.cache.current(ORDERS).x5t
+        world.cache.withhold(frozenset({ORDERS}))
+        assert world.cache.current(ORDERS) is None
+        assert not world.cache.issued(ORDERS, x5t)
+        assert world.cache.current(PAYMENTS) is not None
+        assert [identity.spiffe_id for identity in world.cache.held()] == [PAYMENTS]
+        assert await world.cache.renew_due() == 0
+        with pytest.raises(AccessDenied, match="quarantined"):
+            await world.cache.x509(ORDERS)
+        world.cache.withhold(frozenset())
+        assert await world.cache.renew_due() == 1
+        assert world.cache.current(ORDERS).x5t != x5t
+
+
+async def test_what_the_server_signed_meanwhile_is_not_taken(world):
+    world.publish()
+    sign = world.control.sign_x509
+
+    async def slowly(requests):
+        world.cache.withhold(frozenset({ORDERS}))
+        return await sign(requests)
+
+    world.control.sign_x509 = slowly
+    world.cache.hold(ORDERS)
+    assert await world.cache.renew_due() == 0
+    world.cache.withhold(frozenset())
+    assert world.cache.current(ORDERS) is None

@@ -295,3 +295,37 @@ async def test_launched_services_are_fetched_ahead(world):
     await asyncio.gather(running, return_exceptions=True)
     assert world.identities._entries[spiffe_id("payments")].demand == 0
     assert world.service.snapshot is not None
+
+
+# -- quarantine
+
+
+async def test_a_quarantine_ends_an_open_watch_and_its_end_serves_again(world):
+    orders = spiffe_id("orders")
+    watch = world.service.watch_x509(world.peer)
+    assert (await anext(watch)).grants[0].service == "orders"
+    world.service.withhold(frozenset({orders}))
+    with pytest.raises(AccessDenied):
+        await anext(watch)
+    for asking in (
+        anext(world.service.watch_bundle(world.peer)),
+        world.service.service_of(world.peer),
+        world.service.jwt_svids(world.peer, ("orders",)),
+    ):
+        with pytest.raises(AccessDenied):
+            await asking
+    attested = await world.service.attest(world.peer)
+    assert "is quarantined" in attested.no_identity.render()
+    assert attested.to_dict()["no_identity"]["quarantined"] == "orders"
+    world.service.prefetch()
+    world.service.withhold(frozenset())
+    assert (await anext(world.service.watch_x509(world.peer))).grants[0].service == "orders"
+
+
+async def test_nobody_believes_a_jwt_svid_of_the_quarantined(world):
+    world.apply({"orders": MINE, "payments": MINE})
+    (_, token), *_ = await world.service.jwt_svids(world.peer, ("orders",), str(spiffe_id("payments")))
+    await world.service.validate_jwt(world.peer, token.token, "orders")
+    world.service.withhold(frozenset({spiffe_id("payments")}))
+    with pytest.raises(SvidError, match="quarantined"):
+        await world.service.validate_jwt(world.peer, token.token, "orders")

@@ -18,6 +18,7 @@ from everyhop.api.oauth_discovery import Endpoints
 from everyhop.apikeys import ApiKeyPrincipal
 from everyhop.apikeys.model import ApiKeyRefused, TooManyFailures
 from everyhop.authzen import PageTokens
+from everyhop.control.responding import BlocksInForce
 from everyhop.core.errors import TokenError, Unavailable
 from everyhop.core.secret import Secret
 from everyhop.issuing import PDP_AUDIENCE
@@ -122,6 +123,7 @@ class World:
         endpoints = Endpoints(issuer=ISSUER, local=LOCAL)
         services = {RECORDS: "records", ORDERS: "orders"}
         door = AuthzenDoor(
+            blocks=BlocksInForce(),
             peps=Peps(
                 service_of=services.get,
                 tokens=self.tokens,

@@ -10,6 +10,7 @@ import pytest
 from tests.support.agent_under_test import AgentUnderTest
 from tests.support.raw_grpc import RawGrpc
 
+from everyhop.dataplane.spool import Delivery
 from everyhop.wire.decisions import MAX_DECISIONS, REPORT, Decision, ReportRequest, ReportResponse
 
 INVALID_ARGUMENT, PERMISSION_DENIED, RESOURCE_EXHAUSTED = 3, 7, 8
@@ -34,8 +35,9 @@ def ask(agent, request, **options):
 def forwarded(agent):
     found = []
 
-    async def send(records):
+    async def send(records, _previous):
         found.extend(records)
+        return Delivery(held=records[-1].seq)
 
     async def all_of_them():
         for spool in agent.decisions.spools:

@@ -16,6 +16,7 @@ from everyhop.control.policy_view import PolicyView
 from everyhop.control.sidecars import Sidecars
 from everyhop.core.secret import Secret
 from everyhop.policy import parse_policy
+from everyhop.runtime.system import SystemClock
 from everyhop.wire.processes import ProcessRef
 
 POLICY = b"""
@@ -86,6 +87,7 @@ def made(tmp_path):
         node="n",
         sds_socket=tmp_path / "sds.sock",
         max_connections=16,
+        clock=SystemClock(),
     )
     view = PolicyView(parse_policy({"p.yaml": POLICY}))
 

@@ -504,7 +504,7 @@ def test_files_become_resources(tmp_path, snapshot, make_sidecar):
     write_files(sidecar.directory, render_sidecar(snapshot, sidecar, {}))
     loaded = load_configuration(sidecar.directory)
     assert loaded.label == snapshot.hash
-    assert set(loaded.of(FILTER)) == {"authz", "memory"}
+    assert set(loaded.of(FILTER)) == {"authz", "memory", "blocked", "blocked-egress"}
     assert set(loaded.of(ROUTES)) == {"ingress", "egress"}
     assert set(loaded.of(ENDPOINTS)) == {"app", "to-orders", "to-ledger"}
     assert {"app", "app-h2", "to-orders", "to-ledger"} == set(loaded.of(CLUSTER))

@@ -157,7 +157,13 @@ def test_the_edge_knows_only_the_outside(shop, make_sidecar):
     assert "validation_context_sds_secret_config" not in context["common_tls_context"]
     assert context["common_tls_context"]["tls_params"]["tls_minimum_protocol_version"] == "TLSv1_3"
     manager = chain["filters"][0]["typed_config"]
-    assert [f["name"] for f in manager["http_filters"]] == ["key", "authz-edge", "checks", "router"]
+    assert [f["name"] for f in manager["http_filters"]] == [
+        "blocked-edge",
+        "key",
+        "authz-edge",
+        "checks",
+        "router",
+    ]
     (early,) = manager["early_header_mutation_extensions"]
     assert {"remove_on_match": {"key_matcher": {"exact": "txn-token"}}} in early["typed_config"]["mutations"]
     assert "authorization" in host(files, "edge")["request_headers_to_remove"]

@@ -343,3 +343,87 @@ def test_no_line_breaks_the_reader_or_the_record(changed, kind):
 def test_no_bytes_break_the_reader(raw):
     found = record_of(raw, instance="i1", seq=1)
     assert found.decision != "allow"
+
+
+@pytest.mark.parametrize(
+    ("header", "trace"),
+    [
+        (
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+        ),
+        ("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", None),
+        ("-", None),
+        (None, None),
+    ],
+)
+def test_the_trace_of_a_call(header, trace):
+    line = msgspec.json.encode({"kind": "in", "time": "2026-07-01T12:00:00.000000Z", "trace": header})
+    assert record_of(line, instance="i", seq=1).trace == trace
+
+
+def test_what_a_caller_sends_as_a_secret_is_in_no_record():
+    secret = "eyJhbGciOiJFUzI1NiIsImtpZCI6ImEifQ.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
+    line = {"kind": "in", "time": "2026-07-01T12:00:00.000000Z", "path": f"/reset/{secret}?password=hunter2"}
+    found = record_of(msgspec.json.encode(line | {"host": f"Bearer {secret}"}), instance="i", seq=1)
+    assert secret not in repr(found)
+    assert "hunter2" not in repr(found)
+    unreadable = record_of(f"{{broken Bearer {secret}".encode(), instance="i", seq=1)
+    assert secret not in repr(unreadable)
+
+
+# -- the blocked
+
+END = "1795889837"
+BLOCKED_IN = {"verdict": f"{HASH[:16]}|blocked|identity|{END}", "status": 429, "operation": None}
+BY_RBAC = f"rbac_access_denied_matched_policy[{HASH[:16]}|blocked|identity|{END}]"
+
+
+def told(base=IN, **changed):
+    record = record_of(line(base, **changed), instance="i", seq=1)
+    return record.decision, record.reason, record.rule, record.detail.get("block"), record.detail.get("user")
+
+
+def test_envoy_refused_a_blocked_caller():
+    assert told(**BLOCKED_IN) == ("deny", "blocked", None, f"identity:{CALLER}", None)
+    assert record_of(line(**BLOCKED_IN), instance="i", seq=1).snapshot == HASH
+
+
+def test_envoy_refused_a_blocked_address_at_the_edge():
+    edge = {**IN, "kind": "edge", "caller": "outside", "host": "203.0.113.7"}
+    verdict = f"{HASH[:16]}|blocked|address|{END}"
+    assert told(edge, verdict=verdict, status=429) == ("deny", "blocked", None, "address:203.0.113.7", None)
+
+
+def test_the_agent_refused_a_blocked_user_or_key():
+    asked = {"detail": "ext_authz_denied", "code": "BLOCKED", "status": 429}
+    who = "blocked|-||||user zo%C3%AB%20%7C%20deny"
+    assert told(**asked, why=who) == ("deny", "blocked", None, "user", "zoë | deny")
+    record = record_of(line(**asked, why="blocked|-||||api-key k7Qm2xPa"), instance="i", seq=1)
+    assert (record.detail["block"], record.detail["api_key"]) == ("api-key:k7Qm2xPa", "k7Qm2xPa")
+    assert record.operation == "list"
+
+
+def test_an_egress_refused_its_own_blocked_workload():
+    assert told(OUT, detail=BY_RBAC, status=429) == ("deny", "blocked", None, f"identity:{CALLER}", None)
+    asked = {"detail": "ext_authz_denied", "code": "BLOCKED", "status": 429}
+    assert told(OUT, **asked)[:2] == ("deny", "blocked")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"path": "/|blocked|1]"},
+        {"detail": "upstream_reset{x|blocked|1]}", "status": 503},
+        {"operation": "blocked"},
+        {"verdict": f"{HASH[:16]}|allowed|blocked|identity|{END}"},
+    ],
+)
+def test_nobody_makes_himself_blocked_by_a_text(changed):
+    assert told(**changed)[1] != "blocked"
+    assert told(OUT, **{k: v for k, v in changed.items() if k != "verdict"})[1] != "blocked"
+
+
+def test_the_public_part_of_a_key_is_recorded_at_the_edge():
+    edge = {**IN, "kind": "edge", "caller": "outside", "host": "203.0.113.7", "key": "k7Qm2xPa"}
+    assert record_of(line(edge), instance="i", seq=1).detail["api_key"] == "k7Qm2xPa"

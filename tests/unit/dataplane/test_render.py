@@ -175,7 +175,7 @@ def test_the_policy_stands_before_the_application(snapshot, make_sidecar):
     for service in ("orders", "ledger", "idle"):
         filters = manager(rendered(snapshot, make_sidecar(service)), "ingress")["http_filters"]
         checks = [] if service == "ledger" else ["memory", "checks"]
-        assert [f["name"] for f in filters if f["name"] != "key"] == ["authz", *checks, "router"]
+        assert [f["name"] for f in filters if f["name"] != "key"] == ["blocked", "authz", *checks, "router"]
         discovery = next(f for f in filters if f["name"] == "authz")["config_discovery"]
         assert discovery["default_config"]["rules"] == {"action": "ALLOW", "policies": {}}
         assert discovery["config_source"]["initial_fetch_timeout"] == "0s"

@@ -410,3 +410,21 @@ async def test_a_sidecar_gets_tokens_of_its_own_service_only(agent):
 )
 async def test_other_names_are_refused(agent, name):
     assert await refused(agent, first(name)) is Status.INVALID_ARGUMENT
+
+
+async def test_a_quarantined_service_gets_nothing_any_more(agent):
+    withheld = set()
+    agent.secrets._is_withheld = withheld.__contains__
+
+    async def ask_and_wait():
+        async with agent.open() as stream:
+            await stream.send_message(first("svid"))
+            if not withheld:
+                assert await receive(stream)
+            withheld.add("spiffe://shop.example/service/orders")
+            agent.changes.bump()
+            await stream.recv_message()
+
+    for _ in ("an open stream", "a new one"):
+        with pytest.raises(GRPCError, match="is quarantined"):
+            await asyncio.wait_for(ask_and_wait(), SECONDS)

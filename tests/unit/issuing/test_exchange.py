@@ -588,7 +588,10 @@ def test_a_false_api_key_says_nothing(issuer):
 
     body = good[:-9] + ("x" if good[-9] != "x" else "y") + good[-8]
     false = f"{body}_{checksum_of(body)}"
-    error = refused(issuer, OAuthError.INVALID_REQUEST, "storefront", false, TokenType.API_KEY)
+    error = refused(
+        issuer, OAuthError.INVALID_REQUEST, "storefront", false, TokenType.API_KEY, code="TOKEN_INVALID"
+    )
+    assert issuer.journal.refusals[-1].detail["api_key"] == good.split("_")[3]
     assert error.message == "the subject token is not accepted: the API key is not accepted"
     assert "false secret" in issuer.journal.refusals[-1].reason
 

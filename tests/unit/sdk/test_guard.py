@@ -4,13 +4,16 @@
 import json
 import logging
 import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from everyhop.core.errors import AccessDenied, Unavailable
+from everyhop.anomaly.model import Block, BlockMode, Blocks, Subject
+from everyhop.core.errors import AccessDenied, InputError, Unavailable
 from everyhop.sdk import Guard, Peer, Refusal, Request, ServiceContext
 from everyhop.sdk.decisions import log_decision
-from everyhop.testing import Authority, Issuer, service_context
+from everyhop.testing import Authority, Issuer, context_document, service_context
 
 POLICY = """\
 version: 1
@@ -596,3 +599,56 @@ def test_a_refusal_by_the_application_is_recorded_under_the_id_of_the_call(world
     assert (decided.allowed, decided.reason, decided.operation) == (False, "other-operation", "list")
     assert decided.decision_id == caught.value.decision_id == verified.decision_id
     assert (decided.method, decided.path) == ("GET", "/orders")
+
+
+# -- the blocked
+
+
+def blocked(world, *texts, seconds=60):
+    now = datetime.now(UTC)
+    found = [
+        Block(
+            subject=Subject.parse(text),
+            mode=BlockMode.BLOCK,
+            since=now,
+            until=now + timedelta(seconds=seconds),
+            reason="",
+            by="",
+        )
+        for text in texts
+    ]
+    world.context = replace(world.context, blocks=Blocks.build(found, sequence=1))
+
+
+def test_a_blocked_caller_is_told_when_to_come_back_before_anything_else(world):
+    blocked(world, f"identity:{STOREFRONT}")
+    for path in (b"/orders", b"//orders", b"/orders/@admin", b"/nothing"):
+        refusal = world.refused(path=path)
+        assert (refusal.status, refusal.code) == (429, "BLOCKED")
+        assert 59 <= int(dict(refusal.headers)["retry-after"]) <= 61
+        assert world.decided[-1].reason == "blocked"
+    assert world.check(peer=THIEF).caller.spiffe_id == REPORTING
+
+
+def test_a_blocked_user_and_an_access_token_for_one(world):
+    blocked(world, "user:alice")
+    txn = world.issuer.transaction("alice")
+    assert world.refused(path=b"/mine", headers=[user(txn)]).code == "BLOCKED"
+    assert world.check(path=b"/mine", headers=[user(world.issuer.transaction("bob"))])
+
+
+def test_the_end_of_a_block_needs_no_message(world):
+    blocked(world, f"identity:{STOREFRONT}", seconds=-1)
+    assert world.check()
+
+
+def test_a_context_says_who_is_blocked_and_an_unknown_kind_is_refused_whole(world):
+    document = json.loads(context_document(POLICY, "orders", world.issuer))
+    assert not ServiceContext.parse(json.dumps(document).encode()).blocks.by_subject
+    entry = {"subject": "user:alice", "since": "2026-06-01T12:00:00Z"}
+    document["blocks"] = {"sequence": 3, "blocks": [entry]}
+    parsed = ServiceContext.parse(json.dumps(document).encode())
+    assert list(parsed.blocks.by_subject) == [Subject.parse("user:alice")]
+    document["blocks"] = {"sequence": 3, "blocks": [{**entry, "subject": "planet:mars"}]}
+    with pytest.raises(InputError):
+        ServiceContext.parse(json.dumps(document).encode())

@@ -43,6 +43,10 @@ def decided(number=0, *, allowed=False, via_sidecar=False):
     )
 
 
+async def send(client, batch, *, dropped, spiffe_id):
+    return await client.report(batch, dropped=dropped, spiffe_id=spiffe_id)
+
+
 class Client:
     """An agent's door; ``errors`` are raised first."""
 
@@ -71,7 +75,7 @@ async def running(reporter, client):
 
 
 def make(**options):
-    return Reporter(HereRunner(), gather_seconds=0, **options)
+    return Reporter(HereRunner(), send, gather_seconds=0, **options)
 
 
 async def test_what_a_sidecar_has_recorded_is_not_told_again():
@@ -131,7 +135,7 @@ async def test_an_agent_that_does_not_offer_it_ends_it(caplog):
 
 
 async def test_the_end_hands_on_what_waits():
-    reporter, client = Reporter(HereRunner(), gather_seconds=60), Client()
+    reporter, client = Reporter(HereRunner(), send, gather_seconds=60), Client()
     async with running(reporter, client):
         reporter.put(decided(1))
         await asyncio.sleep(0)
@@ -139,7 +143,7 @@ async def test_the_end_hands_on_what_waits():
 
 
 async def test_the_end_does_not_wait_for_an_agent_that_is_away(caplog):
-    reporter, client = Reporter(HereRunner(), gather_seconds=60), Client(*[Unavailable("away")] * 5)
+    reporter, client = Reporter(HereRunner(), send, gather_seconds=60), Client(*[Unavailable("away")] * 5)
     async with running(reporter, client):
         reporter.put(decided(1))
         await asyncio.sleep(0)

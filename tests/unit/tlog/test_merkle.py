@@ -174,6 +174,8 @@ def test_nothing_is_proven_of_equal_sizes_and_of_the_empty_tree_but_their_roots(
         (0, EMPTY_ROOT, 3, root, [OTHER]),
         (0, EMPTY_ROOT, 0, EMPTY_ROOT, [OTHER]),
         (0, root, 0, root, []),
+        (0, EMPTY_ROOT, 0, root, []),
+        (0, root, 0, EMPTY_ROOT, []),
     ]:
         with pytest.raises(ProofError):
             verify_consistency(*case)

@@ -63,6 +63,8 @@ class Equality:
     def watched_by(self, side: int, target: str) -> WatchedBy:
         """Return whether everything is only watched, and the callers of the edges that are, to a target."""
         snapshot = self._sides[side].snapshot
+        if target in snapshot.services and snapshot.services[target].is_canary:
+            return False, frozenset()
         edges = (
             edge.callers for edge in snapshot.shadow_edges if edge.targets is None or target in edge.targets
         )

@@ -138,7 +138,7 @@ class TermChange:
     """What a call must carry, who is believed, or how a workload is recognised, if that changes.
 
     ``subject`` is ``service.operation``, a service or an issuer; ``what`` one of ``token``, ``once``, ``body``,
-    ``protocol``, ``user``, ``workload``, ``issuer``; ``before`` and ``after`` are for people.  ``callers`` is set for
+    ``protocol``, ``user``, ``workload``, ``issuer``, ``readers``; ``before`` and ``after`` are for people.  ``callers`` is set for
     ``user`` only.
     """
 

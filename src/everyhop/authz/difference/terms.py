@@ -97,6 +97,9 @@ def trust_terms(old: Snapshot, new: Snapshot) -> Iterator[TermChange]:
             after="not believed" if after is None else _issuer(after),
             weight=weight,
         )
+    if old.readers != new.readers:
+        was, will = (", ".join(sorted(side.readers)) or "nobody" for side in (old, new))
+        yield _term("audit log", "readers", was, will, is_tighter=new.readers <= old.readers)
 
 
 def _term(subject: str, what: str, before: str, after: str, is_tighter: bool) -> TermChange:  # noqa: FBT001  # the one outcome

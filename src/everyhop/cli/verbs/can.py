@@ -83,19 +83,47 @@ def _run(args: argparse.Namespace) -> int:
         if stated.is_empty and explanation.decision.reason in asked.facts_reasons:
             asked = _Asked(args, engine, context)  # the time at least is known
             explanation = asked.explain()
+    block = _block_of(args, asked.caller)
     patch = _patch(policy, asked, explanation)
     rules = asked.considered() if args.explain else ()
     if wants_json(args):
-        answer: dict[str, Any] = {**explanation.to_dict(), "patch": patch}
+        answer: dict[str, Any] = {**explanation.to_dict(), "patch": patch, "block": block}
         if args.explain:
             answer["rules"] = [rule.to_dict() for rule in rules]
         print_json(answer)
     else:
+        if block is not None:
+            _print_block(block)
         print(explanation.render())
         if args.explain:
             _print_rules(rules)
             _print_patch(explanation, patch, has_files=policy.files is not None)
-    return OK if explanation.decision.is_allowed else DENIED
+    return OK if explanation.decision.is_allowed and block is None else DENIED
+
+
+def _block_of(args: argparse.Namespace, caller: str) -> dict[str, Any] | None:
+    """Return the block in force of the caller or its user, where the question is about what is in force."""
+    from everyhop.cli.arguments import admin
+    from everyhop.core.errors import EveryhopError
+
+    if args.policy is not None:
+        return None
+    try:
+        blocks = admin(args).get("/v1/blocks")["blocks"]
+    except EveryhopError:  # nothing is up: the question is about a text
+        return None
+    asked = {f"identity:{caller}", f"user:{args.user}"}
+    found: dict[str, Any] | None = next((b for b in blocks if b["subject"] in asked), None)
+    return found
+
+
+def _print_block(block: dict[str, Any]) -> None:
+    from everyhop.cli.output import printable
+
+    print(printable(f"deny: {block['subject']} is blocked for now, whatever the policy says"))
+    print(printable(f"  by {block['by']} until {block['until'] or 'somebody lifts it'}: {block['reason']}"))
+    print(printable(f"  to lift it: everyhop unblock {block['service'] or block['subject']} --reason '…'"))
+    print("\nwithout that:")
 
 
 class _Asked:

@@ -53,6 +53,11 @@ def _render(status: dict[str, Any]) -> str:
         lines.append(f"records lost  {told['records']}{more} ({reason})")
     if not status["agents"]:
         lines.append(paint("agent         none connected", "red"))
+    for name, export in status.get("exports", {}).items():
+        trouble = f": {printable(export['last_error'])}" if export["last_error"] else ""
+        lines.append(
+            paint(f"export        {name} ({export['behind']} behind){trouble}", "red" if trouble else "dim")
+        )
     if urls := status.get("urls"):
         lines.append(f"issuer        {urls.get('issuer')}")
     rows: list[list[object]] = []
