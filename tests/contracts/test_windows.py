@@ -272,6 +272,20 @@ def test_memory_is_bounded_and_says_what_it_forgot():
 
 
 @needs_redis
+def test_a_chunk_of_many_and_long_pages_are_in_order(redis_server):
+    with contextlib.closing(shared(redis_server, "long")) as bench:
+        hits = [Hit(f"s{n % 7}", USUAL, 0.0, n + 1) for n in range(4000)]
+        counts = bench.windows.count(hits, now=0.0)
+        for first in range(7):
+            assert crossings(counts[first::7]) == [(100, Crossing.ALERT), (500, Crossing.BLOCK)]
+            assert [count.n for count in counts[first::7]][:500] == list(range(1, 501))
+        again = bench.windows.count(hits, now=0.0)
+        assert [(n, c.crossing) for n, c in enumerate(again) if c.n] == [
+            (n, c.crossing) for n, c in enumerate(counts) if c.crossing is Crossing.BLOCK
+        ]
+
+
+@needs_redis
 def test_two_clients_have_one_count(redis_server):
     name = "two"
     with (
@@ -316,7 +330,7 @@ def test_a_subject_is_one_small_hash_that_goes_by_itself(redis_server):
             bench.now += 1
         (key,) = client.scan_iter(match="size:*")
         assert key.count(b"{") == key.count(b"}") == 1
-        assert client.hlen(key) <= 61 + 11
+        assert client.hlen(key) <= 61 + 10
         assert client.memory_usage(key) < 2048
         assert 290_000 < client.pttl(key) <= 306_000
         bench.hits(1, limit=Threshold(300.0, None, 1, 3600.0))
@@ -406,8 +420,11 @@ def test_frozen_it_costs_fifty_milliseconds_and_then_nothing(own_server):
             os.kill(own_server.process.pid, signal.SIGCONT)
         assert took < 0.5  # one timeout of 0.05 s and a busy machine; 200 of them would be ten seconds
         assert told == [True]
-        bench.now += 2
-        bench.hit()
+        for _ in range(100):  # fifty milliseconds are not much on a busy machine
+            bench.now += 60
+            bench.hit()
+            if told == [True, False]:
+                break
         assert told == [True, False]
 
 

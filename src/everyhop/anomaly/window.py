@@ -98,6 +98,8 @@ class Windows(Protocol):
 
 
 NOTHING: Final = Count(0)
+_MANY: Final = 1024
+_COUNTS: Final = [Count(n) for n in range(_MANY)]  # making one is a third of the price of counting
 _UNKNOWN: Final = Look(0, alerted=False, blocked_for=0.0)
 
 
@@ -111,6 +113,7 @@ class _Counter:
         "crossed_at",
         "floor",
         "head",
+        "next",
         "position",
         "ring",
         "total",
@@ -121,6 +124,7 @@ class _Counter:
         self.ring = array("I", bytes(RING * _WORD))
         self.width = width
         self.head = head
+        self.next = (head + 1) * width
         self.total = 0
         self.alerted_at = _NEVER
         self.blocked_until = _NEVER
@@ -131,7 +135,7 @@ class _Counter:
 
     def advance(self, now: float) -> None:
         """Forget buckets that are over."""
-        head = math.floor(now / self.width)
+        head = int(now // self.width)
         if head <= self.head:
             return
         if head - self.head >= RING:
@@ -142,6 +146,13 @@ class _Counter:
                 self.total -= self.ring[place]
                 self.ring[place] = 0
         self.head = head
+        self.next = (head + 1) * self.width
+
+    def rearm(self, threshold: Threshold, now: float) -> None:
+        """Let another alert be told when the episode is over."""
+        alert = threshold.alert
+        if alert is not None and (self.total * 2 < alert or now - self.alerted_at >= threshold.window):
+            self.alerted_at = _NEVER
 
     def clear(self) -> None:
         if self.total:
@@ -179,36 +190,35 @@ class MemoryWindows:
             if position <= counter.position:
                 return counter.crossed if position == counter.crossed_at else NOTHING
             counter.position = position
-        counter.advance(now)
-        if now < counter.blocked_until:
-            return NOTHING
+        if now >= counter.next:
+            counter.advance(now)
         if counter.blocked_until != _NEVER:
+            if now < counter.blocked_until:
+                return NOTHING
             self._begin(counter, counter.blocked_until)
-        at = min(now, now - age)
-        index = math.floor(at / width)
-        if at < counter.floor or index <= counter.head - RING:
-            return NOTHING
-        count = self._add(counter, index, threshold, now)
-        if count.crossing is not None and position:
+        if age > 0:
+            at = now - age
+            index = int(at // width)
+            if at < counter.floor or index <= counter.head - RING:
+                return NOTHING
+        else:
+            index = counter.head
+        if counter.alerted_at != _NEVER:
+            counter.rearm(threshold, now)
+        counter.ring[index % RING] += 1
+        n = counter.total = counter.total + 1
+        alert, block = threshold.alert, threshold.block
+        if block is not None and n >= block:
+            counter.blocked_until = now + threshold.block_seconds
+            count = Count(n, Crossing.BLOCK)
+        elif alert is not None and n >= alert and counter.alerted_at == _NEVER:
+            counter.alerted_at = now
+            count = Count(n, Crossing.ALERT)
+        else:
+            return _COUNTS[n] if n < _MANY else Count(n)
+        if position:
             counter.crossed_at, counter.crossed = position, count
         return count
-
-    @staticmethod
-    def _add(counter: _Counter, index: int, threshold: Threshold, now: float) -> Count:
-        if counter.alerted_at != _NEVER and threshold.alert is not None:
-            is_over = counter.total * 2 < threshold.alert or now - counter.alerted_at >= threshold.window
-            if is_over:
-                counter.alerted_at = _NEVER
-        counter.ring[index % RING] += 1
-        counter.total += 1
-        n = counter.total
-        if threshold.block is not None and n >= threshold.block:
-            counter.blocked_until = now + threshold.block_seconds
-            return Count(n, Crossing.BLOCK)
-        if threshold.alert is not None and n >= threshold.alert and counter.alerted_at == _NEVER:
-            counter.alerted_at = now
-            return Count(n, Crossing.ALERT)
-        return Count(n)
 
     def release(self, key: str, *, now: float) -> None:
         """Begin at zero."""
@@ -238,7 +248,7 @@ class MemoryWindows:
     def _new(self, key: str, width: float, now: float) -> _Counter:
         """Return a counter of a new subject, or of one whose window has another length by now."""
         known = self._counters.pop(key, None)
-        counter = _Counter(width, math.floor(now / width))
+        counter = _Counter(width, int(now // width))
         if known is not None:
             counter.blocked_until, counter.floor, counter.position = (
                 known.blocked_until,

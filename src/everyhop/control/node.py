@@ -24,7 +24,7 @@ from everyhop.control.pseudonym_memory import PseudonymMemory
 from everyhop.control.rollout import Rollout, waves_of
 from everyhop.control.spool_ends import close_spool, mark_ended, note_killed
 from everyhop.control.watching import ShadowWatch
-from everyhop.core.errors import EveryhopError, NotFound, Unavailable
+from everyhop.core.errors import AccessDenied, EveryhopError, NotFound, Unavailable
 from everyhop.dataplane.envoy import envoy_argv
 from everyhop.dataplane.spool import DEFAULT_LIMIT, Delivery, SpoolReader
 from everyhop.policy import decode_snapshot
@@ -204,7 +204,7 @@ class Node:
         if left is not None:
             self._block_timer = loop.call_later(min(left, _LONGEST_TIMER), self._enforce_blocks)
         try:
-            self._p.sidecars.apply_blocks(blocks())
+            self._p.sidecars.apply_blocks(blocks(), epoch=blocks.epoch)
         except OSError as error:
             _log.error("a sidecar's open streams cannot be cut", extra={"reason": str(error)})
         self._apply_quarantine()
@@ -286,7 +286,7 @@ class Node:
         wait = await self._p.sidecars.apply(
             view,
             launches,
-            epoch=f"{self._p.truth.epoch}.{self._p.blocks.epoch}",
+            epoch=self._p.truth.epoch,
             only=only,
             held=rollout.held,
         )
@@ -327,9 +327,15 @@ class Node:
     # -- launches
 
     async def launch(self, request: LaunchRequest) -> LaunchReply:
-        """Prepare a sidecar for ``everyhop run``; raises what :func:`plan_launch` raises, Unavailable at start."""
+        """Prepare a sidecar for ``everyhop run``.
+
+        Raises what :func:`plan_launch` raises, Unavailable at start, AccessDenied for a quarantined service.
+        """
         if not self.is_ready:
             raise Unavailable("the agent is starting; try again")
+        wanted = self.snapshot.services.get(request.service)
+        if wanted is not None and wanted.spiffe_id in self._quarantined:
+            raise AccessDenied(f"{request.service} is quarantined", hint="who is, and why: everyhop blocks")
         launch = plan_launch(
             self.snapshot,
             request.service,

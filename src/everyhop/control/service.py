@@ -160,7 +160,11 @@ class ControlPlane:
             )
         )
         self.orders = ResponseOrders(
-            responder=self.responder, feed=ports.feed, snapshot=lambda: self.snapshot, clock=ports.clock
+            responder=self.responder,
+            feed=ports.feed,
+            snapshot=lambda: self.snapshot,
+            clock=ports.clock,
+            resolve=ports.pseudonymity.resolve,
         )
 
     @property

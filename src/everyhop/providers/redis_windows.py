@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sliding windows that servers share, in Redis: the rules of ``anomaly.window`` in one script a call.
+"""Sliding windows that servers share, in Redis: the rules of ``anomaly.window`` in one script.
 
-One subject is one hash of at most 61 buckets and eleven further fields, under a key with a hash tag of its own, so a cluster
-keeps it in one slot; each write renews its life, so what is not used goes by itself.  Time is the server's.  A call that
+One subject is one hash of at most 61 buckets and ten further fields, under a key with a hash tag of its own, so a cluster
+keeps it in one slot; each bucket renews its life, so what is not used goes by itself.  Time is the server's.  A call that
 was sent and not answered may have counted: with its position, repeating it counts nothing twice.
 """
 
@@ -16,23 +16,23 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from everyhop.anomaly.window import BUCKETS, Count, Crossing, Look
+from everyhop.anomaly.window import BUCKETS, NOTHING, Count, Crossing, Look
 from everyhop.core.errors import SettingsError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from everyhop.anomaly.window import Hit
+    from everyhop.anomaly.window import Hit, Threshold
 
 TIMEOUT_SECONDS: Final = 0.05
 """How long one answer may take; then it is Unavailable."""
 
-CHUNK: Final = 100
+CHUNK: Final = 500
 """Calls that are sent together."""
 
 # Fields: h the newest bucket, t the sum, a when the alert was told, u until when it is blocked, f from when calls count, p the
-# newest position, w the width of a bucket, m the newest time, x what the call at position y crossed, and z its count; and buckets by
-# their number modulo 61.  All times in milliseconds.
+# newest position, w the width of a bucket, x what the call at position y crossed, and z its count; and buckets by their number
+# modulo 61.  All times in milliseconds.
 _STATE: Final = """
 local key = KEYS[1]
 local now = tonumber(ARGV[1])
@@ -40,61 +40,74 @@ if now == 0 then
   local t = redis.call('TIME')
   now = t[1] * 1000 + math.floor(t[2] / 1000)
 end
-local got = redis.call('HMGET', key, 'h', 't', 'a', 'u', 'f', 'p', 'w', 'm')
-for i = 1, 8 do got[i] = tonumber(got[i] or 0) end
-local head, total, alerted, blocked, floor, seen, was, newest = unpack(got)
-if now < newest then now = newest end
+local got = redis.call('HMGET', key, 'h', 't', 'a', 'u', 'f', 'p', 'w')
+local head, total, alerted = tonumber(got[1] or 0), tonumber(got[2] or 0), tonumber(got[3] or 0)
+local blocked, floor = tonumber(got[4] or 0), tonumber(got[5] or 0)
+local seen, was = tonumber(got[6] or 0), tonumber(got[7] or 0)
+if now < head * was then now = head * was end
+if now < floor then now = floor end
 """
 
+# ARGV: now, width, alert, block, block_ms; then age and position of each call.  The answer is n and crossing of each.
 _COUNT: Final = (
     _STATE
     + """
-local age, width = tonumber(ARGV[2]), tonumber(ARGV[3])
-local alert, block, block_ms = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local position = tonumber(ARGV[7])
-local window = width * 60
-if position > 0 then
-  if position <= seen then
-    local x = redis.call('HMGET', key, 'x', 'y', 'z')
-    if x[1] and tonumber(x[2]) == position then return {tonumber(x[3]), tonumber(x[1])} end
-    return {0, 0}
-  end
-  seen = position
-end
-if blocked > now then
-  redis.call('HSET', key, 'p', seen)
-  return {0, 0}
-end
-if blocked > 0 then floor, was, blocked = blocked, 0, 0 end
-local at = now - math.max(age, 0)
-local here, index = math.floor(now / width), math.floor(at / width)
-if at < floor or index <= here - 61 then return {0, 0} end
-if was ~= width or here - head >= 61 then
-  if was ~= width then alerted = 0 end
-  redis.call('DEL', key)
-  total = 0
-elseif here > head then
-  for i = head + 1, here do
-    local gone = redis.call('HGET', key, i % 61)
-    if gone then
-      total = total - gone
-      redis.call('HDEL', key, i % 61)
+local width, alert, block = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local window, here = width * 60, math.floor(now / width)
+local told = redis.call('HMGET', key, 'x', 'y', 'z')
+local what, where, count = tonumber(told[1] or 0), tonumber(told[2] or 0), tonumber(told[3] or 0)
+local was_seen, ready, wiped, added, answers = seen, false, false, {}, {}
+if blocked > 0 and blocked <= now then floor, was, blocked = blocked, 0, 0 end
+for i = 6, #ARGV, 2 do
+  local age, position, n, crossed = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), 0, 0
+  if position > 0 and position <= seen then
+    if position == where then n, crossed = count, what end
+  else
+    if position > 0 then seen = position end
+    local at = now
+    if age > 0 then at = now - age end
+    local index = math.floor(at / width)
+    if blocked <= now and at >= floor and index > here - 61 then
+      if not ready then
+        ready = true
+        if was ~= width or here - head >= 61 then
+          if was ~= width then alerted = 0 end
+          wiped, total = true, 0
+        else
+          for bucket = head + 1, here do
+            local gone = redis.call('HGET', key, bucket % 61)
+            if gone then
+              total = total - gone
+              redis.call('HDEL', key, bucket % 61)
+            end
+          end
+        end
+      end
+      if alerted > 0 and alert > 0 and (total * 2 < alert or now - alerted >= window) then alerted = 0 end
+      added[index % 61] = (added[index % 61] or 0) + 1
+      total = total + 1
+      n = total
+      if block > 0 and total >= block then
+        crossed, blocked = 2, now + tonumber(ARGV[5])
+      elseif alert > 0 and total >= alert and alerted == 0 then
+        crossed, alerted = 1, now
+      end
+      if crossed > 0 and position > 0 then what, where, count = crossed, position, n end
     end
   end
+  answers[#answers + 1] = n
+  answers[#answers + 1] = crossed
 end
-if alerted > 0 and alert > 0 and (total * 2 < alert or now - alerted >= window) then alerted = 0 end
-total = total + 1
-redis.call('HINCRBY', key, index % 61, 1)
-local crossed, life = 0, window + width
-if block > 0 and total >= block then
-  crossed, blocked, life = 2, now + block_ms, life + block_ms
-elseif alert > 0 and total >= alert and alerted == 0 then
-  crossed, alerted = 1, now
+if ready then
+  if wiped then redis.call('DEL', key) end
+  for bucket, more in pairs(added) do redis.call('HINCRBY', key, bucket, more) end
+  redis.call('HSET', key, 'h', here, 't', total, 'a', alerted, 'u', blocked, 'f', floor, 'p', seen, 'w', width,
+             'x', what, 'y', where, 'z', count)
+  redis.call('PEXPIRE', key, window + width + math.max(0, blocked - now))
+elseif seen > was_seen and blocked > now then
+  redis.call('HSET', key, 'p', seen)
 end
-redis.call('HSET', key, 'h', here, 't', total, 'a', alerted, 'u', blocked, 'f', floor, 'p', seen, 'w', width, 'm', now)
-if crossed > 0 and position > 0 then redis.call('HSET', key, 'x', crossed, 'y', position, 'z', total) end
-redis.call('PEXPIRE', key, life)
-return {total, crossed}
+return answers
 """
 )
 
@@ -104,10 +117,10 @@ _SET: Final = (
 local for_ms, life = tonumber(ARGV[2]), tonumber(ARGV[3])
 if for_ms == 0 then
   redis.call('DEL', key)
-  redis.call('HSET', key, 'f', now, 'p', seen, 'm', now)
+  redis.call('HSET', key, 'f', now, 'p', seen)
 else
   blocked = math.max(blocked, now + for_ms)
-  redis.call('HSET', key, 'u', blocked, 'm', now)
+  redis.call('HSET', key, 'u', blocked)
   life = life + blocked - now
 end
 redis.call('PEXPIRE', key, life)
@@ -177,9 +190,22 @@ class RedisWindows:
         del now
         found: list[Count] = []
         for start in range(0, len(hits), CHUNK):
-            calls = [self._arguments(hit) for hit in hits[start : start + CHUNK]]
-            answers = self._run(self._count, calls)
-            found += [Count(int(n), _CROSSINGS[int(crossed)]) for n, crossed in answers]
+            found += self._count_chunk(hits[start : start + CHUNK])
+        return found
+
+    def _count_chunk(self, hits: Sequence[Hit]) -> list[Count]:
+        """Count calls of many subjects, those of one with one command: a flood costs little more than a call."""
+        places: dict[tuple[str, Threshold], list[int]] = {}
+        for place, hit in enumerate(hits):
+            places.setdefault((hit.key, hit.threshold), []).append(place)
+        calls = [
+            (*self._arguments(key, limit), *(part for n in of_one for part in _age_and_position(hits[n])))
+            for (key, limit), of_one in places.items()
+        ]
+        found = [NOTHING] * len(hits)
+        for of_one, answer in zip(places.values(), self._run(self._count, calls), strict=True):
+            for place, n, crossed in zip(of_one, answer[::2], answer[1::2], strict=True):
+                found[place] = Count(int(n), _CROSSINGS[int(crossed)])
         return found
 
     def release(self, key: str, *, now: float) -> None:
@@ -205,17 +231,15 @@ class RedisWindows:
         self._redis.close()
         self._redis.connection_pool.disconnect()
 
-    def _arguments(self, hit: Hit) -> tuple[Any, ...]:
-        limit = hit.threshold
+    def _arguments(self, key: str, limit: Threshold) -> tuple[Any, ...]:
+        block_ms = max(1, math.ceil(limit.block_seconds * 1000))
         return (
-            self._key(hit.key),
+            self._key(key),
             self._time(),
-            max(0, min(int(hit.age * 1000), 2**40)),
             _width(limit.window),
             limit.alert or 0,
             limit.block or 0,
-            max(1, math.ceil(limit.block_seconds * 1000)),
-            hit.position,
+            block_ms,
         )
 
     def _key(self, key: str) -> str:
@@ -256,3 +280,7 @@ class RedisWindows:
 
 def _width(window: float) -> int:
     return max(1, round(window * 1000 / BUCKETS))
+
+
+def _age_and_position(hit: Hit) -> tuple[int, int]:
+    return max(0, min(int(hit.age * 1000), 2**40)), hit.position
