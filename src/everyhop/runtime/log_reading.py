@@ -25,11 +25,13 @@ from everyhop.policy import decode_snapshot
 from everyhop.providers.log_keys import FileLogSigner
 from everyhop.providers.log_sources import DirectoryFiles, TileSource, UrlFiles
 from everyhop.runtime.locks import StateLock
+from everyhop.runtime.log_completeness import check_log
 from everyhop.runtime.log_works import begin_again, log_directory
 from everyhop.runtime.settings import load_settings
 from everyhop.runtime.system import SystemClock, SystemEntropy
 from everyhop.runtime.tiles_export import Exported, export_tiles
 from everyhop.storage import SqlLogTree, open_storage
+from everyhop.storage.log_seals import SqlSealStore
 from everyhop.storage.log_source import SqlLogSource, open_for_verifying
 from everyhop.storage.postgresql import open_postgresql
 from everyhop.tlog import CosignerKey, VerifierKey
@@ -39,6 +41,7 @@ from everyhop.tlog.proof import MAX_PROOF_BYTES
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from everyhop.auditlog.completeness import Completeness
     from everyhop.auditlog.proving import Proven
     from everyhop.auditlog.verdict import Verdict
     from everyhop.auditlog.verifying import LogSource, Progress
@@ -101,6 +104,11 @@ class LogReading:
             reason = f"{len(verdict.witnesses)} of {self._quorum} witnesses cosigned what the log contains"
             verdict = replace(verdict, unverified=(*verdict.unverified, reason))
         return verdict
+
+    def completeness(self) -> Completeness:
+        """Tell what is missing, lost or invented in the database; integrity is :meth:`verify`'s."""
+        with closing(_database(self._layout)) as database:
+            return check_log(SqlSealStore(database), self._layout)
 
     def _judge(
         self,

@@ -24,6 +24,9 @@ Checks every record against what the log's key signed, in the database (also whi
 stopped), in a directory of tiles, or at a URL.  A checkpoint that was kept elsewhere (--against) proves that the end is
 not missing.  A receipt needs nothing but the public key.
 
+Completeness is told apart, for the database: which numbers of which producers are missing, what they say is lost, and
+what nobody has signed (--require-complete makes that count).
+
 exit codes: 0 intact · 1 tampered, with the first bad place · 2 cannot be verified
 
 examples:
@@ -98,6 +101,11 @@ def add_proofs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     verify.add_argument(
         "--svid", metavar="DIR", type=Path, help="svid.pem, key.pem and bundle.pem, for a URL over TLS"
     )
+    verify.add_argument(
+        "--require-complete",
+        action="store_true",
+        help="exit 1 as well when records are missing or not what their producers signed",
+    )
     prove = add_verb(verbs, "prove", _prove, _PROVE, "write a receipt of one record")
     prove.add_argument("event", metavar="EVENT", help="the id of the record, e.g. a decision id")
     prove.add_argument(
@@ -155,6 +163,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _verified(args: argparse.Namespace) -> int:
+    from everyhop.core.errors import InputError
     from everyhop.runtime.log_reading import LogReading
 
     reading = LogReading(
@@ -168,10 +177,18 @@ def _verified(args: argparse.Namespace) -> int:
         against=args.against,
         progress=_progress if sys.stderr.isatty() else None,
     )
+    is_outside = args.tiles is not None or args.url is not None
+    if args.require_complete and is_outside:
+        raise InputError("completeness is verified in the database: leave out --tiles and --url")
+    found = None if is_outside else reading.completeness()
     if wants_json(args):
-        print_json(verdict.to_dict())
+        print_json(verdict.to_dict() | ({} if found is None else {"completeness": found.to_dict()}))
     else:
         _print_verdict(verdict)
+        for number, sentence in enumerate(() if found is None else found.sentences()):
+            print(("  " if number else "completeness: ") + printable(sentence))
+    if args.require_complete and found is not None and not found.is_complete:
+        return TAMPERED
     return {"intact": INTACT, "tampered": TAMPERED}.get(verdict.outcome, UNVERIFIED)
 
 
