@@ -32,6 +32,7 @@ LONG = (
     "e2e/test_authzen_page.py",
     "e2e/test_canaries.py",
     "e2e/test_changes_guide.py",
+    "e2e/test_completeness.py",
     "e2e/test_conditions.py",
     "e2e/test_decisions_guide.py",
     "e2e/test_foreign_proxies.py",

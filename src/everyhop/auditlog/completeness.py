@@ -24,11 +24,11 @@ from everyhop.auditlog.sealing import (
     check_signature,
     digest_of,
     seal_digest,
-    sealed_hash,
 )
 from everyhop.auditlog.signers import Signers
 from everyhop.core.clock import rfc3339
 from everyhop.core.errors import EveryhopError
+from everyhop.tlog.merkle import leaf_hash
 
 MAX_SHOWN: Final = 1000
 
@@ -292,7 +292,7 @@ class _Reading:
         self._holes(stored.seq, record)
         self._expected = stored.seq + 1
         self._advance(stored.seq, seals)
-        leaf = b"" if record is None else sealed_hash(record)
+        leaf = b"" if record is None else leaf_hash(stored.line)
         if self._seal is None or not self._seal.first <= stored.seq <= self._seal.last:
             self._loose.add(Range(self.name, stored.seq, stored.seq))
             return

@@ -149,7 +149,9 @@ class SealStore(Protocol):
     def append(
         self, batch: Sequence[Record], seal: Seal, chain: Sequence[bytes], *, now: datetime
     ) -> SealedResult:
-        """Store a batch with its seal, or nothing of it where a part is held already or an id is taken.
+        """Store a batch with its seal.
+
+        Nothing of it is stored where a part is held already, the seal before it is another one, or an id is taken.
 
         Raises SealError (``owner``) when the producer's last seal is somebody else's.
         """

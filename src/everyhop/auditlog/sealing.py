@@ -35,9 +35,6 @@ MARK_BYTES: Final = 8
 AGENT_PATH: Final = "/everyhop/agent/"
 """Beginning of the paths of agents' SPIFFE IDs; no policy can give one to a service."""
 
-PERSONAL: Final = frozenset({"user", "subject", "host", "source"})
-"""Members of ``detail`` that name a person or an address."""
-
 _DOMAIN: Final = b"everyhop record seal v1\n"
 _LEAVES: Final = b"everyhop sealed records v1\n"
 _HASH_BYTES: Final = 32
@@ -134,22 +131,8 @@ class SealKey:
 
 
 def sealed_hash(record: Record) -> bytes:
-    """Return the hash of a record as its producer signs it (RFC 9162 section 2.1.1): without what names a person.
-
-    The server puts pseudonyms there, and the producer's signature has to hold before and after; what stands there in
-    the log is under the log's own tree.
-    """
-    return leaf_hash(encode_record(_without_persons(record)))
-
-
-def _without_persons(record: Record) -> Record:
-    caller = record.caller
-    if caller is not None and not caller.startswith("spiffe://"):
-        record = msgspec.structs.replace(record, caller=None)
-    if PERSONAL.isdisjoint(record.detail):
-        return record
-    kept = {name: value for name, value in record.detail.items() if name not in PERSONAL}
-    return msgspec.structs.replace(record, detail=kept)
+    """Return the hash of a record as it is sealed: that of its leaf.  Persons in it are pseudonyms already."""
+    return leaf_hash(encode_record(record))
 
 
 def digest_of(leaves: Sequence[bytes]) -> bytes:

@@ -189,17 +189,33 @@ class SpoolReader:
             told, producer=self.producer, record_id=f"gap.{self.producer}-{gap.last}", now=gap.time
         )
         self._tried.add(gap.last)
-        delivery = await self._deliver([record], send)
+        delivery = await self._deliver([record], send, is_exact=False)
+        if gap.first <= delivery.held < gap.last and gap.count is not None:
+            # A batch had arrived, late: of what was given up, less is lost.
+            arrived = delivery.held - gap.first + 1
+            smaller = msgspec.structs.replace(gap, first=delivery.held + 1, count=gap.count - arrived)
+            self._move(gaps=(smaller, *self._cursor.gaps[1:]), previous=delivery.head.hex())
+            return
+        if delivery.held < gap.first and delivery.head != bytes.fromhex(self._cursor.previous):
+            self._move(previous=delivery.head.hex())
+            return
         if delivery.held < gap.last:
             raise Unavailable(f"the server holds {self.producer} up to {delivery.held} only")
         self._move(gaps=self._cursor.gaps[1:], previous=delivery.head.hex())
 
-    async def _deliver(self, records: list[Record], send: Send) -> Delivery:
-        """Send a batch; one whose ids others have goes again under ids that nobody can have."""
+    async def _deliver(self, records: list[Record], send: Send, *, is_exact: bool = True) -> Delivery:
+        """Send a batch; one whose ids others have goes again under ids that nobody can have.
+
+        So does, where it is exact, one that goes on from another seal than the server has.
+        """
         previous = bytes.fromhex(self._cursor.previous)
         self._is_sending = True
         try:
             delivery = await send(records, previous)
+            is_other = delivery.held < records[0].seq and delivery.head != previous
+            if is_exact and is_other and not delivery.conflicts:
+                previous = delivery.head
+                delivery = await send(records, previous)
             if delivery.conflicts:
                 taken = frozenset(delivery.conflicts)
                 log.warning("ids of %s are taken; their records get others", self.producer)

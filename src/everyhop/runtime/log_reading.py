@@ -105,7 +105,7 @@ class LogReading:
         return verdict
 
     def completeness(self) -> Completeness:
-        """Return what producers numbered and signed, against what the database holds.
+        """Tell what is missing, lost or invented in the database; integrity is :meth:`verify`'s.
 
         Raises what :func:`~everyhop.runtime.log_completeness.check_log` does.
         """

@@ -80,8 +80,8 @@ class Recorded(Protocol):
         """Return its number."""
 
     @property
-    def line(self) -> bytes:
-        """Return it as it is stored."""
+    def leaf(self) -> bytes:
+        """Return the hash of its line."""
 
 
 class Sealing(Protocol):

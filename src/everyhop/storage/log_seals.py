@@ -43,6 +43,9 @@ class SqlSealStore:
                 raise SealError("owner", f"{seal.producer} is sealed by somebody else")
             if seal.first <= held:
                 return SealedResult(held=held, head=_digest(before), duplicates=len(batch))
+            if seal.previous != _digest(before):
+                # What it goes on from is not what is here: an answer was lost, or a backup was restored.
+                return SealedResult(held=held, head=_digest(before))
             taken = _taken(connection, batch)
             if taken:
                 return SealedResult(held=held, head=_digest(before), conflicts=taken)

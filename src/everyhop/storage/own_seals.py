@@ -11,8 +11,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final
 
-from everyhop.auditlog.codec import decode_record
-from everyhop.auditlog.sealing import MAX_SEALED, seal_digest, seal_records, sealed_hash
+from everyhop.auditlog.sealing import MAX_SEALED, seal_digest, seal_records
 from everyhop.storage.log_seals import insert_seal, last_seal
 
 if TYPE_CHECKING:
@@ -52,8 +51,7 @@ class OwnSeals:
             for row in rows:
                 prefix, dash, _ = row.producer.partition("-")
                 if dash and prefix in self._prefixes:
-                    leaf = sealed_hash(decode_record(row.line))
-                    self._pending.setdefault(row.producer, {})[row.seq] = leaf
+                    self._pending.setdefault(row.producer, {})[row.seq] = row.leaf
                     touched[row.producer] = max(row.seq, touched.get(row.producer, 0))
             key = self._key
             if key is None or key.expires_at <= now:

@@ -214,6 +214,19 @@ async def test_an_old_batch_again_changes_nothing_and_tells_how_far_the_log_is(s
     assert report(server).is_complete
 
 
+async def test_a_batch_that_goes_on_from_another_seal_is_not_stored_and_the_answer_names_the_right_one(
+    server,
+):
+    key = identity(server)
+    head = (await server.control.take_records(batch(server, key))).head
+    for previous in (b"", b"x" * 32):
+        taken = await server.control.take_records(batch(server, key, 8, 9, previous=previous))
+        assert (taken.stored, taken.held, taken.head) == (0, 3, head)
+    assert (await server.control.take_records(batch(server, key, 8, 9, previous=head))).stored == 2
+    assert [(r.first, r.last) for r in report(server).missing.shown] == [(4, 7)]
+    assert report(server).refused.total == 0
+
+
 async def test_a_batch_whose_ids_are_taken_comes_again_with_others(server):
     key = identity(server)
     await server.control.take_records(batch(server, key))

@@ -46,6 +46,8 @@ class Server:
         assert [(r.producer, r.seq) for r in records] == [(producer, first + i) for i in range(len(records))]
         held = max((seq for name, seq in self.records if name == producer), default=0)
         if first > held:
+            if previous != self.heads.get(producer, b""):
+                return Delivery(held=held, head=self.heads.get(producer, b""))
             taken = tuple(r.id for r in records if r.id in self.ids)
             if taken:
                 return Delivery(held=held, head=self.heads.get(producer, b""), conflicts=taken)

@@ -19,9 +19,9 @@ EVENT = Event(kind=Kind.TOKEN, action="mint", time=NOW, caller="spiffe://shop.ex
 
 
 @pytest.fixture
-def storage(tmp_path):
-    path = tmp_path / "everyhop.db"
-    with contextlib.closing(open_storage(path, entropy=TestEntropy(), producer="server-1")) as opened:
+def storage(engine_place):
+    opening = open_storage(engine_place, entropy=TestEntropy(), producer="server-1")
+    with contextlib.closing(opening) as opened:
         opened.database.own_seals = OwnSeals(["server", "authzen"], lambda: NOW)
         yield opened
 
@@ -49,7 +49,7 @@ def test_a_record_put_into_the_database_is_never_signed(storage, ca):
     storage.database.own_seals.use(seal_key(ca, SERVER))
     storage.records.note(EVENT)
     invented = record(2, "server-1")
-    with storage.database.engine.begin() as connection:  # somebody else with the file and our code
+    with storage.database._engines.writing.begin() as connection:  # somebody else with the file and our code
         SqlRecordWriter(connection).insert([invented])
     storage.records.note(EVENT)
     found = check(storage, ca)
