@@ -167,7 +167,7 @@ class AuthzenDoor:
         """Authenticate, then answer; runs beside the event loop."""
         name: str | None = None
         try:
-            pep = self._peps.authenticate(Presented.read(request, urls))
+            pep = self._authenticate(request, urls)
             name = pep.name
             self._refuse_blocked(request, name)
             return self._answer(request, pep, answer, body)
@@ -181,6 +181,13 @@ class AuthzenDoor:
         except AccessDenied as error:
             self._note(request, name, "access_denied", error.message)
             return _refusal(403, error.message)
+
+    def _authenticate(self, request: Request, urls: frozenset[str]) -> Pep:
+        try:
+            return self._peps.authenticate(Presented.read(request, urls))
+        except InputError:  # shown in a way that is none: whatever it was, it was shown
+            look(self._watch, request, "authzen", caller=None, source=source_of(request))
+            raise
 
     def _answer(self, request: Request, pep: Pep, answer: Answering, body: bytes | None) -> Response:
         check_media_type(request.headers.getlist("content-type"))

@@ -122,6 +122,7 @@ class World:
         self.fails = False
         endpoints = Endpoints(issuer=ISSUER, local=LOCAL)
         services = {RECORDS: "records", ORDERS: "orders"}
+        self.looked = []
         door = AuthzenDoor(
             blocks=BlocksInForce(),
             peps=Peps(
@@ -138,6 +139,7 @@ class World:
             names=base_urls(LOCAL, ("pdp.example", "::1")),
             clock=self.clock,
             work=self.work,
+            watch=SimpleNamespace(refused=lambda texts, shown: self.looked.append((list(texts), shown))),
         )
         self.app = Starlette(routes=door.routes())
 
@@ -419,3 +421,25 @@ async def test_the_metadata_names_the_url_that_was_used(world, host, path, pdp):
     query = {**ASK, "subject": {"type": "user"}}
     found = await world.ask(path, query, host=host, **certificate())
     assert [entity["id"] for entity in found.json()["results"]] == ["ann"]
+
+
+# --- what was shown and refused is looked at
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, certificate(), {"dpop": "x"}],
+    ids=["false", "with a certificate", "with a proof"],
+)
+async def test_a_refused_credential_is_looked_at(world, more):
+    answer = await world.ask(EVALUATE, ASK, authorization=f"Bearer {KEY[:-1]}1", **more)
+    assert answer.status_code in {400, 401}
+    ((texts, shown),) = world.looked
+    assert texts[0] == f"{KEY[:-1]}1"
+    assert (shown.where, shown.caller) == ("authzen", None)
+
+
+async def test_nothing_is_looked_at_where_nothing_was_shown_or_refused(world):
+    assert (await world.ask(EVALUATE, ASK)).status_code == 401
+    assert (await world.ask(EVALUATE, ASK, **certificate())).status_code == 200
+    assert world.looked == []

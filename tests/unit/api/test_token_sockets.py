@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import json
 import os
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import pytest
@@ -70,7 +71,9 @@ class Node:
             truth=bench.truth,
         )
         self.workload_sock, self.authz_sock = self.directory / "w.sock", self.directory / "a.sock"
-        checks = ExternalAuthorization(bench.credentials, self.registry)
+        self.looked = []
+        watch = SimpleNamespace(note=lambda texts, shown: self.looked.append((list(texts), shown)))
+        checks = ExternalAuthorization(bench.credentials, self.registry, watch)
         for server, path in (
             (workload_server(self.workloads, tokens=tokens), self.workload_sock),
             (authorization_server(checks), self.authz_sock),
@@ -347,6 +350,21 @@ async def test_refusals_on_the_wire(node, headers, path, expected):
     node.launch("i3", "orders")
     asked = question(headers=headers, path=path, certificate=certificate_of(node))
     assert refusal_of(await node.check(asked, instance="i3")) == expected
+    shown = [value for name, value in headers if name == "authorization"]
+    assert len(node.looked) == bool(shown)
+    for texts, who in node.looked:
+        assert not shown[0].isascii() or shown[0].rpartition(" ")[2].strip() in " ".join(texts)
+        assert (who.where, who.caller, who.target) == ("ingress", str(STOREFRONT), "orders")
+
+
+async def test_what_is_refused_at_an_edge_is_held_against_its_address_and_at_an_egress_is_nobodys(node):
+    asked = question(operation="browse", headers=(("authorization", "Bearer eh_live_key_x"),))
+    await node.check(asked, point="edge")
+    ((texts, who),) = node.looked
+    assert texts[0] == "eh_live_key_x"
+    assert (who.where, who.caller) == ("edge", None)
+    await node.check(question(operation="nothing", headers=(("authorization", "Bearer x"),)), point="egress")
+    assert len(node.looked) == 1
 
 
 @pytest.mark.parametrize("verdict", ["", "x", "a|b", "0123456789abcdef|allowed+sc|allow[9]", "a|b|c|d"])

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How detectors speak: names for people, durations, days."""
+"""How detectors speak.
+
+No text of a finding names a person or an address: who it is stands in the finding's subject, which becomes a pseudonym in the log
+and can be forgotten; a title could not.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import shlex
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from everyhop.anomaly.model import SubjectKind
 from everyhop.core.durations import format_duration
 
 if TYPE_CHECKING:
@@ -15,6 +20,12 @@ if TYPE_CHECKING:
     from everyhop.anomaly.model import Subject
 
 MAX_RECENT: Final = 64
+_SUBJECT: Final = "SUBJECT"
+_WORDS: Final = {
+    SubjectKind.USER: "a user",
+    SubjectKind.API_KEY: "an API key",
+    SubjectKind.ADDRESS: "an address",
+}
 _DAY: Final = 86_400
 
 
@@ -24,12 +35,8 @@ def short(identity: str) -> str:
 
 
 def named(subject: Subject) -> str:
-    """Return what people call a subject."""
-    return (
-        short(subject.value)
-        if subject.value.startswith("spiffe://")
-        else f"{subject.kind.value} {subject.value}"
-    )
+    """Return what a subject is called in a text: the short name of an identity, of others only what they are."""
+    return short(subject.value) if subject.kind is SubjectKind.IDENTITY else _WORDS[subject.kind]
 
 
 def days(seconds: float) -> str:
@@ -54,15 +61,19 @@ def why(record: str) -> str:
 
 
 def block(subject: Subject, reason: str, *, hours: int = 1) -> str:
-    """Return the command that blocks a subject; names of people are quoted, since somebody will paste this."""
-    return f"everyhop block {shlex.quote(str(subject))} --for {hours}h --reason {shlex.quote(reason)}"
+    """Return the command that blocks a subject."""
+    return f"everyhop block {_pasted(subject)} --for {hours}h --reason {shlex.quote(reason)}"
 
 
 def quarantine(subject: Subject, reason: str) -> str:
     """Return the command that ends a workload."""
-    return f"everyhop quarantine {shlex.quote(str(subject))} --reason {shlex.quote(reason)}"
+    return f"everyhop quarantine {_pasted(subject)} --reason {shlex.quote(reason)}"
 
 
-def revoke(subject: Subject) -> str:
-    """Return the command that takes back what a subject has."""
-    return f"everyhop token revoke --subject {shlex.quote(subject.value)}"
+def revoke() -> str:
+    """Return the command that takes back what a user has."""
+    return f"everyhop token revoke --subject {_SUBJECT}"
+
+
+def _pasted(subject: Subject) -> str:
+    return shlex.quote(str(subject)) if subject.kind is SubjectKind.IDENTITY else _SUBJECT

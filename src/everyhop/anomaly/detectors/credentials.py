@@ -113,7 +113,7 @@ class CredentialStuffing:
         address.told = tried.time
         subject = Subject(SubjectKind.ADDRESS, tried.address)
         title = (
-            f"{tried.address} tried {accounts} accounts in {spoken(s.window)}:"
+            f"an address tried {accounts} accounts in {spoken(s.window)}:"
             f" {len(failed)} of {len(address.tries)} attempts failed"
         )
         suggestion = f"{block(subject, self.name)}; revoke what was accepted from there: everyhop log show --kind token"
@@ -176,7 +176,7 @@ class PasswordSpray:
         address.told = tried.time
         subject = Subject(SubjectKind.ADDRESS, tried.address)
         title = (
-            f"{tried.address} tried {len(by_account)} accounts in {spoken(s.window_of_one)},"
+            f"an address tried {len(by_account)} accounts in {spoken(s.window_of_one)},"
             f" none more than {s.per_account} times"
         )
         suggestion = block(subject, self.name, hours=24)
@@ -204,7 +204,7 @@ class PasswordSpray:
         failed = [_Try(t, account, True, record) for t, account, _, record in every.tries if account in few]
         title = (
             f"{len(few)} accounts failed at most {s.per_account} times each in {spoken(s.window)},"
-            f" from {len(addresses)} addresses ({busiest} most often)"
+            f" from {len(addresses)} addresses"
         )
         suggestion = (
             "everyhop log show --kind token --denied; ask for a second factor; block addresses one by one"

@@ -138,13 +138,12 @@ class TokenReplay:
         subject = _subject(SubjectKind.USER, user if isinstance(user, str) else None) or Subject(
             SubjectKind.ADDRESS, o.address
         )
-        places = " and ".join(sorted(set(turns))[:4])
         return (
             Finding(
                 detector=self.name,
                 severity=Severity.HIGH,
                 subject=subject,
-                title=f"one token of {named(subject)} is used from {places} in turn within {spoken(self._settings.window)}",
+                title=f"one token is used from {len(set(turns))} addresses in turn within {spoken(self._settings.window)}",
                 evidence=tuple(record for _, _, record in token.uses),
                 first=moment(token.uses[0][0]),
                 last=o.time,
@@ -152,7 +151,7 @@ class TokenReplay:
                 threshold=2.0,
                 unit="changes of address",
                 count=len(turns),
-                suggestion=f"{revoke(subject)}; ask the user",
+                suggestion=f"{revoke()}; ask the user",
                 target=o.target,
             ),
         )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from datetime import UTC, datetime, timedelta
 
 from everyhop.anomaly import observe
@@ -65,8 +66,12 @@ def tried(time=NOW, *, source="198.51.100.7", fails=False, **detail):
 
 
 def feed(detector, observations):
-    """Return all findings, and check on the way that a restart at any moment changes nothing of what is known."""
-    return [found for o in observations for found in detector.observe(o, o.time)]
+    """Return all findings; no text of them may name a person or an address, which could not be forgotten there."""
+    found = [found for o in observations for found in detector.observe(o, o.time)]
+    named = {name for o in observations for name in (o.user, o.address) if name}
+    texts = [text for f in found for text in (f.title, f.suggestion)]
+    assert not [name for name in named if any(re.search(rf"\b{re.escape(name)}\b", text) for text in texts)]
+    return found
 
 
 def feed_with_restarts(make, observations):
