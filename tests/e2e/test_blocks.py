@@ -183,6 +183,20 @@ def test_a_quarantine_ends_identity_tokens_and_connections_and_lifting_it_brings
     assert domain.ready("orders")[0]["pid"] == before["pid"]
 
 
+def test_a_quarantine_that_is_ordered_while_the_agent_is_away_cuts_when_it_is_back(domain):
+    place = domain.ready("orders")[0]["ingress"]
+    with socket_to(place) as held:
+        pid = domain.child_pids()["agent"]
+        os.kill(pid, signal.SIGSTOP)  # its stream stays open, so the order has to name it
+        said = domain.cli("quarantine", "orders", "--reason", "a test", "--wait", "0.2", code=1)
+        assert "not confirmed yet" in said
+        os.kill(pid, signal.SIGKILL)
+        held.settimeout(60)
+        assert held.recv(1) == b""
+    domain.cli("unquarantine", "orders", "--reason", "over", "--wait", "30")
+    wait_until(lambda: status_of(domain) == "200", seconds=60, what="it is back")
+
+
 def socket_to(place):
     import socket
 

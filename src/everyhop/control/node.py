@@ -112,6 +112,7 @@ class Node:
         self._names = PseudonymMemory(ports.client)
         self._waiting = 0
         self._quarantined: frozenset[SpiffeId] = frozenset()
+        self._was_cut: set[str] = set()
         self._block_timer: asyncio.TimerHandle | None = None
 
     @property
@@ -172,6 +173,7 @@ class Node:
             view = PolicyView(await asyncio.to_thread(decode_snapshot, bytes(update.snapshot)))
             self._plan_rollout(view)
             self._view = view
+            self._cut_quarantined()
             self._p.sealer.identify(view.snapshot.trust_domain)
             self._watch.take(view)
             self._p.credentials.apply_policy(view, self._rollout.held)
@@ -227,15 +229,21 @@ class Node:
 
     def _apply_quarantine(self) -> None:
         """Take identities away from quarantined services of this node, and give them back when it is over."""
-        now = self._p.blocks.quarantined()
-        begun, self._quarantined = now - self._quarantined, now
-        self._p.identities.withhold(now)
-        self._p.workloads.withhold(now)
-        if begun and self._view is not None:
-            services = {s.name for s in self._view.snapshot.services.values() if s.spiffe_id in begun}
-            for launch in self._p.registry.live():
-                if launch.service in services:
-                    self._cut(launch)
+        self._quarantined = self._p.blocks.quarantined()
+        self._p.identities.withhold(self._quarantined)
+        self._p.workloads.withhold(self._quarantined)
+        self._cut_quarantined()
+
+    def _cut_quarantined(self) -> None:
+        """End the connections of quarantined sidecars, each once; of before the policy is known, as soon as it is."""
+        if self._view is None:
+            return
+        services = {s.name for s in self._view.snapshot.services.values() if s.spiffe_id in self._quarantined}
+        wanted = {x.instance: x for x in self._p.registry.live() if x.service in services}
+        self._was_cut &= wanted.keys()
+        for instance in wanted.keys() - self._was_cut:
+            self._cut(wanted[instance])
+        self._was_cut |= wanted.keys()
 
     def _cut(self, launch: Launch) -> None:
         """End every connection of a sidecar at once: its Envoy ends, and `run` starts one that listens to nothing."""

@@ -58,6 +58,7 @@ class _Sidecar:
     cut: frozenset[str]
     mark: str
     remembers: str | None
+    renamed: dict[str, Resource] | None = None
     shown: _Moment | None = None
 
 
@@ -220,14 +221,17 @@ class SidecarBlocks:
     def _cut_new(self, sidecar: _Sidecar, callers: frozenset[str]) -> None:
         """Name the chains anew when somebody is blocked who may have a stream open; whoever is not any more is no reason."""
         if (callers - sidecar.cut) & sidecar.streams:
-            sidecar.mark = str(self._moment.blocks.sequence)
+            sidecar.mark, sidecar.renamed = str(self._moment.blocks.sequence), None
             (sidecar.directory / MARK).write_text(sidecar.mark, "ascii")
         sidecar.cut = callers
 
     def _renamed(self, sidecar: _Sidecar) -> dict[str, Resource]:
+        if sidecar.renamed is not None:
+            return sidecar.renamed
         document: dict[str, Any] = msgspec.json.decode((sidecar.directory / LISTENERS).read_bytes())
         listeners = renamed_chains(document["resources"], sidecar.mark)
-        return {listener["name"]: resource_of(listener) for listener in listeners}
+        sidecar.renamed = {listener["name"]: resource_of(listener) for listener in listeners}
+        return sidecar.renamed
 
 
 def _read_mark(directory: Path) -> str:

@@ -18,11 +18,13 @@ from everyhop.anomaly.looking import BlockedError
 from everyhop.anomaly.model import Block, BlockMode, Blocks, Subject
 from everyhop.api.ext_authz import _denied_by_block
 from everyhop.control.blocks_held import HeldBlocks
+from everyhop.control.contexts import ServiceContexts
 from everyhop.control.credentials import Credentials, api_key_of
 from everyhop.control.messages import SignX509Item
 from everyhop.core.errors import AccessDenied, InputError
 from everyhop.dataplane.log_lines import _WHY
 from everyhop.issuing import GrantRefused, MintRequest
+from everyhop.sdk import ServiceContext
 
 
 def blocks_of(clock, *texts, mode=BlockMode.BLOCK, seconds=60, sequence=1):
@@ -280,3 +282,13 @@ def test_without_blocks_credentials_look_at_nothing():
     Credentials(tokens=None, exchanger=None, spend=None, clock=clock)._refuse_blocked(
         identity="x", address="y"
     )
+
+
+async def test_a_guard_is_told_by_the_context_of_its_service(bench):
+    blocks = blocks_of(bench.clock, "user:alice", sequence=3)
+    contexts = ServiceContexts()
+    asked = (bench.control.snapshot, "orders", bench.truth.document, {})
+    assert "blocks" not in json.loads(contexts.document(*asked, Blocks()))
+    told = ServiceContext.parse(contexts.document(*asked, blocks))
+    assert told.blocks.sequence == 3
+    assert list(told.blocks.by_subject) == [Subject.parse("user:alice")]
