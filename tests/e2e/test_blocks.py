@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,7 +71,7 @@ def test_a_blocked_service_is_refused_and_told_why_it_was(domain):
     assert status_of(domain) == "200"
     answer = block(domain, "storefront", "--for", "1h")
     assert answer["milliseconds"] < 1000
-    assert answer["calls"] == ["orders", "storefront"] or answer["calls"] == ["orders"]
+    assert answer["calls"] == ["orders"]
     assert status_of(domain) == "429"
     answered = domain.json("call", "orders", "GET", "/orders", "--as", "storefront", code=1)
     assert answered["status"] == 429
@@ -89,6 +88,7 @@ def test_a_blocked_service_is_refused_and_told_why_it_was(domain):
     assert "is blocked, before any rule of the policy is asked" in why
     assert "a test" in why
     assert "everyhop unblock storefront" in why
+    assert "storefront may call list (GET /orders) on orders" in why
     assert "is blocked for now" in domain.cli("can", "storefront", "GET /orders", "orders", code=3)
     domain.cli("unblock", "storefront", "--reason", "over")
     assert status_of(domain) == "200"
@@ -163,11 +163,10 @@ def test_a_block_ends_by_itself(domain):
 def test_a_quarantine_ends_identity_tokens_and_connections_and_lifting_it_brings_all_back(domain):
     before = domain.ready("orders")[0]
     with socket_to(before["ingress"]) as held:
-        started = time.monotonic()
         answer = block(domain, "orders", verb="quarantine")
+        assert answer["milliseconds"] < 2000  # of a machine that is doing something else
         assert answer["called_by"] == ["storefront"]
         assert held.recv(1) == b""  # cut
-        assert time.monotonic() - started < 2
     assert status_of(domain) == "503"
     for arguments in (
         ("svid", "fetch", "orders", "--write", str(domain.root / "q")),
@@ -175,6 +174,7 @@ def test_a_quarantine_ends_identity_tokens_and_connections_and_lifting_it_brings
         ("call", "storefront", "GET", "/browse", "--as", "orders"),
     ):
         assert "quarantined" in domain.cli(*arguments, code=3)
+    assert "quarantined" in domain.once("orders", "true").stderr
     (instance,) = domain.status()["services"]["orders"]["instances"]
     assert (instance["state"], instance["pid"]) == ("quarantined", before["pid"])
     assert instance["svid_expires_at"] is None
@@ -200,11 +200,15 @@ def test_a_block_survives(domain, killed):
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), what="it is gone")
     wait_until(
-        lambda: domain.cli("blocks", "-o", "json", code=None).count("storefront"), what="the server is back"
+        lambda: domain.cli("blocks", "-o", "json", code=None).count("storefront"),
+        seconds=60,
+        what="the server is back",
     )
     answers: list[str] = []
     wait_until(
-        lambda: answers.append(status_of(domain)) or answers[-1] != "", what="a workload can be started"
+        lambda: answers.append(status_of(domain)) or answers[-1] != "",
+        seconds=60,
+        what="a workload can be started",
     )
     assert answers[-1] == "429"
     sequence = domain.json("blocks")["sequence"]

@@ -121,6 +121,7 @@ class ControlUnderTest:
                 clock=self.clock,
                 pool=self.pool,
                 exchange_pool=self.pool,
+                effects=self.pool,
                 records_keep=timedelta(days=30),
                 tokens=self.works,
                 policy=self.policy,

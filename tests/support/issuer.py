@@ -86,6 +86,9 @@ class Journal:
     def issued(self, event):
         self.issues.append(event)
 
+    def noted(self, event):
+        self.issues.append(event)
+
     def refused(self, event):
         self.refusals.append(event)
 

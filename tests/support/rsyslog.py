@@ -43,6 +43,26 @@ class Rsyslog:
         (directory / "rsyslog.conf").write_text(text)
         self.process = None
 
+    @classmethod
+    def on_socket(cls, directory):
+        """Return one that listens at ``directory/log`` only."""
+        made = cls.__new__(cls)
+        made.directory, made.pki, made.port, made.process = directory, None, None, None
+        made.output, made.socket = directory / "everyhop.log", directory / "log"
+        text = re.findall(r"```rsyslog\n(.*?)```", GUIDE.read_text(), re.DOTALL)[1]
+        text = text.replace("/run/everyhop-log", str(made.socket)).replace(
+            "/var/log/everyhop.log", str(made.output)
+        )
+        (directory / "rsyslog.conf").write_text(text)
+        return made
+
+    def _listens(self):
+        if self.port is None:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+                return self.socket.exists() and probe.connect_ex(str(self.socket)) == 0
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
     def start(self):
         command = [
             PROGRAM,
@@ -58,9 +78,8 @@ class Rsyslog:
         end = time.monotonic() + 15
         while time.monotonic() < end:
             assert self.process.poll() is None, (self.directory / "rsyslogd.log").read_text()
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
+            if self._listens():
+                return
             time.sleep(0.02)
         raise AssertionError("rsyslogd does not listen")
 

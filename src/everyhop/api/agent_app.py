@@ -79,7 +79,7 @@ class OwnerDoor:
         return reply({})
 
     async def _end(self, request: Request) -> Response:
-        self._node.end(request.path_params["id"])
+        self._node.end(request.path_params["id"], is_clean=request.query_params.get("envoy") == "ended")
         return reply({})
 
     def _service(self, name: str) -> Service:

@@ -40,7 +40,7 @@ from everyhop.authzen.metadata import (
     WELL_KNOWN,
 )
 from everyhop.authzen.parse import MAX_BODY_BYTES
-from everyhop.core.errors import AccessDenied, InputError
+from everyhop.core.errors import AccessDenied, InputError, Unavailable
 from everyhop.issuing.errors import ActorBlocked
 
 if TYPE_CHECKING:
@@ -149,6 +149,9 @@ class AuthzenDoor:
                 response = await self._work(lambda: self._respond(request, urls, answer, body))
             except InputError as error:
                 response = _refusal(400, error.message)
+            except Unavailable as error:
+                _log.warning("cannot answer", extra={"path": request.scope["path"], "reason": error.message})
+                response = _refusal(503, "try again in a moment", {"retry-after": "1"})
             except Exception:  # noqa: BLE001  # whatever it is, its caller is told nothing of it
                 _log.exception("unexpected failure", extra={"path": request.scope["path"]})
                 response = _refusal(500, "an internal error")

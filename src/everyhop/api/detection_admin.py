@@ -12,11 +12,12 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from everyhop.anomaly.detectors.settings import KINDS
-from everyhop.api.http import moment_of, read_message, reply
+from everyhop.api.http import moment_of, read_message, reply, uid_of_request
 from everyhop.auditlog import Kind, Order, RecordFilter
 from everyhop.auditlog.query import MAX_PAGE
 from everyhop.control.detection import Detection
 from everyhop.control.detection_replay import replay_detection
+from everyhop.control.proposals import Actor, Origin
 from everyhop.control.response_orders import named
 from everyhop.core.clock import rfc3339
 from everyhop.core.errors import EveryhopError, InputError, Unavailable
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from everyhop.auditlog import Record
+    from everyhop.auditlog.model import Scalar
     from everyhop.control.service import ControlPlane
 
 _MAX_POLICY_BYTES: Final = 64 * 1024 * 1024
@@ -108,6 +110,9 @@ class _DetectionDoor:
         wanted = RecordFilter(kind=Kind.FINDING, since=moment_of(q.get("since")))
         caller = q.get("subject")
         subject = None if caller is None else str(named(caller, self._control.snapshot))
+        asked: dict[str, Scalar] = {"what": "findings", "since": q.get("since"), "subject": subject}
+        told: dict[str, Scalar] = {name: value for name, value in asked.items() if value is not None}
+        await self._control.note_read(by=_by(request), detail=told)
         found: list[dict[str, Any]] = []
         cursor = None
         while len(found) < limit:
@@ -133,6 +138,9 @@ class _DetectionDoor:
         if self._one_replay.locked():
             raise Unavailable("another replay is under way", hint="try again when it has ended")
         detectors = self._detection().detectors_for(candidate)
+        since = rfc3339(message.since)
+        told: dict[str, Scalar] = {"what": "replay", "since": since}
+        await self._control.note_read(by=_by(request), detail=told)
         steps = replay_detection(self._control.query_records, candidate, detectors, message.since)
 
         async def lines() -> AsyncIterator[bytes]:
@@ -146,6 +154,10 @@ class _DetectionDoor:
                     yield msgspec.json.encode({"error": error.message}) + b"\n"
 
         return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+
+def _by(request: Request) -> str:
+    return Actor(origin=Origin.COMMAND, uid=uid_of_request(request)).name
 
 
 def _number(text: str, largest: int) -> int:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
@@ -10,7 +11,7 @@ from starlette.routing import Route
 
 from everyhop.api.http import read_message, reply, uid_of_request
 from everyhop.control.proposals import Actor, Origin
-from everyhop.core.errors import InputError, Unavailable
+from everyhop.core.errors import AccessDenied, InputError, Unavailable
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _PAGE: Final = 500
 _MAX_DIGITS: Final = 19
 _MAX_BYTES: Final = 16 * 1024
+_MAX_BEGUN: Final = 64
 
 _Text = Annotated[str, msgspec.Meta(max_length=1024)]
 
@@ -50,6 +52,8 @@ def export_routes(control: ControlPlane) -> list[Route]:
 class _ExportDoor:
     def __init__(self, control: ControlPlane) -> None:
         self._control = control
+        # Lines are handed out to whoever has said so in the log before; after a restart one says it again.
+        self._begun: deque[str] = deque(maxlen=_MAX_BEGUN)
 
     async def status(self, request: Request) -> Response:
         del request
@@ -61,6 +65,7 @@ class _ExportDoor:
         exports = self._exports()
         detail = {key: value for key, value in msgspec.structs.asdict(message).items() if value is not None}
         record = await exports.note_once(_actor(request), detail)
+        self._begun.append(record.id)
         _, head = await exports.lines(0, limit=1)
         return reply({"record": record.id, "head": head, "origin": exports.origin})
 
@@ -70,6 +75,8 @@ class _ExportDoor:
         return reply({"resumed": name})
 
     async def lines(self, request: Request) -> Response:
+        if request.query_params.get("export") not in self._begun:
+            raise AccessDenied("an export is recorded before its first line is handed out")
         after = request.query_params.get("after", "0")
         if not after.isdecimal() or len(after) > _MAX_DIGITS:
             raise InputError(f"no place in the log: {after[:40]!r}")

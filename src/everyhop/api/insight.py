@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from starlette.routing import Route
@@ -14,6 +15,7 @@ from everyhop.authz import Engine
 from everyhop.authz.recorded import Recorded, explain_recorded
 from everyhop.control.authzen_record import explain_record, is_evaluation
 from everyhop.core.clock import rfc3339
+from everyhop.core.decision import Reason
 from everyhop.core.errors import InputError
 from everyhop.policy.model import OUTSIDE
 from everyhop.tokens.codes import meaning_of
@@ -54,6 +56,10 @@ def told(record: Record, snapshot: Snapshot | None) -> dict[str, object]:
         answer["text"], asked = explain_record(Engine(snapshot), record)
         return answer | {"explanation": None if asked is None else asked.to_dict(), "basis": "derived"}
     seen = _seen(record)
+    if (
+        seen.reason == Reason.BLOCKED
+    ):  # which is no word of the policy's: what it says of the call is asked anew
+        seen = replace(seen, reason="", rule=None)
     explanation, is_derived = explain_recorded(Engine(snapshot), seen)
     answer["basis"] = "derived" if is_derived else "recorded"
     if not is_derived:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_UNAVAILABLE: Final = 503
 _TITLES: Final = {
     400: "Bad request",
     401: "Unauthorized",
@@ -93,7 +94,8 @@ def _problem(status: int, code: str, headers: Mapping[str, str] | None = None) -
 async def _on_everyhop_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, EveryhopError)  # noqa: S101  # registered for this class only
     _log.info("refused", extra={"path": request.url.path, "code": error.code, "reason": error.message})
-    return _problem(status_of(error), error.code)
+    status = status_of(error)
+    return _problem(status, error.code, {"retry-after": "1"} if status == _UNAVAILABLE else None)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

@@ -52,4 +52,4 @@ class RefusalLog:
         if self._unrecorded:
             _log.warning("refusals of strangers were not recorded", extra={"count": self._unrecorded})
             self._unrecorded = 0
-        self._journal.issued(event)
+        self._journal.noted(event)

@@ -24,6 +24,8 @@ from everyhop.core.errors import (
 from everyhop.issuing.errors import ActorBlocked
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from starlette.requests import Request
 
 _log = logging.getLogger(__name__)
@@ -46,7 +48,13 @@ def status_of(error: EveryhopError) -> int:
     return next((status for kind, status in STATUS if isinstance(error, kind)), 500)
 
 
-def problem(status: int, *, code: str, detail: str, **members: object) -> Response:
+RETRY_AFTER: Final = {"retry-after": "1"}
+"""What goes with 503: a second is about what a lock or a restart takes; agents add their own spread."""
+
+
+def problem(
+    status: int, *, code: str, detail: str, headers: Mapping[str, str] | None = None, **members: object
+) -> Response:
     """Build a problem document."""
     body = {
         "status": status,
@@ -54,7 +62,12 @@ def problem(status: int, *, code: str, detail: str, **members: object) -> Respon
         "detail": detail,
         **{k: v for k, v in members.items() if v is not None},
     }
-    return Response(msgspec.json.encode(body), status_code=status, media_type="application/problem+json")
+    return Response(
+        msgspec.json.encode(body),
+        status_code=status,
+        headers=None if headers is None else dict(headers),
+        media_type="application/problem+json",
+    )
 
 
 async def on_everyhop_error(request: Request, error: Exception) -> Response:
@@ -69,6 +82,7 @@ async def on_everyhop_error(request: Request, error: Exception) -> Response:
         status_of(error),
         code=error.code,
         detail=error.message,
+        headers=RETRY_AFTER if retry else None,
         hint=error.hint,
         problems=problems,
         retry=retry,

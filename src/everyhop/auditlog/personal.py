@@ -30,11 +30,20 @@ _SUBJECTS: Final = ("subject", "sub", "block")
 _PREFIXED: Final = re.compile(r"(user|identity|address):(.+)", re.DOTALL)
 _NO_PERSON: Final = ("spiffe://", "apikey:")
 _NAMES_A_PERSON: Final = re.compile(
-    r"((?:user\.(?:id|sub|subject|email|name|phone)|[a-z_.]*(?:owner|author|assignee|email|user_id)[a-z_]*) = ')"
+    r"(?<![a-z_.])((?:user\.(?:id|sub|subject|email|name|phone)|[a-z_.]{0,64}(?:owner|author|assignee|email|user_id)[a-z_]{0,32}) = ')"
     r"([^'\\]{1,512})(?=')",
     re.ASCII,
 )
 _PERSONAL_PROPERTIES: Final = frozenset({"id", "sub", "email", "name", "phone", "preferred_username"})
+
+_SENTENCES: Final = ("title", "suggestion", "why")
+_ADDRESS: Final = re.compile(
+    r"(?<![\w.:])(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}(?:/64)?)(?![\w:])",
+    re.ASCII,
+)
+_META: Final = "meta."
+_META_PERSONAL: Final = _PERSONAL_PROPERTIES - {"id"} | {"user", "user_id", "username", "subject", "account"}
+_PERSONS: Final = frozenset({"user", "account", "person", "customer", "member", "profile"})
 
 NameOf = Callable[["PersonKind", str], str | None]
 """Gives the pseudonym of a value, or None to leave it."""
@@ -127,7 +136,11 @@ def _detail(record: Record, name_of: NameOf) -> dict[str, Scalar]:
         changed["user"] = name_of(PersonKind.USER, user[:MAX_VALUE])
     if isinstance(facts := detail.get("facts"), str):
         changed["facts"] = _facts(facts, name_of)
-    for name, is_address in (("host", _shows_client(record)), ("source", record.kind is Kind.TOKEN)):
+    for name, is_address in (
+        ("host", _shows_client(record)),
+        ("source", record.kind is Kind.TOKEN),
+        ("address", record.kind is Kind.LOG),  # what a reader of the log has looked for
+    ):
         value = detail.get(name)
         if is_address and isinstance(value, str) and (address := canonical_address(value)) is not None:
             changed[name] = name_of(PersonKind.ADDRESS, address)
@@ -135,9 +148,61 @@ def _detail(record: Record, name_of: NameOf) -> dict[str, Scalar]:
         value = detail.get(name)
         if isinstance(value, str) and value:
             changed[name] = _subject(record, value, name_of)
+    if record.kind is Kind.APPLICATION:
+        changed |= _application(detail, name_of)
     if isinstance(asked := detail.get(_ASKED), str):
         changed |= _asked(asked, name_of)
+    if record.kind in {Kind.FINDING, Kind.RESPONSE}:
+        changed |= _prose(record, name_of)
     return {name: value for name, value in changed.items() if value is not None or name == _ASKED}
+
+
+def _prose(record: Record, name_of: NameOf) -> dict[str, Scalar]:
+    """Return sentences about a finding or a block, with pseudonyms for whom they are about and for addresses."""
+    persons = {
+        match[2]
+        for text in (record.caller, *(record.detail.get(name) for name in _SUBJECTS))
+        if isinstance(text, str) and (match := _PREFIXED.fullmatch(text)) is not None
+        if match[1] != "address" and not match[2].startswith(_NO_PERSON)
+    }
+    user = record.detail.get("user")
+    if isinstance(user, str) and user and not user.startswith(_NO_PERSON):
+        persons.add(user)
+
+    def address(match: re.Match[str]) -> str:
+        found = canonical_address(match[0])
+        return (found and name_of(PersonKind.ADDRESS, found)) or match[0]
+
+    changed: dict[str, Scalar] = {}
+    for name in _SENTENCES:
+        text = record.detail.get(name)
+        if not isinstance(text, str):
+            continue
+        told = _ADDRESS.sub(address, text)
+        for person in persons:
+            as_named = name_of(PersonKind.USER, person[:MAX_VALUE])
+            if as_named is not None:
+                told = re.sub(rf"(?<![\w@.~-]){re.escape(person)}(?![\w@-])", as_named, told)
+        if told != text:
+            changed[name] = told
+    return changed
+
+
+def _application(detail: Mapping[str, Scalar], name_of: NameOf) -> dict[str, Scalar]:
+    """Return what an application says of persons: metadata so named, and a resource that is one."""
+    names = [
+        name
+        for name in detail
+        if name.startswith(_META) and name.removeprefix(_META).lower() in _META_PERSONAL
+    ]
+    if str(detail.get("resource_type")).lower() in _PERSONS:
+        names.append("resource_id")
+    found: dict[str, Scalar] = {}
+    for name in names:
+        value = detail.get(name)
+        if isinstance(value, str) and value and not value.startswith(_NO_PERSON):
+            found[name] = name_of(PersonKind.USER, value[:MAX_VALUE])
+    return found
 
 
 def _shows_client(record: Record) -> bool:

@@ -17,6 +17,7 @@ from everyhop.auditlog._heads import Heads
 from everyhop.auditlog.codec import decode_record
 from everyhop.auditlog.model import Kind
 from everyhop.auditlog.verdict import Fault, Finding, Verdict
+from everyhop.core.collector import collector_paused
 from everyhop.core.errors import InputError, NotFound, Unavailable
 from everyhop.tlog import HASH_BYTES, Frontier, Tile, Verifier, leaf_hash, read_tile, root_of
 from everyhop.tlog.tiles import HEIGHT, WIDTH, width_of
@@ -172,7 +173,8 @@ class _Scan:
         try:
             for start in range(0, self.size, PAGE):
                 count = min(PAGE, self.size - start)
-                self._page(start, count)
+                with collector_paused():  # thousands of small values, and no cycles among them
+                    self._page(start, count)
                 if self._progress is not None:
                     self._progress(start + count, self.size)
             self._upper()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
+    from everyhop.control.local_link import LocalLink
     from everyhop.exports import ExportSettings, Item, Sink
 
 _EPILOG: Final = """\
@@ -171,7 +172,7 @@ def _deliver(args: argparse.Namespace, settings: ExportSettings, *, to: str) -> 
     )
     run = _Run(settings, sink_of(settings, origin=begun["origin"], clock=clock), begun["head"])
     try:
-        asyncio.run(run.deliver(_items(args, begun["head"], since, until, settings)))
+        asyncio.run(run.deliver(_items(args, begun, since, until, settings)))
     except (EveryhopError, OSError, TimeoutError) as error:
         message = error.message if isinstance(error, EveryhopError) else f"{type(error).__name__}: {error}"
         say(f"stopped: {printable(message)}")
@@ -186,7 +187,7 @@ def _deliver(args: argparse.Namespace, settings: ExportSettings, *, to: str) -> 
 
 def _items(
     args: argparse.Namespace,
-    head: int,
+    begun: dict[str, Any],
     since: datetime | None,
     until: datetime | None,
     settings: ExportSettings,
@@ -196,16 +197,19 @@ def _items(
     from everyhop.exports import Item
 
     wanted = RecordFilter(since=since, until=until)
-    link, after = admin(args, timeout=60.0), args.after
+    link, after, head = admin(args, timeout=60.0), args.after, begun["head"]
     while after < head:
-        lines = [
-            (n, line.encode()) for n, line in link.get("/v1/log/lines", after=after)["lines"] if n <= head
-        ]
+        lines = [(n, line.encode()) for n, line in _page(link, begun, after) if n <= head]
         if not lines:
             return
         after = lines[-1][0]
         page = [Item(index=n, record=decode_record(line), line=line) for n, line in lines]
         yield [i for i in page if wanted.matches(i.record) and settings.only.matches(i.record)]
+
+
+def _page(link: LocalLink, begun: dict[str, Any], after: int) -> list[tuple[int, str]]:
+    answer = link.get("/v1/log/lines", after=after, export=begun["record"])
+    return [(number, line) for number, line in answer["lines"]]
 
 
 class _Run:

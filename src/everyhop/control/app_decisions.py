@@ -114,7 +114,7 @@ class ApplicationDecisions:
         self._directory = directory
         self._clock = clock
         self._entropy = entropy
-        self._allowances: dict[str, _Allowance] = {}
+        self._allowances: dict[tuple[str, bool], _Allowance] = {}
         self._producers: dict[str, str] = {}
         self._spools: dict[str, SpoolReader] = {}
         directory.mkdir(mode=0o700, exist_ok=True)
@@ -168,7 +168,9 @@ class ApplicationDecisions:
             raise InputError("an id is 1 to 64 letters, digits and dashes")
         service = await self._workloads.service_of(peer, spiffe_id)
         now = self._clock.now()
-        allowance = self._allowances.setdefault(service.name, _Allowance(since=now))
+        # Of its own for each, so that no number of events crowds out what was refused.
+        lane = (service.name, record is _event_record)
+        allowance = self._allowances.setdefault(lane, _Allowance(since=now))
         taken = allowance.take(len(claims), now)
         producer = self._producers.get(service.name) or self._new(service.name)
         records = [record(claim, service.name, peer.pid, now) for claim in claims[:taken]]

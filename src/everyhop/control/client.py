@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _BASE: Final = "http://server"
 _SILENCE_SECONDS: Final = 10.0
+_SECONDS: Final = 10.0
+RECORDS_SECONDS: Final = 4.0
 _BAD_REQUEST: Final = 400
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
@@ -60,7 +62,9 @@ class ControlClient:
     def __init__(self, socket: Path, agent: str) -> None:
         self.agent = agent
         self._http = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=str(socket)), base_url=_BASE, timeout=httpx.Timeout(10.0)
+            transport=httpx.AsyncHTTPTransport(uds=str(socket)),
+            base_url=_BASE,
+            timeout=httpx.Timeout(_SECONDS),
         )
 
     async def __aenter__(self) -> Self:
@@ -69,9 +73,9 @@ class ControlClient:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._http.aclose()
 
-    async def _post(self, path: str, message: object, kind: type[T]) -> T:
+    async def _post(self, path: str, message: object, kind: type[T], *, seconds: float = _SECONDS) -> T:
         try:
-            answer = await self._http.post(path, content=msgspec.json.encode(message))
+            answer = await self._http.post(path, content=msgspec.json.encode(message), timeout=seconds)
         except httpx.HTTPError as error:
             raise Unavailable(f"the server does not answer: {type(error).__name__}") from error
         if answer.status_code == _TOO_MANY:
@@ -150,7 +154,8 @@ class ControlClient:
         Raises InputError for a seal that is refused, Conflict when a pseudonym in them is nobody's (any more).
         """
         batch = RecordBatch(agent=self.agent, records=records, seal=seal, chain=list(chain))
-        return await self._post("/v1/records", batch, RecordsAccepted)
+        # Short, because a spool is not cut while a part of it is under way; a repeated batch changes nothing.
+        return await self._post("/v1/records", batch, RecordsAccepted, seconds=RECORDS_SECONDS)
 
     async def pseudonyms(self, wanted: Sequence[Wish]) -> list[str]:
         """Ask for pseudonyms, in the order given."""

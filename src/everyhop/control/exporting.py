@@ -158,8 +158,9 @@ class Exporter:
         """Hand a page to the sink; return what the sink has confirmed."""
         last = rows[-1][0]
         await self._note_pruned(rows)
-        items = [Item(index=n, record=decode_record(line), line=line) for n, line in rows]
-        wanted = [item for item in items if self._settings.only.matches(item.record)]
+        wanted = await self._call(
+            self._wanted, rows
+        )  # a page of it is work that would hold up everybody here
         if not wanted:
             self._sent = last
             return await self._sink.settle()
@@ -167,6 +168,10 @@ class Exporter:
         self._batch = min(self._settings.batch, self._batch * 2)
         self._sent, self._given = last, wanted[-1].index
         return done
+
+    def _wanted(self, rows: Sequence[tuple[int, bytes]]) -> list[Item]:
+        items = [Item(index=n, record=decode_record(line), line=line) for n, line in rows]
+        return [item for item in items if self._settings.only.matches(item.record)]
 
     async def _confirm(self, done: int) -> None:
         """Move the cursor to what is confirmed: when the last record given is, all that was passed over is, too."""

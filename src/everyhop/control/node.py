@@ -22,8 +22,9 @@ from everyhop.control.messages import AgentReport, InstanceReport, LaunchReply
 from everyhop.control.policy_view import PolicyView
 from everyhop.control.pseudonym_memory import PseudonymMemory
 from everyhop.control.rollout import Rollout, waves_of
+from everyhop.control.spool_ends import close_spool, mark_ended, note_killed
 from everyhop.control.watching import ShadowWatch
-from everyhop.core.errors import EveryhopError, NotFound, Unavailable
+from everyhop.core.errors import AccessDenied, EveryhopError, NotFound, Unavailable
 from everyhop.dataplane.envoy import envoy_argv
 from everyhop.dataplane.spool import DEFAULT_LIMIT, Delivery, SpoolReader
 from everyhop.policy import decode_snapshot
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from everyhop.control.sealer import AgentSealer
     from everyhop.control.sidecars import Sidecars
     from everyhop.control.token_truth import TokenTruth
-    from everyhop.core.clock import Entropy
+    from everyhop.core.clock import Clock, Entropy
     from everyhop.core.secret import Secret
     from everyhop.dataplane.sds import SecretDiscovery
     from everyhop.policy.model import Snapshot
@@ -90,6 +91,7 @@ class NodePorts:
     envoy_concurrency: int
     record_flush_ms: int
     entropy: Entropy
+    clock: Clock
     decisions: ApplicationDecisions
     sealer: AgentSealer
     spool_limit: int = DEFAULT_LIMIT
@@ -202,7 +204,7 @@ class Node:
         if left is not None:
             self._block_timer = loop.call_later(min(left, _LONGEST_TIMER), self._enforce_blocks)
         try:
-            self._p.sidecars.apply_blocks(blocks())
+            self._p.sidecars.apply_blocks(blocks(), epoch=blocks.epoch)
         except OSError as error:
             _log.error("a sidecar's open streams cannot be cut", extra={"reason": str(error)})
         self._apply_quarantine()
@@ -284,7 +286,7 @@ class Node:
         wait = await self._p.sidecars.apply(
             view,
             launches,
-            epoch=f"{self._p.truth.epoch}.{self._p.blocks.epoch}",
+            epoch=self._p.truth.epoch,
             only=only,
             held=rollout.held,
         )
@@ -325,9 +327,15 @@ class Node:
     # -- launches
 
     async def launch(self, request: LaunchRequest) -> LaunchReply:
-        """Prepare a sidecar for ``everyhop run``; raises what :func:`plan_launch` raises, Unavailable at start."""
+        """Prepare a sidecar for ``everyhop run``.
+
+        Raises what :func:`plan_launch` raises, Unavailable at start, AccessDenied for a quarantined service.
+        """
         if not self.is_ready:
             raise Unavailable("the agent is starting; try again")
+        wanted = self.snapshot.services.get(request.service)
+        if wanted is not None and wanted.spiffe_id in self._quarantined:
+            raise AccessDenied(f"{request.service} is quarantined", hint="who is, and why: everyhop blocks")
         launch = plan_launch(
             self.snapshot,
             request.service,
@@ -364,7 +372,10 @@ class Node:
 
     def note(self, instance: str, news: LaunchNews) -> None:
         """Take what ``run`` tells of its processes; raises NotFound when the launch is not known (any more)."""
+        restarts = int(self._p.registry.get(instance).facts.get("envoy_restarts") or 0)
         self._p.registry.set_envoy(instance, news.envoy_pid)
+        if news.envoy_restarts > restarts:
+            note_killed(self._p.places.spool / instance, now=self._p.clock.now())
         state = LaunchState.STARTING
         if news.draining:
             state = LaunchState.DRAINING
@@ -376,8 +387,10 @@ class Node:
             facts={"app": news.app, "envoy_restarts": news.envoy_restarts, "child_pid": news.child_pid},
         )
 
-    def end(self, instance: str) -> None:
-        """Forget a launch."""
+    def end(self, instance: str, *, is_clean: bool = False) -> None:
+        """Forget a launch; ``is_clean`` says that its Envoy has ended in order."""
+        if is_clean:
+            mark_ended(self._p.places.spool / instance)
         self._p.registry.remove(instance)
 
     def launches_of(self, service: str) -> list[Launch]:
@@ -502,7 +515,9 @@ class Node:
             else:
                 wait = min(wait * 2, LAST_RECONNECT_SECONDS) if is_away else SPOOL_IDLE_SECONDS
             if not moved:
-                await asyncio.sleep(wait)
+                # With some spread, so that agents do not all come at once when the server is back.
+                spread = 1.0 + (0.5 * self._p.entropy.fraction() if is_away else 0.0)
+                await asyncio.sleep(wait * spread)
 
     async def _deliver(self, records: list[Record], previous: bytes) -> Delivery:
         """Sign records of one producer and hand them over."""
@@ -515,11 +530,12 @@ class Node:
         return Delivery(held=accepted.held, head=accepted.head, conflicts=tuple(accepted.conflicts))
 
     async def _sync_spools(self) -> None:
-        """Put on the disk what the server does not have, a tenth of a second after it was written."""
+        """Keep spools within their bound, and on the disk a tenth of a second after they were written."""
         while True:
             await asyncio.sleep(SYNC_SECONDS)
             for spool in self._all_spools():
                 try:
+                    spool.tend()
                     await asyncio.to_thread(spool.sync)
                 except OSError as error:
                     _log.warning("the spool of %s cannot be made durable: %s", spool.producer, error)
@@ -528,6 +544,8 @@ class Node:
         """Drop the spools of ended launches of which the server has everything."""
         live = {launch.instance for launch in self._p.registry.live()} | self._own_spools()
         for instance in self._spools.keys() - live:
+            if not close_spool(self._p.places.spool / instance, now=self._p.clock.now()):
+                continue  # there is a gap to be told now
             if not self._spools[instance].pending():
                 del self._spools[instance]
                 shutil.rmtree(self._p.places.spool / instance, ignore_errors=True)

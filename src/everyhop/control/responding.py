@@ -169,7 +169,12 @@ class Responder:
         if block.mode is BlockMode.QUARANTINE:
             # After it is in force: what is issued from now on is refused, what was issued before ends here.
             await self._p.end_tokens(subject.value)
-        _log.warning("%s: %s", action, subject, extra={"by": by, "until": _until(block), "why": reason})
+        _log.warning(
+            "%s: %s",
+            action,
+            detail_of(subject)["block"],
+            extra={"by": by, "until": _until(block), "why": reason},
+        )
         return block
 
     async def unblock(self, subject: Subject, *, reason: str, by: str) -> Block:
@@ -182,7 +187,7 @@ class Responder:
 
         block, sequence = await self._work(self._p.store.lift, subject, told)
         await self._changed(sequence, {subject: None})
-        _log.warning("unblock: %s", subject, extra={"by": by, "why": reason})
+        _log.warning("unblock: %s", detail_of(subject)["block"], extra={"by": by, "why": reason})
         return block
 
     async def run(self) -> None:
@@ -202,7 +207,7 @@ class Responder:
                 self._p.store.expire, now, lambda block: self._event("unblock", EXPIRED, block, "server", now)
             )
             for block in ended:
-                _log.info("a block has ended: %s", block.subject)
+                _log.info("a block has ended: %s", detail_of(block.subject)["block"])
             await self._take_over()
         elif await self._work(self._p.store.sequence) != self.blocks.sequence:
             await self._take_over()
@@ -287,7 +292,7 @@ def cut_off(snapshot: Snapshot, subject: Subject) -> CutOff:
     index = AccessIndex(snapshot)
     return CutOff(
         service=service.name,
-        calls=tuple(reachable_targets(snapshot, service.name, index=index)),
+        calls=tuple(t for t in reachable_targets(snapshot, service.name, index=index) if t != service.name),
         called_by=tuple(callers_of(snapshot, service.name, index=index)),
     )
 

@@ -27,17 +27,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseOrders:
-    """Orders at the owner's door.  Used from one event loop."""
+    """Orders at the owner's door.  Used from one event loop.
+
+    ``resolve`` puts a person in place of a pseudonym, which is what a record or a finding shows; it may block.
+    """
 
     responder: Responder
     feed: Feed
     snapshot: Callable[[], Snapshot]
     clock: Clock
+    resolve: Callable[[str], str] = str
 
     async def block(self, wish: BlockWish, *, by: str) -> BlockAnswer:
         """Block and wait for every connected agent; raises what ``Responder.block`` does, NotFound for an unknown name."""
         started = asyncio.get_running_loop().time()
-        subject = named(wish.subject, self.snapshot())
+        subject = await self._named(wish.subject)
         until = None
         if wish.seconds is not None:
             until = self.clock.now() + timedelta(seconds=wish.seconds)
@@ -49,13 +53,16 @@ class ResponseOrders:
     async def unblock(self, wish: UnblockWish, *, by: str) -> BlockAnswer:
         """Lift a block and wait for every connected agent; raises NotFound when there is none."""
         started = asyncio.get_running_loop().time()
-        block = await self.responder.unblock(named(wish.subject, self.snapshot()), reason=wish.reason, by=by)
+        block = await self.responder.unblock(await self._named(wish.subject), reason=wish.reason, by=by)
         return await self._confirmed(block, started, wish.wait_seconds)
 
     def blocks(self) -> list[BlockView]:
         """Return every block in force, the newest first."""
         found = sorted(self.responder.blocks.by_subject.values(), key=lambda b: (b.since, str(b.subject)))
         return [self._view(block) for block in reversed(found) if block.holds(self.clock.now())]
+
+    async def _named(self, text: str) -> Subject:
+        return named(await asyncio.to_thread(self.resolve, text), self.snapshot())
 
     def about(self, record: Record) -> BlockView | None:
         """Return the block in force by which a recorded call was refused, None where that one is over."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import msgspec
 
 from everyhop.auditlog import Event, Kind
+from everyhop.auditlog.gaps import gap_of
 from everyhop.auditlog.sealing import (
     SealedResult,
     SealError,
@@ -69,6 +70,8 @@ class SealedRecords:
         self._bundle = bundle
         self._clock = clock
         self._chains: OrderedDict[tuple[str, int | None], tuple[SpiffeId, datetime]] = OrderedDict()
+        self.told_lost: dict[str, tuple[int, int]] = {}
+        """By reason: how many records, and how often an unknown number."""
         self._refused: OrderedDict[tuple[object, ...], None] = OrderedDict()
 
     def take(self, batch: RecordBatch) -> SealedResult:
@@ -111,8 +114,23 @@ class SealedRecords:
             raise SealError("signer", f"{signer} does not sign for the agent {batch.agent[:128]!r}")
         check_signature(seal, batch.chain[0])
         leaves = check_records(seal, batch.records)
+        result = self._store(batch, seal, leaves, now)
+        if result.stored:
+            self._note_gaps(batch.records)
+        return result
+
+    def _store(self, batch: RecordBatch, seal: Seal, leaves: Sequence[bytes], now: datetime) -> SealedResult:
         marked = msgspec.structs.replace(seal, marks=marks_of(leaves))
         return self._seals.append(batch.records, marked, batch.chain, now=now)
+
+    def _note_gaps(self, records: Sequence[Record]) -> None:
+        """Remember for the status what producers told lost since this process began."""
+        for record in records:
+            gap = gap_of(record)
+            if gap is not None:
+                count, unknown = self.told_lost.get(gap.reason, (0, 0))
+                is_unknown = gap.count is None
+                self.told_lost[gap.reason] = (count + (gap.count or 0), unknown + is_unknown)
 
     def _signer(self, chain: Sequence[bytes], now: datetime) -> SpiffeId:
         """Return whose chain it is; one that was believed is not checked again until the bundle changes."""

@@ -22,6 +22,7 @@ from everyhop.auditlog.personal import PersonKind
 from everyhop.auditlog.sealing import AGENT_PATH, agent_path
 from everyhop.authority import AuthorityKind, AuthorityStatus
 from everyhop.authz.difference import compare
+from everyhop.control.bounded import within
 from everyhop.control.feed import Truth
 from everyhop.control.log_tail import LogTail
 from everyhop.control.messages import AuthorityView, SignX509Result
@@ -97,6 +98,8 @@ class ControlPorts:
     clock: Clock
     pool: Executor
     exchange_pool: Executor
+    effects: Executor
+    """Threads for what is recorded before it takes effect: apart, so that those who wait for a lock stop no reader."""
     records_keep: timedelta
     tokens: TokenWorks
     policy: PolicyHolder
@@ -117,6 +120,7 @@ class ControlPlane:
 
     def __init__(self, ports: ControlPorts) -> None:
         self._p = ports
+        self._is_started = False
         self._snapshot: Snapshot | None = None
         self._document = b""
         self._rejected: Rejected | None = None
@@ -139,6 +143,7 @@ class ControlPlane:
             clock=ports.clock,
             pool=ports.pool,
             exchange_pool=ports.exchange_pool,
+            effects=ports.effects,
             publish=self._publish,
         )
 
@@ -155,7 +160,11 @@ class ControlPlane:
             )
         )
         self.orders = ResponseOrders(
-            responder=self.responder, feed=ports.feed, snapshot=lambda: self.snapshot, clock=ports.clock
+            responder=self.responder,
+            feed=ports.feed,
+            snapshot=lambda: self.snapshot,
+            clock=ports.clock,
+            resolve=ports.pseudonymity.resolve,
         )
 
     @property
@@ -183,6 +192,15 @@ class ControlPlane:
     async def _work(self, call: Callable[..., T], /, *args: object, **kwargs: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._p.pool, partial(call, *args, **kwargs))
 
+    async def _effect(self, call: Callable[..., T], /, *args: object, **kwargs: object) -> T:
+        """Do what is recorded before it takes effect: answered in time, or Unavailable.
+
+        While starting nobody waits, and there is no hurry.
+        """
+        if not self._is_started:
+            return await self._work(call, *args, **kwargs)
+        return await within(self._p.effects, partial(call, *args, **kwargs))
+
     # -- start and policy
 
     async def start(self, source: PolicySource) -> None:
@@ -205,6 +223,7 @@ class ControlPlane:
                 await self.refuse_policy(error, source=source.name)
             await self._publish()
         await self._note_pending()
+        self._is_started = True
 
     async def check_policy(self, files: Mapping[str, bytes]) -> Snapshot:
         """Return the snapshot that ``files`` would give; raises PolicyError or Conflict; changes nothing."""
@@ -236,7 +255,7 @@ class ControlPlane:
                     extra={"source": source, "problems": error.message},
                 )
                 count = len(self._rejected.problems)
-                await self._work(
+                await self._effect(
                     self._changes.rejected, old, source=source, actor=actor, code=error.code, problems=count
                 )
                 raise
@@ -247,7 +266,7 @@ class ControlPlane:
                 )
             if old is not None:
                 try:
-                    weighed = await self._work(
+                    weighed = await self._effect(
                         self._changes.admit, old, snapshot, source=source, actor=actor, accept=accept
                     )
                 except HeldError as held:
@@ -279,7 +298,7 @@ class ControlPlane:
     async def approve_policy(self, content_hash: str, *, actor: Actor) -> Snapshot:
         """Put the policy that waits in force; raises what ``PolicyChanges.approve`` does."""
         async with self._policy_lock:
-            proposal, snapshot, detail = await self._work(
+            proposal, snapshot, detail = await self._effect(
                 self._changes.approve, content_hash, self.snapshot, actor
             )
             await self._put_in_force(snapshot, source=proposal.source, actor=actor, detail=detail)
@@ -290,7 +309,7 @@ class ControlPlane:
     async def refuse_pending(self, content_hash: str, *, actor: Actor) -> None:
         """Drop the policy that waits; raises NotFound or Conflict."""
         async with self._policy_lock:
-            await self._work(self._changes.refuse, content_hash, actor)
+            await self._effect(self._changes.refuse, content_hash, actor)
             await self._note_pending()
 
     async def _note_pending(self) -> None:
@@ -302,7 +321,7 @@ class ControlPlane:
     ) -> None:
         document = encode_snapshot(snapshot)
         now = self._p.clock.now()
-        saved = await self._work(
+        saved = await self._effect(
             self._p.snapshots.save, document, snapshot.hash, source, now, by=actor.name, detail=detail
         )
         if saved:
@@ -404,6 +423,8 @@ class ControlPlane:
                 try:
                     service = self._subject_of(agent, item.spiffe_id)
                     issued = self._p.authority.issue_x509(SpiffeId.parse(item.spiffe_id), item.csr)
+                except Unavailable:
+                    raise  # nothing can be recorded, for none of them
                 except EveryhopError as error:
                     _log.warning("refused an X509-SVID", extra={"agent": agent, "reason": error.message})
                     results.append(SignX509Result(error=error.message))
@@ -418,7 +439,7 @@ class ControlPlane:
                     _log.info("issued an X509-SVID", extra={"agent": agent, "service": service})
             return results
 
-        return await self._work(sign_all)
+        return await self._effect(sign_all)
 
     async def sign_jwt(self, agent: str, spiffe_id: str, audience: tuple[str, ...]) -> IssuedJwt:
         """Issue a JWT-SVID; raises AccessDenied for an identity that the policy does not know or that is quarantined."""
@@ -426,7 +447,7 @@ class ControlPlane:
         _log.info(
             "issued a JWT-SVID", extra={"agent": agent, "spiffe_id": spiffe_id, "audience": list(audience)}
         )
-        return await self._work(self._p.authority.issue_jwt, SpiffeId.parse(spiffe_id), audience)
+        return await self._effect(self._p.authority.issue_jwt, SpiffeId.parse(spiffe_id), audience)
 
     async def authorities(self) -> list[AuthorityView]:
         """Return every authority of the bundle with its state, without its key."""
@@ -450,7 +471,7 @@ class ControlPlane:
         Raises Unavailable, with nothing activated, when an agent does not acknowledge in ``wait_seconds``.
         """
         async with self._rotation_lock:
-            await self._work(self._p.authority.prepare, kind)
+            await self._effect(self._p.authority.prepare, kind)
             await self._publish()
             truth = self._p.feed.truth
             sequence = 0 if truth is None else truth.bundle_sequence
@@ -460,7 +481,7 @@ class ControlPlane:
                     f"not activated: {', '.join(lagging)} does not hold bundle {sequence} yet",
                     hint="the prepared authority stays published; run the command again",
                 )
-            await self._work(self._p.authority.activate, kind, sequence)
+            await self._effect(self._p.authority.activate, kind, sequence)
             await self._publish()
             return await self.authorities()
 
@@ -498,7 +519,7 @@ class ControlPlane:
             self._p.pseudonymity.check(batch.records)
             return self._sealed.take(batch)
 
-        result = await self._work(take)
+        result = await within(self._p.effects, take)
         self._wake()
         return result
 
@@ -708,6 +729,10 @@ class ControlPlane:
                 }
                 for r in reports
             ],
+            "records_lost": {
+                reason: {"records": count, "times_unknown": unknown}
+                for reason, (count, unknown) in sorted(self._sealed.told_lost.items())
+            },
             "urls": dict(self._p.urls),
             "services": services,
             **{name: tell() for name, tell in self._described.items()},

@@ -25,6 +25,7 @@ from everyhop.dataplane.blocking import (
 from everyhop.dataplane.configuration import CLUSTER, ENDPOINTS, FILTER, LISTENER, ROUTES, resource_of
 from everyhop.dataplane.enforcement import filter_file
 from everyhop.dataplane.render import LISTENERS
+from everyhop.dataplane.token_memory import memory_filter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -56,6 +57,7 @@ class _Sidecar:
     streams: frozenset[str]
     cut: frozenset[str]
     mark: str
+    remembers: str | None
     shown: _Moment | None = None
 
 
@@ -65,8 +67,11 @@ class _Moment:
     A filter is made once for all sidecars of a policy, and not again while those that it is about are the same.
     """
 
-    def __init__(self, blocks: Blocks, now: datetime, before: _Moment | None = None) -> None:
+    def __init__(
+        self, blocks: Blocks, now: datetime, before: _Moment | None = None, *, epoch: str = ""
+    ) -> None:
         self.blocks = blocks
+        self.epoch = epoch
         in_force = [block for block in blocks.by_subject.values() if block.holds(now)]
         self._identities = {b.subject.value: b for b in in_force if b.subject.kind is SubjectKind.IDENTITY}
         self._addresses = [block for block in in_force if block.subject.kind is SubjectKind.ADDRESS]
@@ -98,6 +103,14 @@ class _Moment:
             ),
         }
 
+    def memory(self, label: str, epoch: str) -> _Made:
+        """Return the program that remembers what was verified since the last change of tokens and of blocked users."""
+        return self._filter(
+            names.MEMORY,
+            (label, epoch, self.epoch),
+            lambda: memory_filter(label, f"{epoch}.{self.epoch}" if self.epoch else epoch),
+        )
+
     def forget_unused(self) -> None:
         """Drop what no sidecar is given any more."""
         for key in self.made.keys() - self._used:
@@ -120,9 +133,12 @@ class SidecarBlocks:
         self._moment = _Moment(Blocks(), clock.now())
         self._sidecars: dict[str, _Sidecar] = {}
 
-    def take(self, blocks: Blocks) -> None:
-        """Enforce these from now on, as far as their time is not over."""
-        self._moment = _Moment(blocks, self._clock.now(), self._moment)
+    def take(self, blocks: Blocks, *, epoch: str = "") -> None:
+        """Enforce these from now on, as far as their time is not over.
+
+        ``epoch`` is a text that differs whenever other users or keys are blocked.
+        """
+        self._moment = _Moment(blocks, self._clock.now(), self._moment, epoch=epoch)
 
     def base(
         self,
@@ -132,8 +148,9 @@ class SidecarBlocks:
         directory: Path,
         own: str,
         streams: frozenset[str],
+        epoch: str = "",
     ) -> None:
-        """Note what a sidecar is given by its policy.
+        """Note what a sidecar is given by its policy, and under which ``epoch`` of tokens it remembers, if it does.
 
         ``own`` is the SPIFFE ID of its service ("" where the policy declares none), ``streams`` are the callers that may
         keep connections or streams open there.
@@ -142,7 +159,12 @@ class SidecarBlocks:
         mark = held.mark if held is not None else _read_mark(directory)
         # What was blocked before the agent came to know of this sidecar was cut then, or it has no streams yet.
         cut = held.cut if held is not None else self._moment.callers
-        self._sidecars[instance] = _Sidecar(configuration, directory, own, streams, cut, mark)
+        memory = configuration.of(FILTER).get(names.MEMORY)
+        program = filter_file(names.MEMORY, memory_filter(configuration.label, epoch), "")["resources"][0]
+        remembers = memory is not None and memory.content == resource_of(program).content
+        self._sidecars[instance] = _Sidecar(
+            configuration, directory, own, streams, cut, mark, epoch if remembers else None
+        )
 
     def keep_only(self, instances: Collection[str]) -> None:
         """Forget the sidecars that are not among ``instances``."""
@@ -180,6 +202,8 @@ class SidecarBlocks:
         filters = dict(base.of(FILTER))
         made = moment.filters(base.label, sidecar.own)
         filters |= {name: one.resource for name, one in made.items() if name in filters}
+        if sidecar.remembers is not None and moment.epoch:
+            filters[names.MEMORY] = moment.memory(base.label, sidecar.remembers).resource
         resources = {**base.resources, FILTER: filters}
         if sidecar.own in moment.quarantined:
             resources |= {kind: {} for kind in (LISTENER, CLUSTER, ENDPOINTS, ROUTES)}

@@ -79,9 +79,12 @@ class Sidecars:
         self._audiences: dict[str, frozenset[Audience]] = {}
         self._blocks = SidecarBlocks(clock)
 
-    def apply_blocks(self, blocks: Blocks) -> None:
-        """Have every sidecar refuse whom these name, at once.  Raises OSError when the disk refuses."""
-        self._blocks.take(blocks)
+    def apply_blocks(self, blocks: Blocks, *, epoch: str) -> None:
+        """Have every sidecar refuse whom these name, at once.  Raises OSError when the disk refuses.
+
+        ``epoch`` is a text that differs whenever other users or keys are blocked: what was verified before counts no more.
+        """
+        self._blocks.take(blocks, epoch=epoch)
         for instance in self._blocks.known():
             self._configs.publish(instance, self._blocks.overlaid(instance))
         self._blocks.forget_unused()
@@ -135,6 +138,7 @@ class Sidecars:
                         directory=due.sidecar.directory,
                         own="" if service is None else str(service.spiffe_id),
                         streams=view.streams(due.sidecar.service),
+                        epoch=due.epoch,
                     )
                     self._configs.publish(instance, self._blocks.overlaid(instance))
                 except FileNotFoundError:

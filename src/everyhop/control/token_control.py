@@ -18,6 +18,7 @@ import msgspec
 
 from everyhop.anomaly.canary import CanaryKind
 from everyhop.anomaly.finding import Action
+from everyhop.control.bounded import within
 from everyhop.control.canaries import Shown
 from everyhop.control.messages import (
     ApiKeyCreated,
@@ -46,6 +47,7 @@ from everyhop.tokens.codes import TokenCode
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from concurrent.futures import Executor
+    from contextlib import AbstractContextManager
 
     from everyhop.anomaly.canary import Canary
     from everyhop.apikeys import ApiKeyEntry, ApiKeys
@@ -72,7 +74,10 @@ MAX_COUNT: Final = 64
 
 
 class Journal(Protocol):
-    """Where issues wait to be written."""
+    """Where issues are recorded."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """Record what this thread issues inside at once; durable when the block ends, raises Unavailable otherwise."""
 
     def flush(self) -> int:
         """Write what waits; return how many records that were."""
@@ -99,6 +104,7 @@ class TokenControl:
         clock: Clock,
         pool: Executor,
         exchange_pool: Executor,
+        effects: Executor,
         publish: Callable[[], Awaitable[None]],
     ) -> None:
         self._w = works
@@ -106,6 +112,7 @@ class TokenControl:
         self._clock = clock
         self._pool = pool
         self._exchange_pool = exchange_pool
+        self._effects = effects
         self._publish = publish
         self._rotation_lock = asyncio.Lock()
 
@@ -116,6 +123,10 @@ class TokenControl:
 
     async def _work(self, call: Callable[..., T], /, *args: object, **kwargs: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, partial(call, *args, **kwargs))
+
+    async def _effect(self, call: Callable[..., T], /, *args: object, **kwargs: object) -> T:
+        """Do what is recorded before it takes effect: answered in time, or Unavailable."""
+        return await within(self._effects, partial(call, *args, **kwargs))
 
     # -- what verifiers are told
 
@@ -132,9 +143,10 @@ class TokenControl:
             raise InputError(f"at most {MAX_ITEMS} items of 1 to {MAX_COUNT} tokens")
 
         def mint_all() -> list[MintResult]:
-            return [self._mint(agent, item) for item in items]
+            with self._w.journal.together():
+                return [self._mint(agent, item) for item in items]
 
-        return await self._work(mint_all)
+        return await self._effect(mint_all)
 
     def _mint(self, agent: str, item: MintItem) -> MintResult:
         request = MintRequest(
@@ -171,6 +183,8 @@ class TokenControl:
             source=request.source,
         )
         try:
+            # Somebody else's issuer may take longer than our own database may.
+            await within(self._effects, self._w.service.sequence)
             loop = asyncio.get_running_loop()
             issued = await loop.run_in_executor(self._exchange_pool, self._w.service.exchange, wanted)
         except ActorBlocked:
@@ -285,11 +299,11 @@ class TokenControl:
             raise InputError("name a token, a transaction or a subject")
         is_known = True
         if request.token is not None:
-            is_known = await self._work(self._w.service.revoke, request.token, asker=ADMIN)
+            is_known = await self._effect(self._w.service.revoke, request.token, asker=ADMIN)
         elif request.txn is not None:
-            await self._work(self._w.service.revoke_transaction, request.txn)
+            await self._effect(self._w.service.revoke_transaction, request.txn)
         else:
-            await self._work(self._w.service.revoke_subject, named[0])
+            await self._effect(self._w.service.revoke_subject, named[0])
         await self._publish()
         return {"revoked": is_known}
 
@@ -306,7 +320,7 @@ class TokenControl:
         with nothing activated, when an agent does not acknowledge in ``wait_seconds``.
         """
         async with self._rotation_lock:
-            prepared = await self._work(self._w.service.keys.prepare)
+            prepared = await self._effect(self._w.service.keys.prepare)
             await self._publish()
             if not now:
                 return await self.signing_keys()
@@ -317,14 +331,14 @@ class TokenControl:
                     f"not activated: {', '.join(lagging)} does not hold the signing key yet",
                     hint="the key stays published; run the command again",
                 )
-            await self._work(self._w.service.keys.activate, force=True)
+            await self._effect(self._w.service.keys.activate, force=True)
             await self._publish()
             return await self.signing_keys()
 
     async def revoke_key(self, kid: str) -> list[SigningKeyView]:
         """End a signing key and every token that it signed, now.  Raises NotFound."""
         async with self._rotation_lock:
-            await self._work(self._w.service.keys.revoke, kid)
+            await self._effect(self._w.service.keys.revoke, kid)
             await self._publish()
             return await self.signing_keys()
 
@@ -332,7 +346,7 @@ class TokenControl:
 
     async def create_api_key(self, wish: ApiKeyWish) -> ApiKeyCreated:
         """Make a key; its text is in the answer and nowhere else.  Raises InputError beyond the policy."""
-        created = await self._work(
+        created = await self._effect(
             self._w.api_keys.create,
             owner=wish.owner,
             scopes=wish.scopes,
@@ -349,12 +363,12 @@ class TokenControl:
 
     async def rotate_api_key(self, lookup: str, overlap_seconds: float | None) -> ApiKeyCreated:
         """Make a successor; the key itself ends after the overlap.  Raises NotFound, Conflict, InputError."""
-        created = await self._work(self._w.api_keys.rotate, lookup, overlap=_seconds(overlap_seconds))
+        created = await self._effect(self._w.api_keys.rotate, lookup, overlap=_seconds(overlap_seconds))
         return ApiKeyCreated(key=created.key.reveal().decode(), entry=self._view_of(created.entry))
 
     async def revoke_api_key(self, lookup: str) -> ApiKeyView:
         """End a key and every token that was made for it, now.  Raises NotFound."""
-        entry = await self._work(self._w.api_keys.revoke, lookup)
+        entry = await self._effect(self._w.api_keys.revoke, lookup)
         await self._publish()
         return self._view_of(entry)
 

@@ -36,7 +36,8 @@ _WILDCARD: Final = frozenset({CLUSTER, LISTENER})
 _ENABLING: Final = type_url("envoy.config.route.v3.FilterConfig").encode()
 # What is withdrawn is refused first; nothing refers to what is not there yet, or not there any more.
 _ORDER: Final = (FILTER, CLUSTER, ENDPOINTS, LISTENER, ROUTES)
-_IN_FRONT: Final = frozenset({names.BLOCKED, names.EDGE_BLOCKED, names.EGRESS_BLOCKED})
+# Those that block, and the program that remembers: whatever it is, a verdict of another policy makes it ask.
+_IN_FRONT: Final = frozenset({names.BLOCKED, names.EDGE_BLOCKED, names.EGRESS_BLOCKED, names.MEMORY})
 _REMOVAL_ORDER: Final = (LISTENER, CLUSTER)
 # How long routes wait until new clusters that carry tokens can be used; then a policy is more urgent.
 _WARMING_SECONDS: Final = 3.0

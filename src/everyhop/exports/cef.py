@@ -97,11 +97,18 @@ def _extension(item: Item) -> list[tuple[str, Scalar]]:
 
 
 def _in_header(text: str) -> str:
-    return _UNSEEN.sub(_named, text).translate(_HEADER)
+    return (text if _is_seen(text) else _UNSEEN.sub(_named, text)).translate(_HEADER)
 
 
 def _in_value(value: Scalar) -> str:
-    return _UNSEEN.sub(_named, str(value)).translate(_VALUE)
+    text = str(value)
+    if _is_seen(text):  # most are: half the time of a line
+        return text.replace("\\", r"\\").replace("=", r"\=")
+    return _UNSEEN.sub(_named, text).translate(_VALUE)
+
+
+def _is_seen(text: str) -> bool:
+    return text.isascii() and text.isprintable()
 
 
 def _named(match: re.Match[str]) -> str:

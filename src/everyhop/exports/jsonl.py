@@ -15,7 +15,6 @@ import fcntl
 import os
 import stat
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from everyhop.core.errors import Unavailable
@@ -148,8 +147,7 @@ class JsonlSink:
 
     async def send(self, items: Sequence[Item]) -> int:
         """Append lines durably."""
-        lines = [self._render(item) for item in items]
-        await self._in_turn(partial(self._file.append, lines))
+        await self._in_turn(lambda: self._file.append([self._render(item) for item in items]))
         self._done = items[-1].index
         return self._done
 

@@ -7,6 +7,8 @@ receiver tells a repeated delivery.
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -118,7 +120,8 @@ class OtlpSink:
 
     async def send(self, items: Sequence[Item]) -> int:
         """Post one request."""
-        body = request_of(items, resource=self._settings.resource, observed=self._clock.now())
+        make = partial(request_of, items, resource=self._settings.resource, observed=self._clock.now())
+        body = await asyncio.to_thread(make)
         headers = {name: _header(read().reveal()) for name, read in self._settings.headers.items()}
         fixed = {"content-type": "application/json", "user-agent": f"everyhop/{__version__}"}
         rejected, message = rejected_of(await self._poster.post(body, headers | fixed))

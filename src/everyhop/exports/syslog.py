@@ -55,7 +55,7 @@ class SyslogSink:
             link = _TlsLink(self._settings) if self._settings.socket is None else _UnixLink(self._settings)
             await link.open()
             self._link = link
-        await link.write([self._message(item) for item in items])
+        await link.write(await asyncio.to_thread(self._messages, items))
         self._written.append((self._monotonic(), items[-1].index))
         return await self.settle()
 
@@ -82,6 +82,9 @@ class SyslogSink:
     def told(self) -> list[Told]:
         """Return nothing: what a connection has to say are errors."""
         return []
+
+    def _messages(self, items: Sequence[Item]) -> list[bytes]:
+        return [self._message(item) for item in items]
 
     def _message(self, item: Item) -> bytes:
         wanted = self._settings

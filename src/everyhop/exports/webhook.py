@@ -8,6 +8,7 @@ receiver may have either while secrets change).
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -73,7 +74,7 @@ class WebhookSink:
 
     async def send(self, items: Sequence[Item]) -> int:
         """Post one message."""
-        body = self._body(items)
+        body = await asyncio.to_thread(self._body, items)
         now = self._clock.now()
         message_id, timestamp = message_id_of(items), int(now.timestamp())
         keys = [key_of(read()) for read in self._settings.secrets]

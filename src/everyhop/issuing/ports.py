@@ -186,10 +186,13 @@ class TokenJournal(Protocol):
     """Where issues and refusals are recorded."""
 
     def issued(self, event: TokenEvent) -> None:
-        """Note an issue; may be written later, with others, because a commit for each would be the limit.
+        """Record an issue; durable when it returns, together with those of others.
 
-        Refusals that a stranger can cause without end (a source that is shut out) are noted here too.
+        Raises Unavailable when that cannot be, and then the token must not leave.
         """
+
+    def noted(self, event: TokenEvent) -> None:
+        """Note a refusal that a stranger can cause without end (a source that is shut out); may be written later."""
 
     def refused(self, event: TokenEvent) -> None:
         """Record a refusal; durable when it returns."""

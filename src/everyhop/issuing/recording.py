@@ -18,7 +18,7 @@ _FINGERPRINT: Final = 16
 
 
 class Recorder:
-    """Notes issues, records refusals."""
+    """Records issues and refusals."""
 
     def __init__(self, journal: TokenJournal) -> None:
         self._journal = journal
@@ -26,7 +26,7 @@ class Recorder:
     def issued(
         self, action: str, request: MintRequest | ExchangeRequest, issued: Issued, now: datetime
     ) -> None:
-        """Note an issue; it is written with others."""
+        """Record an issue, before the token leaves; raises Unavailable when that fails."""
         detail: Detail = {
             "jti": issued.jti,
             "audience": issued.audience,
@@ -87,7 +87,7 @@ class Recorder:
         )
         # A stranger who is shut out can ask as often as he likes: that must not cost a commit each time.
         is_flood = refusal.error is OAuthError.TEMPORARILY_UNAVAILABLE
-        (self._journal.issued if is_flood else self._journal.refused)(event)
+        (self._journal.noted if is_flood else self._journal.refused)(event)
 
 
 def _presented(request: ExchangeRequest) -> Detail:

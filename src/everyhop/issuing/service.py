@@ -2,8 +2,8 @@
 """The token service: minting, exchange, introspection, revocation, and what verifiers are told.
 
 The caller of every method has established who asks (the peer of mutual TLS, or an attested process); nothing in a
-request can change that.  Whatever is refused is recorded before the refusal is answered.  Minting touches no disk:
-its rate is that of the signature.  The other methods block; run them on a worker pool.
+request can change that.  Whatever is issued or refused is recorded before it is answered.  The methods
+block; run them on a worker pool.
 """
 
 from __future__ import annotations

@@ -146,6 +146,7 @@ async def run_agent(layout: StateLayout, settings: Settings) -> None:
                 envoy_concurrency=settings.envoy_concurrency,
                 record_flush_ms=int(settings.record_flush.total_seconds() * 1000),
                 entropy=entropy,
+                clock=clock,
                 decisions=decisions,
                 sealer=AgentSealer(identities, client.agent, clock=clock),
                 spool_limit=settings.spool_limit,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from everyhop.runtime.layout import StateLayout
 
 _ENOUGH_BYTES: Final = 512 * 1024 * 1024
+_MANY_WAITING: Final = 10_000
 _LEAST_LIFE: Final = timedelta(seconds=30)
 _SHORT_KEY: Final = timedelta(days=30)
 
@@ -144,6 +145,17 @@ def _running(layout: StateLayout) -> Iterator[Finding]:
         is_ok=bool(status["agents"]) and not lagging,
         detail=f"{len(status['agents'])} connected" + (f"; {', '.join(lagging)} behind" if lagging else ""),
         fix=f"see {layout.logs / 'agent.log'}",
+    )
+    waiting = sum(a["spooled_records"] for a in status["agents"])
+    lost = ", ".join(
+        f"{told['records']}{' and more' if told['times_unknown'] else ''} ({reason})"
+        for reason, told in status.get("records_lost", {}).items()
+    )
+    yield Finding(
+        check="records",
+        is_ok=waiting < _MANY_WAITING and status.get("records_lost", {}).keys() <= {"proxy-killed"},
+        detail=f"{waiting} wait" + (f"; told lost since the server started: {lost}" if lost else ""),
+        fix="everyhop log verify tells which; docs/reference/records.md tells why",
     )
     for name, service in status["services"].items():
         for instance in service["instances"]:

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from everyhop.api.authzen_app import AuthzenDoor, base_urls
 from everyhop.api.authzen_clients import Peps
@@ -17,6 +16,7 @@ from everyhop.api.oauth_refusals import RefusalLog
 from everyhop.authzen import PageTokens
 from everyhop.authzen.paging import KEY_BYTES
 from everyhop.control.authzen_point import DecisionPoints
+from everyhop.control.bounded import EFFECT_SECONDS, within
 from everyhop.control.decision_journal import DecisionJournal
 from everyhop.core.errors import SvidError, Unavailable
 from everyhop.core.secret import Secret
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from everyhop.tokens.replay import ReplayGuard
 
 T = TypeVar("T")
+
+LONG_SECONDS: Final = 10.0
+"""For what may wait for somebody else's issuer, or search; its records still wait for two seconds at most."""
 
 
 class Work(Protocol):
@@ -120,7 +123,7 @@ def oauth_door(
     registry = PolicyClients(
         trust_domain=trust_domain, snapshot=snapshot, bundle=lambda: _bundle_of(feed, trust_domain)
     )
-    work = _worker(pool)
+    work = _worker(pool, EFFECT_SECONDS)
     refusals = RefusalLog(journal, clock)
     authzen = AuthzenDoor(
         peps=Peps(service_of=registry.service_of, tokens=tokens, keys=api_keys, clock=clock, replay=replay),
@@ -137,7 +140,7 @@ def oauth_door(
         names=base_urls(endpoints.local, ("localhost", *settings.api_names)),
         clock=clock,
         blocks=blocks,
-        work=_worker(authzen_pool),
+        work=_worker(authzen_pool, LONG_SECONDS),
         watch=watch,
     )
     return oauth_app(
@@ -159,7 +162,7 @@ def oauth_door(
             endpoints=endpoints,
             trust_domain=trust_domain.name,
             work=work,
-            work_long=_worker(exchange_pool),
+            work_long=_worker(exchange_pool, LONG_SECONDS),
             blocks=blocks,
             clock=clock,
             watch=watch,
@@ -168,9 +171,9 @@ def oauth_door(
     )
 
 
-def _worker(pool: Executor) -> Work:
-    def work(call: Callable[[], T]) -> Awaitable[T]:
-        return asyncio.get_running_loop().run_in_executor(pool, call)
+def _worker(pool: Executor, seconds: float) -> Work:
+    async def work(call: Callable[[], T]) -> T:
+        return await within(pool, call, seconds=seconds)
 
     return work
 

@@ -26,10 +26,12 @@ from everyhop.providers.log_keys import FileLogSigner
 from everyhop.providers.log_sources import DirectoryFiles, TileSource, UrlFiles
 from everyhop.runtime.locks import StateLock
 from everyhop.runtime.log_works import begin_again, log_directory
+from everyhop.runtime.settings import load_settings
 from everyhop.runtime.system import SystemClock, SystemEntropy
 from everyhop.runtime.tiles_export import Exported, export_tiles
 from everyhop.storage import SqlLogTree, open_storage
 from everyhop.storage.log_source import SqlLogSource, open_for_verifying
+from everyhop.storage.postgresql import open_postgresql
 from everyhop.tlog import CosignerKey, VerifierKey
 from everyhop.tlog.note import MAX_NOTE_BYTES
 from everyhop.tlog.proof import MAX_PROOF_BYTES
@@ -42,11 +44,12 @@ if TYPE_CHECKING:
     from everyhop.auditlog.verifying import LogSource, Progress
     from everyhop.providers.log_sources import Files
     from everyhop.runtime.layout import StateLayout
-    from everyhop.storage import Storage
+    from everyhop.storage import Database, Storage
 
 _MAX_KEY_FILE: Final = 64 * 1024
 _MAX_SHIPPED: Final = 256 * 1024 * 1024
 _KEY: Final = "key"
+_PRODUCER: Final = "command"
 K = TypeVar("K", bound=VerifierKey)
 
 
@@ -85,7 +88,7 @@ class LogReading:
         outside = [pair for place in against for pair in self._outside(place)]
         trusted = self._trusted()
         if tiles is None and url is None:
-            with closing(open_for_verifying(self._layout.database)) as database:
+            with closing(_database(self._layout)) as database:
                 source: LogSource = SqlLogSource(database, trusted[0].name if trusted else None)
                 verdict = self._judge(source, trusted, outside, progress)
         else:
@@ -125,7 +128,7 @@ class LogReading:
         signer = self._own()
         if signer is None:
             raise NotFound(f"there is no log in {self._layout.root}")
-        with closing(open_for_verifying(self._layout.database)) as database:
+        with closing(_database(self._layout)) as database:
             return make_receipt(SqlLogTree(database), event, signer.origin).encode()
 
     def _own(self) -> FileLogSigner | None:
@@ -212,10 +215,19 @@ def restart(layout: StateLayout, reason: str) -> str:
         lock.release()
 
 
+def _database(layout: StateLayout) -> Database:
+    """Open the database of a state directory for reading only."""
+    settings = load_settings(layout.settings_file)
+    return open_postgresql(settings.database) if settings.database else open_for_verifying(layout.database)
+
+
 def _storage(layout: StateLayout) -> Storage:
-    if not layout.database.is_file():
+    """Open the storage of a state directory, whose server may run: what this appends is not the server's word."""
+    settings = load_settings(layout.settings_file)
+    if not settings.database and not layout.database.is_file():
         raise SettingsError(f"there is no database {layout.database}")
-    return open_storage(layout.database, entropy=SystemEntropy())
+    place = settings.database or layout.database
+    return open_storage(place, entropy=SystemEntropy(), producer=_PRODUCER)
 
 
 def _keys(text: str, kind: type[K]) -> list[K]:

@@ -214,6 +214,6 @@ class WorkloadRun:
         if not self._draining:
             self._draining = True
             self._tell()
-        self._sidecar.stop(ENVOY_STOP_SECONDS)
+        is_clean = self._sidecar.stop(ENVOY_STOP_SECONDS)
         with suppress(EveryhopError):
-            self._agent.delete(f"/v1/launches/{self._launch['id']}")
+            self._agent.delete(f"/v1/launches/{self._launch['id']}" + ("?envoy=ended" if is_clean else ""))

@@ -23,7 +23,7 @@ from everyhop.control.pseudonymity import Pseudonymity
 from everyhop.control.responding import BlocksInForce
 from everyhop.control.sealed_records import OWN_PRODUCERS
 from everyhop.control.service import ControlPlane, ControlPorts
-from everyhop.core.errors import Conflict, InputError, PolicyError
+from everyhop.core.errors import Conflict, InputError, PolicyError, Unavailable
 from everyhop.policy import decode_snapshot, parse_policy
 from everyhop.providers.keystores import FileKeyStore
 from everyhop.runtime.approvals import Door, admit_anybody, approval_door
@@ -89,6 +89,11 @@ async def watch_policy(control: ControlPlane, source: PolicyFiles, applied: obje
             await control.refuse_policy(error, source=source.name)
         except (PolicyError, Conflict):
             continue  # apply_policy has logged and kept the refusal
+        except Unavailable as error:
+            _log.warning(
+                "the policy cannot be recorded yet; it is tried again", extra={"reason": error.message}
+            )
+            applied = None
         except Exception:  # noqa: BLE001  # the watch must go on, whatever one text met
             _log.exception("the policy could not be applied; it is tried again at its next change")
 
@@ -153,6 +158,7 @@ def _control_plane(
     *,
     pool: Executor,
     exchange_pool: Executor,
+    effects: Executor,
 ) -> ControlPlane:
     clock, policy, blocks = SystemClock(), PolicyHolder(), BlocksInForce()
     return ControlPlane(
@@ -165,6 +171,7 @@ def _control_plane(
             clock=clock,
             pool=pool,
             exchange_pool=exchange_pool,
+            effects=effects,
             records_keep=settings.records_keep,
             tokens=token_works(storage, layout, settings, authority=authority, policy=policy, blocks=blocks),
             policy=policy,
@@ -288,7 +295,16 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
         # Before anything is appended: nothing is signed over a log that is not what it was.
         signer = open_log(storage, layout, domain.name)
         authority = _authority(storage, layout, settings, domain)
-        control = _control_plane(storage, layout, settings, authority, pool=pool, exchange_pool=exchange_pool)
+        effects = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="effects"))
+        control = _control_plane(
+            storage,
+            layout,
+            settings,
+            authority,
+            pool=pool,
+            exchange_pool=exchange_pool,
+            effects=effects,
+        )
         await control.start(source)
         exports = _exports(storage, settings, stack, origin=signer.origin)
         control.exports = exports

@@ -89,17 +89,20 @@ class SupervisedProcess:
         self.start()
         return True
 
-    def stop(self, seconds: float) -> None:
-        """Ask the process to end; kill it when it has not after ``seconds``."""
+    def stop(self, seconds: float) -> bool:
+        """Ask the process to end; kill it when it has not after ``seconds``; tell whether it ended by itself."""
         if self._process is None:
-            return
+            return True
+        is_clean = True
         self._process.terminate()
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+            is_clean = False
         self._process = None
+        return is_clean
 
     def _ended(self) -> None:
         self._process = None

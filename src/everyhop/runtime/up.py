@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from everyhop.runtime.layout import StateLayout
 
-READY_SECONDS: Final = 30.0
+READY_SECONDS: Final = 120.0
 STOP_SECONDS: Final = 8.0
 FACE_STOP_SECONDS: Final = 2.0
 _SIGNALS: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}

@@ -19,7 +19,7 @@ from everyhop.auditlog.append import AppendResult
 from everyhop.auditlog.model import Record
 from everyhop.core.errors import Unavailable
 from everyhop.storage.database import disguise_of, note_recorded
-from everyhop.storage.dialect import find_ids, find_places, insert_records
+from everyhop.storage.dialect import Range, find_stored, insert_records
 from everyhop.storage.record_rows import Row, row_of
 from everyhop.storage.retention import join_ranges
 from everyhop.storage.schema import log_pruned, records
@@ -85,13 +85,9 @@ class SqlRecordWriter:
 
     def _sort_out(self, rows: Sequence[Row]) -> list[Outcome]:
         places = {(row.producer, row.seq) for row in rows}
-        # Numbers that follow each other are one range, and a batch is one as a rule.
-        ranges = list(join_ranges((producer, seq, seq) for producer, seq in places))
-        stored = [
-            *find_ids(self._connection, [row.id for row in rows]),
-            *find_places(self._connection, ranges),
-        ]
-        pruned = Pruned.of(self._connection, {producer for producer, _, _ in ranges})
+        ranges = _ranges(places)
+        stored, gone = find_stored(self._connection, [row.id for row in rows], ranges)
+        pruned = Pruned(gone)
         if not stored and not pruned and len(places) == len({row.id for row in rows}) == len(rows):
             return [Outcome.STORED] * len(rows)
         ids = {record_id: (producer, seq, leaf) for record_id, producer, seq, leaf in stored}
@@ -102,19 +98,10 @@ class SqlRecordWriter:
 class Pruned:
     """The numbers of some producers whose records are gone."""
 
-    def __init__(self, ranges: Iterable[tuple[str, int, int]]) -> None:
-        """``ranges``: producer, first and last number, both inclusive; sorted."""
+    def __init__(self, ranges: Iterable[Range]) -> None:
         self._ranges: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        for producer, first, last in ranges:
+        for producer, first, last in sorted(ranges):
             self._ranges[producer].append((first, last))
-
-    @classmethod
-    def of(cls, connection: sa.Connection, producers: Iterable[str]) -> Pruned:
-        """Read what was pruned of ``producers``."""
-        table = log_pruned.c
-        statement = sa.select(table.producer, table.first, table.last).where(table.producer.in_(producers))
-        found = connection.execute(statement.order_by(table.producer, table.first))
-        return cls((row.producer, row.first, row.last) for row in found)
 
     def __bool__(self) -> bool:
         return bool(self._ranges)
@@ -159,3 +146,11 @@ def _outcome(
     ids[row.id] = same
     taken.add((row.producer, row.seq))
     return Outcome.STORED
+
+
+def _ranges(places: set[tuple[str, int]]) -> list[Range]:
+    """Return ranges that hold these places and no others; a batch is one as a rule."""
+    first, last = min(places), max(places)
+    if first[0] == last[0] and last[1] - first[1] + 1 == len(places):
+        return [(first[0], first[1], last[1])]
+    return list(join_ranges((producer, seq, seq) for producer, seq in places))

@@ -18,10 +18,12 @@ from sqlalchemy.ext.compiler import compiles
 
 from everyhop.storage.record_rows import COLUMNS, Row
 
-__all__ = ["find_ids", "find_places", "holds", "insert_records", "is_postgresql", "upsert"]
+__all__ = ["find_stored", "holds", "insert_records", "is_postgresql", "upsert"]
 
 Stored = tuple[str, str, int, bytes]
 """What is known of a stored record: id, producer, seq, hash of its line."""
+Range = tuple[str, int, int]
+"""A producer, and its first and last number, both inclusive."""
 
 # One prepared statement for a whole batch, given to the driver directly: half the cost of an insert is otherwise
 # spent on turning dictionaries into it.
@@ -29,20 +31,27 @@ _INSERT: Final = f"INSERT INTO records ({', '.join(COLUMNS)}) VALUES ({', '.join
 _COPY: Final = f"COPY records ({', '.join(COLUMNS)}) FROM STDIN (FORMAT BINARY)"
 _TYPES: Final = ("int8", "text", "text", "int8", "int8", *["text"] * 6, "bytea", "bytea")
 
-_FOUND: Final = "SELECT r.id, r.producer, r.seq, r.leaf FROM"
-_IDS: Final = {
-    "sqlite": f"{_FOUND} records r WHERE r.id IN (SELECT value FROM json_each(?))",  # noqa: S608
-    "postgresql": f"{_FOUND} records r WHERE r.id = ANY(%s::text[])",
-}
-_RANGES: Final = {
-    "sqlite": (
-        f"{_FOUND} json_each(?) w JOIN records r ON r.producer = json_extract(w.value, '$[0]')"
-        " AND r.seq BETWEEN json_extract(w.value, '$[1]') AND json_extract(w.value, '$[2]')"
-    ),
-    "postgresql": (
-        f"{_FOUND} unnest(%s::text[], %s::bigint[], %s::bigint[]) AS w (producer, first, last)"
-        " JOIN records r ON r.producer = w.producer AND r.seq BETWEEN w.first AND w.last"
-    ),
+# Records of these ids, records in these places (ranges of a producer), and what was pruned of these producers: three
+# questions in one, since each would be a round trip under the lock.
+_COLUMNS: Final = "r.id, r.producer, r.seq, r.leaf, NULL"
+_PRUNED: Final = "SELECT NULL, p.producer, p.first, NULL, p.last FROM log_pruned p WHERE p.producer"
+_FIND: Final = {
+    "sqlite": f"""
+        SELECT {_COLUMNS} FROM records r WHERE r.id IN (SELECT value FROM json_each(?))
+        UNION ALL
+        SELECT {_COLUMNS} FROM json_each(?) w JOIN records r ON r.producer = json_extract(w.value, '$[0]')
+            AND r.seq BETWEEN json_extract(w.value, '$[1]') AND json_extract(w.value, '$[2]')
+        UNION ALL
+        {_PRUNED} IN (SELECT value FROM json_each(?))
+    """,  # noqa: S608  # texts of ours
+    "postgresql": f"""
+        SELECT {_COLUMNS}::bigint FROM records r WHERE r.id = ANY(ARRAY(SELECT json_array_elements_text(%s::json)))
+        UNION ALL
+        SELECT {_COLUMNS} FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS w (producer, first, last)
+            JOIN records r ON r.producer = w.producer AND r.seq BETWEEN w.first AND w.last
+        UNION ALL
+        {_PRUNED} = ANY(%s::text[])
+    """,  # noqa: S608
 }
 
 
@@ -51,19 +60,25 @@ def is_postgresql(connection: sa.Connection) -> bool:
     return connection.dialect.name == "postgresql"
 
 
-def find_ids(connection: sa.Connection, ids: Sequence[str]) -> Sequence[Stored]:
-    """Return what is stored under any of these ids."""
-    values = list(ids) if is_postgresql(connection) else json.dumps(ids)
-    return _rows(connection.exec_driver_sql(_IDS[connection.dialect.name], (values,)))
-
-
-def find_places(connection: sa.Connection, ranges: Sequence[tuple[str, int, int]]) -> Sequence[Stored]:
-    """Return what is stored of producers from a first to a last number, both inclusive."""
+def find_stored(
+    connection: sa.Connection, ids: Sequence[str], ranges: Sequence[Range]
+) -> tuple[list[Stored], list[Range]]:
+    """Return what is stored under any of these ids or in any of these ranges, and what was pruned of their producers."""
+    producers = sorted({producer for producer, _, _ in ranges})
     if is_postgresql(connection):
-        values: tuple[Any, ...] = tuple(map(list, zip(*ranges, strict=True)))
+        values: tuple[Any, ...] = (json.dumps(ids), *map(list, zip(*ranges, strict=True)), producers)
     else:
-        values = (json.dumps(ranges),)
-    return _rows(connection.exec_driver_sql(_RANGES[connection.dialect.name], values))
+        values = (json.dumps(ids), json.dumps(ranges), json.dumps(producers))
+    stored: list[Stored] = []
+    pruned: list[Range] = []
+    for record_id, producer, seq, leaf, last in connection.exec_driver_sql(
+        _FIND[connection.dialect.name], values
+    ):
+        if last is None:
+            stored.append((record_id, producer, seq, leaf))
+        else:
+            pruned.append((producer, seq, last))
+    return stored, pruned
 
 
 def insert_records(connection: sa.Connection, first: int, rows: Sequence[Row]) -> None:
@@ -109,7 +124,3 @@ def _holds_sqlite(element: _Holds, compiler: Any, **options: Any) -> str:
 def _holds_postgresql(element: _Holds, compiler: Any, **options: Any) -> str:
     column, part = (compiler.process(clause, **options) for clause in element.clauses)
     return f"position({part}::bytea IN {column}) > 0"
-
-
-def _rows(result: sa.CursorResult[Any]) -> Sequence[Stored]:
-    return [(row[0], row[1], row[2], bytes(row[3])) for row in result]

@@ -25,10 +25,11 @@ MAX_GROUP: Final = 512  # records in one transaction, unless a single batch has 
 class _Batch:
     """The records of one caller, and what became of them."""
 
-    __slots__ = ("error", "records", "result")
+    __slots__ = ("called", "error", "records", "result")
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.records = records
+        self.called = threading.Event()  # it is done, or its caller's turn to lead
         self.result: AppendResult | None = None
         self.error: Exception | None = None
 
@@ -38,13 +39,17 @@ class _Batch:
 
 
 class GroupCommit:
-    """Appends batches of records, several to a transaction.  Blocking; safe to share between threads."""
+    """Appends batches of records, several to a transaction.  Blocking; safe to share between threads.
+
+    One caller leads: he commits for all who wait.  When he is done he calls the first of those who came meanwhile to
+    lead.  (A lock that all of them wait for would let in whoever comes next, and he would commit for himself alone.)
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lock = threading.Lock()
-        self._turn = threading.Lock()
         self._waiting: deque[_Batch] = deque()
+        self._is_led = False
 
     def append(self, records: Sequence[Record]) -> AppendResult:
         """Make a batch durable.
@@ -55,14 +60,11 @@ class GroupCommit:
         batch = _Batch(records)
         with self._lock:
             self._waiting.append(batch)
-        if not self._turn.acquire(timeout=WRITE_WAIT_SECONDS):
-            self._withdraw(batch)
-            raise Unavailable("the database does not answer: other threads hold it")
-        try:
-            while not batch.is_done:
-                self._commit(self._take())
-        finally:
-            self._turn.release()
+            must_wait, self._is_led = self._is_led, True
+        if must_wait and not batch.called.wait(WRITE_WAIT_SECONDS) and self._withdraw(batch):
+            raise Unavailable("the database does not answer: others wait for it as well")
+        if not batch.is_done:
+            self._lead(batch)
         if isinstance(batch.error, Unavailable):
             # Of its own for each: several threads raise it.
             raise Unavailable(
@@ -73,10 +75,25 @@ class GroupCommit:
         assert batch.result is not None  # noqa: S101  # is_done
         return batch.result
 
-    def _withdraw(self, batch: _Batch) -> None:
+    def _withdraw(self, batch: _Batch) -> bool:
+        """Give up waiting; False when the call came at the last moment."""
         with self._lock:
+            if batch.called.is_set():
+                return False
             if batch in self._waiting:
                 self._waiting.remove(batch)
+            return True
+
+    def _lead(self, batch: _Batch) -> None:
+        """Commit for everybody until the own batch is done, and pass the lead on."""
+        try:
+            while not batch.is_done:
+                self._commit(self._take())
+        finally:
+            with self._lock:
+                self._is_led = bool(self._waiting)
+                if self._waiting:
+                    self._waiting[0].called.set()
 
     def _take(self) -> list[_Batch]:
         """Take those who wait, in their order, as many as belong into one transaction."""
@@ -98,9 +115,11 @@ class GroupCommit:
                 return
             for batch in group:
                 batch.error = error
+                batch.called.set()
             return
         for batch, result in zip(group, results, strict=True):
             batch.result = result
+            batch.called.set()
 
     def _write(self, group: Sequence[_Batch]) -> list[AppendResult]:
         with self._database.writing() as connection:

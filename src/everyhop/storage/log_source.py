@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -16,7 +16,7 @@ from everyhop.auditlog.verifying import Entry
 from everyhop.core.errors import InputError, NotFound, SettingsError, Unavailable
 from everyhop.storage.database import Database, Engines
 from everyhop.storage.log_tree import SqlLogTree
-from everyhop.storage.record_rows import COLUMNS, Row, row_of
+from everyhop.storage.record_rows import COLUMNS, Row, columns_of
 from everyhop.storage.schema import records
 from everyhop.storage.sealing import read_head
 
@@ -108,11 +108,8 @@ class SqlLogSource:
             records.c.n > start, records.c.n <= start + count
         )
         with self._database.reading() as connection:
-            found = {row[0]: row for row in connection.execute(statement)}
-        return [
-            None if (row := found.get(n)) is None else _entry(Row(*row[1:]))
-            for n in range(start + 1, start + count + 1)
-        ]
+            found = {row[0]: _entry(row) for row in connection.execute(statement).all()}
+        return [found.get(n) for n in range(start + 1, start + count + 1)]
 
     def unsealed(self) -> int:
         """Return how many records stood behind the head when it was read."""
@@ -125,9 +122,9 @@ class SqlLogSource:
                 yield _bytes(checkpoint.note)
 
 
-def _entry(row: Row) -> Entry:
-    line = _bytes(row.line)
-    return Entry(line, _wrong(row._replace(line=line)))
+def _entry(row: sa.Row[Any]) -> Entry:
+    line = row[-1] if type(row[-1]) is bytes else _bytes(row[-1])
+    return Entry(line, _wrong(row[1:], line))
 
 
 def _bytes(value: object) -> bytes:
@@ -135,17 +132,16 @@ def _bytes(value: object) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
 
 
-def _wrong(row: Row) -> str | None:
+def _wrong(columns: Sequence[object], line: bytes) -> str | None:
     """Return what the columns say that the line does not, or None; the leaf is compared elsewhere."""
     try:
-        right = row_of(decode_record(row.line))
+        right = columns_of(decode_record(line))
     except InputError:
         return None  # then it is not what was sealed either
+    if right == columns[: len(right)]:
+        return None
     return next(
-        (
-            f"{name} says {got!r:.60}, and the line {expected!r:.60}"
-            for name, got, expected in zip(Row._fields[:-2], row, right, strict=False)
-            if got != expected
-        ),
-        None,
+        f"{name} says {got!r:.60}, and the line {expected!r:.60}"
+        for name, got, expected in zip(Row._fields, columns, right, strict=False)
+        if got != expected
     )

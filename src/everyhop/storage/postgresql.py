@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -34,8 +35,9 @@ _READ_SECONDS: Final = 30
 _USE_SECONDS: Final = 1.0
 # A server that stops in the middle of a transaction must not keep the others from writing for long.
 _IDLE_SECONDS: Final = 10
-_WAIT: Final = "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true)"
-_TAKE: Final = "SELECT pg_advisory_xact_lock(%s)"
+_TAKE: Final = "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true), pg_advisory_xact_lock(%s)"
+# A connection that was idle this long may be gone without a word; asking every time would cost a round trip.
+_TRUSTED_SECONDS: Final = 5.0
 
 _log: Final = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ def open_postgresql(url: str) -> Database:
     text; Unavailable when it does not answer.  Call :func:`~everyhop.storage.migrate.migrate` before using it.
     """
     connect = _connector(url)
-    options: dict[str, Any] = {"creator": connect, "max_overflow": 0, "pool_pre_ping": True}
+    options: dict[str, Any] = {"creator": connect, "max_overflow": 0}
     reading = sa.create_engine(
         "postgresql+psycopg://",
         pool_size=POOL_SIZE,
@@ -64,6 +66,8 @@ def open_postgresql(url: str) -> Database:
     )
     for engine in (reading, writing):
         sa.event.listen(engine, "connect", _on_connect)
+        sa.event.listen(engine, "checkin", _on_checkin)
+        sa.event.listen(engine, "checkout", _on_checkout)
     database = Database(
         Engines(
             reading=reading.execution_options(postgresql_readonly=True),
@@ -96,11 +100,17 @@ def _connector(url: str) -> Any:
     except psycopg.ProgrammingError:
         # Neither the text nor its cause: either may hold the password.
         raise SettingsError("the setting database is no URL that PostgreSQL's library reads") from None
-    parameters: dict[str, Any] = {**_DEFAULTS, **given}
+    # Nothing is prepared: a plan that was made for a small table would be kept while the log grows (seen: a sequential
+    # scan for each batch), and a pooler in between may hand every transaction to another session.
+    parameters: dict[str, Any] = {**_DEFAULTS, **given, "prepare_threshold": None}
     return lambda: psycopg.connect(**parameters)
 
 
 def _on_connect(connection: Any, _entry: ConnectionPoolEntry) -> None:
+    from psycopg.types.string import BytesBinaryDumper
+
+    # COPY finds dumpers by type; the one registered last for bytes is written in Python, and slow.
+    connection.adapters.register_dumper(bytes, BytesBinaryDumper)
     cursor = connection.cursor()
     cursor.execute("SHOW synchronous_commit")
     if cursor.fetchone()[0] == "off":
@@ -111,11 +121,30 @@ def _on_connect(connection: Any, _entry: ConnectionPoolEntry) -> None:
     connection.commit()
 
 
+def _driver_error() -> type[Exception]:
+    import psycopg
+
+    return psycopg.Error
+
+
+def _on_checkin(_connection: Any, entry: ConnectionPoolEntry) -> None:
+    entry.info["since"] = time.monotonic()
+
+
+def _on_checkout(connection: Any, entry: ConnectionPoolEntry, _proxy: Any) -> None:
+    if time.monotonic() - entry.info.get("since", math.inf) < _TRUSTED_SECONDS:
+        return
+    try:
+        connection.execute("SELECT 1")
+        connection.rollback()
+    except _driver_error() as error:
+        raise sa.exc.DisconnectionError from error  # the pool opens another one
+
+
 def _lock(connection: sa.Connection, wait: float) -> None:
     # Who waited long for his turn still gets the time to use it.
     waits = [f"{math.ceil(seconds * 1000)}ms" for seconds in (wait, wait + _USE_SECONDS)]
-    connection.exec_driver_sql(_WAIT, tuple(waits))
-    connection.exec_driver_sql(_TAKE, (_LOCK,))
+    connection.exec_driver_sql(_TAKE, (*waits, _LOCK))
 
 
 def _check(database: Database) -> None:

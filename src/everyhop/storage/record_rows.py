@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from everyhop.auditlog.codec import MAX_LINE_BYTES, encode_record
 from everyhop.auditlog.model import Record
@@ -29,6 +29,7 @@ class Row(NamedTuple):
     line: bytes
 
 
+_NUL: Final = b"\\u0000"  # as JSON writes it
 COLUMNS: Final = ("n", *Row._fields)
 
 
@@ -42,29 +43,42 @@ def row_of(record: Record) -> Row:
         raise InputError(
             f"the record {record.id[:80]} has {len(line)} bytes, at most {MAX_LINE_BYTES} are kept"
         )
-    if "\0" in record.id or "\0" in record.producer:
-        raise InputError("the id and the producer of a record hold no NUL")
-    return Row(
+    row = Row._make((*_columns(record), leaf_hash(line), line))
+    return _without_nul(row) if _NUL in line else row
+
+
+def columns_of(record: Record) -> tuple[Any, ...]:
+    """Return what a record is found by, in the order of the columns from ``id`` to ``subject``."""
+    return tuple(findable(value) if isinstance(value, str) else value for value in _columns(record))
+
+
+def _columns(record: Record) -> tuple[Any, ...]:
+    user = record.detail.get("user")
+    return (
         record.id,
         record.producer,
         record.seq,
         to_micros(record.time),
-        record.kind.value,
-        findable(record.caller),
-        findable(record.target),
+        str(record.kind),
+        record.caller,
+        record.target,
         record.decision,
-        findable(record.rule),
-        findable(subject_of(record)),
-        leaf_hash(line),
-        line,
+        record.rule,
+        user if isinstance(user, str) else None,
+    )
+
+
+def _without_nul(row: Row) -> Row:
+    if "\0" in row.id or "\0" in row.producer:
+        raise InputError("the id and the producer of a record hold no NUL")
+    return row._replace(
+        caller=findable(row.caller),
+        target=findable(row.target),
+        rule=findable(row.rule),
+        subject=findable(row.subject),
     )
 
 
 def findable(text: str | None) -> str | None:
     """Return a text as it stands in columns: PostgreSQL keeps no NUL in texts, so none is asked for."""
-    return text if text is None else text.replace("\0", "\ufffd")
-
-
-def subject_of(record: Record) -> str | None:
-    """Return the user that a record is about, as it stands there, or None."""
-    return user if isinstance(user := record.detail.get("user"), str) else None
+    return text if text is None or "\0" not in text else text.replace("\0", "\ufffd")

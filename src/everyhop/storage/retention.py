@@ -15,11 +15,9 @@ from typing import Final
 import sqlalchemy as sa
 
 from everyhop.auditlog.model import Event, Kind
+from everyhop.storage.dialect import Range
 from everyhop.storage.schema import log_checkpoints, log_pruned, records, to_micros
 from everyhop.storage.sealing import TILE, read_head
-
-Range = tuple[str, int, int]
-"""A producer, and its first and last number, both inclusive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

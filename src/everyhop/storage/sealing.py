@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from everyhop.core.errors import InputError, Unavailable
 from everyhop.storage.schema import log_head, log_tiles, records
-from everyhop.tlog.merkle import HASH_BYTES, Frontier
+from everyhop.tlog.merkle import HASH_BYTES, Frontier, node_hash
 
 TILE: Final = 256  # hashes in a full tile (c2sp.org/tlog-tiles)
 
@@ -36,12 +36,15 @@ class LogHead:
     def grow(self, leaves: Sequence[bytes]) -> None:
         """Seal the records that were just stored behind the head, given the hashes of their lines in order."""
         size = self.size
-        open_count = size % TILE
         full = (size + len(leaves)) // TILE - size // TILE
         if full:
-            hashes = [*self._open_leaves(size, open_count), *leaves]
-            for number in range(full):
+            hashes = [*self._open_leaves(size, size % TILE), *leaves]
+            roots = [
                 self._add_tile(0, size // TILE + number, hashes[number * TILE : (number + 1) * TILE])
+                for number in range(full)
+            ]
+            self.frontier = _frontier_of_tiles(self.frontier, roots)
+            leaves = hashes[full * TILE :]
         self.frontier.extend(leaves)
         self._connection.execute(_SET_HEAD, {"size": self.size, "frontier": self.frontier.to_bytes()})
 
@@ -60,14 +63,38 @@ class LogHead:
             )
         return leaves
 
-    def _add_tile(self, level: int, number: int, hashes: Sequence[bytes]) -> None:
-        tree = Frontier()
-        tree.extend(hashes)
-        row = {"level": level, "n": number, "hashes": b"".join(hashes), "root": tree.root()}
+    def _add_tile(self, level: int, number: int, hashes: Sequence[bytes]) -> bytes:
+        root = _tile_root(hashes)
+        row = {"level": level, "n": number, "hashes": b"".join(hashes), "root": root}
         self._connection.execute(sa.insert(log_tiles), row)
         if (number + 1) % TILE == 0:
             above = number // TILE
             self._add_tile(level + 1, above, tile_roots(self._connection, level, above * TILE, TILE))
+        return root
+
+
+def _tile_root(hashes: Sequence[bytes]) -> bytes:
+    """Return the hash above a full tile."""
+    nodes = list(hashes)
+    while len(nodes) > 1:
+        nodes = [node_hash(left, right) for left, right in zip(nodes[::2], nodes[1::2], strict=True)]
+    return nodes[0]
+
+
+def _frontier_of_tiles(frontier: Frontier, roots: Sequence[bytes]) -> Frontier:
+    """Return the frontier of the full tiles below ``frontier`` and those behind it that have these roots.
+
+    What would be hashed again by taking the leaves one by one is half of the work.
+    """
+    tiles = frontier.size // TILE
+    nodes = list(frontier.nodes[: tiles.bit_count()])
+    for root in roots:
+        node, rest = root, tiles
+        while rest & 1:
+            node, rest = node_hash(nodes.pop(), node), rest >> 1
+        nodes.append(node)
+        tiles += 1
+    return Frontier.from_bytes((tiles * TILE).to_bytes(8, "big") + b"".join(nodes))
 
 
 def read_head(connection: sa.Connection, *, for_update: bool = False) -> Frontier:

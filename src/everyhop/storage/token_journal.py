@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Issues and refusals of tokens in the audit log: refusals at once, issues many to a transaction."""
+"""Issues and refusals of tokens in the audit log: on record before anybody is handed one, many to a commit."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from everyhop.auditlog.append import append_events
@@ -12,57 +14,91 @@ from everyhop.core.clock import Entropy
 from everyhop.issuing.ports import TokenEvent
 from everyhop.storage.database import Database
 from everyhop.storage.records import SqlRecordWriter
+from everyhop.storage.turns import Turns
 
-MAX_WAITING: Final = 5_000
+MAX_NOTED: Final = 5_000
+MAX_TOGETHER: Final = 2_000
+MAX_WAITING: Final = 40_000
 
 
 class SqlTokenJournal:
     """The ``TokenJournal`` port on a database.
 
-    Issues wait in memory until :meth:`flush`, until there are 5,000 of them, or until a refusal takes them along; a
-    crash loses those that waited, which is the price of issuing without a commit for each.
+    Whoever issues waits for the commit, and shares it with everybody who issues at the same time.  Only what is merely
+    noted waits in memory until :meth:`flush`; a crash loses it, and nobody was given anything.
     """
 
     def __init__(self, database: Database, *, entropy: Entropy, producer: str = "server") -> None:
         self._database = database
         self._entropy = entropy
         self._producer = producer
+        self._turns: Turns[TokenEvent] = Turns(self._write, at_most=MAX_TOGETHER, max_waiting=MAX_WAITING)
         self._lock = threading.Lock()
-        self._waiting: list[TokenEvent] = []
+        self._noted: list[TokenEvent] = []
+        self._together = threading.local()
 
     def issued(self, event: TokenEvent) -> None:
-        """Note an issue."""
+        """Record an issue; durable when this returns, or when the block of :meth:`together` ends."""
+        collected: list[TokenEvent] | None = getattr(self._together, "events", None)
+        if collected is None:
+            self._turns.submit([event])
+        else:
+            collected.append(event)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Record everything that this thread issues inside at once, durably, before the block ends.
+
+        Raises Unavailable when that fails: nothing that was issued inside may be handed out then.
+        """
+        self._together.events = events = list[TokenEvent]()
+        try:
+            yield
+        finally:
+            self._together.events = None
+        self._turns.submit(events)
+
+    def refused(self, event: TokenEvent) -> None:
+        """Record a refusal, and what was noted before it; durable when it returns."""
         with self._lock:
-            self._waiting.append(event)
-            is_full = len(self._waiting) >= MAX_WAITING
+            noted, self._noted = self._noted, []
+        try:
+            self._turns.submit([*noted, event])
+        except BaseException:
+            self._keep(noted)
+            raise
+
+    def noted(self, event: TokenEvent) -> None:
+        """Note something by which nobody is given anything; it is written with the next refusal or :meth:`flush`."""
+        with self._lock:
+            self._noted.append(event)
+            is_full = len(self._noted) >= MAX_NOTED
         if is_full:
             self.flush()
 
-    def refused(self, event: TokenEvent) -> None:
-        """Record a refusal, and what waited before it."""
-        with self._lock:
-            self._waiting.append(event)
-        self.flush()
-
     def flush(self) -> int:
-        """Write what waits, in one transaction; call it about once a second.  Returns how many records that were."""
+        """Write what was noted; call it about once a second.  Returns how many records that were."""
         with self._lock:
-            batch, self._waiting = self._waiting, []
-        if not batch:
-            return 0
+            noted, self._noted = self._noted, []
         try:
-            with self._database.writing() as connection:
-                append_events(
-                    SqlRecordWriter(connection),
-                    [_event(event) for event in batch],
-                    producer=self._producer,
-                    entropy=self._entropy,
-                )
+            self._turns.submit(noted)
         except BaseException:
-            with self._lock:
-                self._waiting[:0] = batch[-MAX_WAITING:]
+            self._keep(noted)
             raise
-        return len(batch)
+        return len(noted)
+
+    def _keep(self, noted: list[TokenEvent]) -> None:
+        with self._lock:
+            self._noted[:0] = noted[-MAX_NOTED:]
+
+    def _write(self, events: Sequence[TokenEvent]) -> None:
+        with self._database.writing() as connection:
+            append_events(
+                SqlRecordWriter(connection),
+                [_event(event) for event in events],
+                producer=self._producer,
+                entropy=self._entropy,
+            )
 
 
 def _event(event: TokenEvent) -> Event:

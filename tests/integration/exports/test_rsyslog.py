@@ -167,6 +167,32 @@ async def test_down_for_a_while_and_nothing_is_lost(rsyslog, storage, number):
     assert len(seen) <= 700 + 350  # what is sent again is at most what was not confirmed
 
 
+async def test_a_socket_on_the_same_machine_that_is_restarted(short_path, storage):
+    require()
+    rsyslog = Rsyslog.on_socket(short_path)
+    rsyslog.start()
+    wanted = SyslogSettings(
+        name="siem",
+        format=Format.RECORD,
+        socket=rsyslog.socket,
+        window=WINDOW,
+        longest_pause=timedelta(seconds=1),
+    )
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            async with running(exporter(storage, wanted, pool)):
+                storage.records.append([record(n) for n in range(1, 101)])
+                await until(lambda: storage.consumers.position("export:siem") == 100)
+                rsyslog.stop()
+                storage.records.append([record(n) for n in range(101, 151)])
+                await until(lambda: is_in_trouble(storage))
+                rsyslog.start()
+                await until(lambda: storage.consumers.position("export:siem") == 150)
+    finally:
+        rsyslog.stop(signal.SIGKILL)
+    assert set(rsyslog.indexes()) == set(range(1, 151))
+
+
 async def test_a_receiver_that_reads_nothing_confirms_nothing(rsyslog, storage):
     with ThreadPoolExecutor(2) as pool:
         async with running(exporter(storage, settings(rsyslog, timeout=timedelta(seconds=2)), pool)):

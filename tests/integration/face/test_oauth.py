@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jwk as joserfc_jwk, jwt as joserfc_jwt
 from tests.support.face_under_test import FaceUnderTest
 
+from everyhop.anomaly.model import Block, BlockMode, Blocks, Subject
 from everyhop.x509.certificates import certificates_to_pem
 
 CC = {"grant_type": "client_credentials"}
@@ -77,6 +78,32 @@ def refused(answer, error, status=400):
     assert body["error"] == error, body
     assert all(32 <= ord(c) <= 126 and c not in '"\\' for c in body["error_description"])
     return body["error_description"]
+
+
+# --- the blocked
+
+
+@pytest.mark.parametrize("text", ["identity:spiffe://shop.example/service/storefront", "address:127.0.0.1"])
+@pytest.mark.parametrize("path", ["/oauth/token", "/oauth/introspect", "/oauth/revoke"])
+def test_a_blocked_client_or_address_gets_nothing_else(face, storefront, path, text):
+    form = {**CC, "audience": "orders", "token": "x"}
+    now = face.clock.now()
+    held = Block(
+        subject=Subject.parse(text),
+        mode=BlockMode.BLOCK,
+        since=now,
+        until=now + timedelta(seconds=60),
+        reason="test",
+        by="test",
+    )
+    face.blocks.put(Blocks.build([held], sequence=face.blocks().sequence + 1))
+    try:
+        answer = face.form(path, form, held=storefront)
+        assert refused(answer, "temporarily_unavailable", 429) == "blocked"
+        assert 1 <= int(answer.header("retry-after")) <= 61
+    finally:
+        face.blocks.put(Blocks(sequence=face.blocks().sequence + 1))
+    assert face.form(path, form, held=storefront).status != 429
 
 
 # --- RFC 6749: the request

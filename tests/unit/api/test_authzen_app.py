@@ -365,7 +365,8 @@ async def test_what_a_pep_may_not_ask_is_403_and_noted(world):
 async def test_without_a_record_there_is_no_answer(world):
     world.fails = True
     answer = await world.ask(EVALUATE, ASK, **certificate())
-    assert (answer.status_code, answer.text) == (500, "an internal error")
+    assert (answer.status_code, answer.text) == (503, "try again in a moment")
+    assert answer.headers["retry-after"] == "1"
 
 
 async def test_another_method_is_refused(world):

@@ -116,7 +116,7 @@ class Journal:
     def __init__(self):
         self.events = []
 
-    def issued(self, event):
+    def noted(self, event):
         self.events.append(("later", event))
 
     def refused(self, event):

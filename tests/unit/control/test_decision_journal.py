@@ -10,6 +10,7 @@ from tests.support.identity import TestEntropy
 
 from everyhop.auditlog import Kind, Point, Record
 from everyhop.auditlog.append import AppendResult
+from everyhop.auditlog.gaps import Gap, gap_of
 from everyhop.control.decision_journal import MAX_WAITING, DecisionJournal
 from everyhop.core.errors import Unavailable
 
@@ -61,8 +62,11 @@ def test_a_failed_commit_fails_everybody_whose_records_it_held(store, journal):
     assert isinstance(caught.value.__cause__, OSError)
     store.error = None
     journal.write([draft("b")])
-    (record,) = store.batches[0]
-    assert record.seq == 1  # under another producer: whether a was stored after all is not known
+    gap, record = store.batches[0]  # under another producer: whether a was stored after all is not known
+    assert gap_of(gap) == Gap(1, 1, 1, "commit-failed")
+    assert (record.seq, record.producer) == (2, gap.producer)
+    journal.write([draft("c")])
+    assert len(store.batches[1]) == 1
 
 
 def test_records_that_met_others_in_their_place_are_a_failure(store, journal):

@@ -9,12 +9,14 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from tests.unit.control.test_blocked import blocks_of
 
 from everyhop.agent import Launch, LaunchState
 from everyhop.control import sidecars as module
 from everyhop.control.policy_view import PolicyView
 from everyhop.control.sidecars import Sidecars
 from everyhop.core.secret import Secret
+from everyhop.dataplane.configuration import FILTER
 from everyhop.policy import parse_policy
 from everyhop.runtime.system import SystemClock
 from everyhop.wire.processes import ProcessRef
@@ -157,3 +159,19 @@ async def test_a_held_service_keeps_what_it_has_but_a_new_one_begins(made, launc
     assert made.configs.given["i1"] is first
     await made.sidecars.apply(view, [replace(launch, facts={"app": "port"})], epoch="e")
     assert made.configs.given["i1"] is not first
+
+
+async def test_a_block_waits_for_nothing_that_a_policy_waits_for(made, launch):
+    """Neither for tokens, nor for a turn in the rollout of another policy."""
+    made.tokens.held.add(("orders", None))
+    assert await made.apply(launch) is None
+    first = made.configs.given["i1"]
+    assert first.blocks == 0
+    made.sidecars.apply_blocks(blocks_of(SystemClock(), "address:203.0.113.7", sequence=4), epoch="")
+    assert made.configs.given["i1"].blocks == 4
+    await made.sidecars.apply(
+        PolicyView(parse_policy({"p.yaml": POLICY})), [launch], epoch="other", held={"shop"}
+    )
+    assert made.configs.given["i1"].blocks == 4
+    assert made.configs.given["i1"].of(FILTER)["authz"] == first.of(FILTER)["authz"]
+    await made.sidecars.show_blocks()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
 import logging
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from grpclib.exceptions import GRPCError
 from everyhop.agent import Changes
 from everyhop.core.errors import AttestationError
 from everyhop.dataplane import ads
+from everyhop.dataplane._resources import type_url
 from everyhop.dataplane.ads import ConfigDiscovery
 from everyhop.dataplane.configuration import (
     CLUSTER,
@@ -523,3 +525,28 @@ def test_damaged_files_are_refused(tmp_path, snapshot, make_sidecar, damage):
     (sidecar.directory / "ecds/authz.json").write_bytes(damage)
     with pytest.raises((ValueError, KeyError)):
         load_configuration(sidecar.directory)
+
+
+async def test_whom_to_refuse_is_sent_before_everything_that_waits(agent):
+    """A policy whose checks have to be there first waits for Envoy's answer; a block does not."""
+    enabling = type_url("envoy.config.route.v3.FilterConfig").encode()
+    before = {"routes": {"ingress": b"1"}, "filters": {"authz": b"1", "blocked": b"1"}}
+    agent.configs.publish("i1", configuration("h1", **before))
+    async with agent.open() as stream:
+        envoy = Envoy(stream)
+        await envoy.subscribe(FILTER, "authz", "blocked")
+        assert (await envoy.take(FILTER))[0] == {"authz": b"1", "blocked": b"1"}
+        await envoy.subscribe(ROUTES, "ingress")
+        assert (await envoy.take(ROUTES))[0] == {"ingress": b"1"}
+        after = {"routes": {"ingress": enabling}, "filters": {"authz": b"2", "blocked": b"2"}}
+        fresh = replace(configuration("h2", **after), blocks=5)
+        agent.configs.publish("i1", fresh)
+        assert (await envoy.take(FILTER))[0] == {"blocked": b"2"}
+        response = await envoy.receive()
+        assert response.type_url == ROUTES
+        await envoy.nothing()
+        assert agent.configs.blocks("i1") == 0
+        await envoy.answer(response)
+        assert (await envoy.take(FILTER))[0] == {"authz": b"2"}
+        await until(lambda: agent.configs.blocks("i1") == 5)
+        await stream.end()

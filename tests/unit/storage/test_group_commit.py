@@ -20,22 +20,22 @@ def group(storage):
 
 
 class Together:
-    """Holds the database until everybody waits, so that they come in one group."""
+    """Pretends to lead until everybody waits, so that they come in one group."""
 
-    def __init__(self, storage, group, monkeypatch):
-        self._storage = storage
+    def __init__(self, group, monkeypatch):
         self._group = group
         self.sizes = []
         write = group._write
         monkeypatch.setattr(group, "_write", lambda found: self.sizes.append(len(found)) or write(found))
 
     def append(self, batches):
-        """Append all, the first of them alone; return what each caller got."""
+        """Append all; return what each caller got."""
         with ThreadPoolExecutor(len(batches)) as pool:
-            with self._group._turn:
-                futures = [pool.submit(self._call, *batch) for batch in batches]
-                while len(self._group._waiting) < len(batches):
-                    threading.Event().wait(0.001)
+            self._group._is_led = True
+            futures = [pool.submit(self._call, *batch) for batch in batches]
+            while len(self._group._waiting) < len(batches):
+                threading.Event().wait(0.001)
+            self._group._waiting[0].called.set()
             return [future.result() for future in futures]
 
     def _call(self, records):
@@ -46,8 +46,8 @@ class Together:
 
 
 @pytest.fixture
-def together(storage, group, monkeypatch):
-    return Together(storage, group, monkeypatch)
+def together(group, monkeypatch):
+    return Together(group, monkeypatch)
 
 
 def test_an_error_is_of_the_batch_that_caused_it(storage, together):
@@ -69,10 +69,29 @@ def test_everybody_hears_of_a_database_that_does_not_answer(together, group, mon
 
 def test_who_waits_too_long_is_told_and_his_batch_is_not_written(storage, group, monkeypatch):
     monkeypatch.setattr(group_commit, "WRITE_WAIT_SECONDS", 0.01)
-    with group._turn, pytest.raises(Unavailable, match="other threads"):
+    group._is_led = True
+    with pytest.raises(Unavailable, match="others wait"):
         group.append([record(1)])
+    group._is_led = False
     group.append([record(2)])
     assert storage.records.count() == 1
+
+
+def test_who_is_called_at_the_last_moment_leads(storage, group):
+    from everyhop.storage.group_commit import _Batch
+
+    batch = _Batch([record(1)])
+    group._waiting.append(batch)
+    batch.called.set()
+    assert not group._withdraw(batch)
+    group._lead(batch)
+    assert (batch.result.stored, group._is_led) == (1, False)
+
+
+def test_who_is_being_written_gives_up_without_disturbing(group):
+    from everyhop.storage.group_commit import _Batch
+
+    assert group._withdraw(_Batch([record(1)]))
 
 
 def test_those_who_wait_share_a_transaction_and_each_gets_his_own_answer(storage, together):

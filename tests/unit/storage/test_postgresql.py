@@ -77,6 +77,26 @@ def test_confirmed_means_on_the_disk_whatever_the_database_says(url):
                 assert connection.exec_driver_sql("SHOW synchronous_commit").scalar() == "on"
 
 
+def test_a_role_that_may_only_read_and_write_rows_is_enough(url, postgres):
+    database = url.partition("@/")[2].partition("?")[0]
+    with open_postgresql(url) as opened, opened.writing() as connection:
+        connection.exec_driver_sql("DROP ROLE IF EXISTS modest")
+        connection.exec_driver_sql("CREATE ROLE modest LOGIN")
+        connection.exec_driver_sql(
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO modest"
+        )
+        connection.exec_driver_sql("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO modest")
+    with contextlib.closing(
+        open_storage(f"postgresql://modest@/{database}?host={postgres.directory}")
+    ) as storage:
+        storage.records.append([record(n) for n in range(1, 300)])
+        storage.records.prune(now=NOW, keep_rows=0)
+        storage.snapshots.save(b"{}", "a" * 64, "file", NOW)
+    with open_postgresql(url) as opened, opened.writing() as connection:
+        connection.exec_driver_sql("DROP OWNED BY modest")
+        connection.exec_driver_sql("DROP ROLE modest")
+
+
 def test_readers_cannot_write(url):
     with open_postgresql(url) as database:
         with pytest.raises(Unavailable, match="read-only") as caught, database.reading() as connection:

@@ -89,6 +89,53 @@ def test_no_person_reaches_a_row(opened, tmp_path):
         assert person not in lines
 
 
+def test_sentences_of_findings_and_blocks_name_nobody(opened, tmp_path):
+    storage = opened()
+    kind = {"kind": Kind.FINDING, "point": Point.CONTROL}
+    title = "alice@shop.example was at 203.0.113.77 and at 2001:db8::1, 9 minutes later, at 12:30:45"
+    batch = [
+        record(1, **kind, caller="user:alice@shop.example", detail={"title": title}),
+        record(
+            2,
+            kind=Kind.RESPONSE,
+            detail={"block": "user", "user": "al", "why": "al was loud; also al-x and 1.2.3"},
+        ),
+        record(
+            3, kind=Kind.RESPONSE, detail={"block": "address:203.0.113.77", "why": "rate: 203.0.113.77 asked"}
+        ),
+    ]
+    storage.records.append(batch)
+    lines = b"".join(path.read_bytes() for path in tmp_path.glob("log.db*"))
+    for person in (b"alice", b"203.0.113.77", b"2001:db8", b"al was"):
+        assert person not in lines
+    one, two, _ = stored(storage)
+    assert one.detail["title"].endswith("9 minutes later, at 12:30:45")
+    assert two.detail["why"].endswith("was loud; also al-x and 1.2.3")
+    revealed = Pseudonymity(storage.pseudonyms).reveal(stored(storage))
+    assert [r.detail for r in revealed][1:] == [r.detail for r in batch][1:]
+
+
+def test_what_applications_say_of_persons(opened, tmp_path):
+    storage = opened()
+    about = {"resource_type": "user", "resource_id": "alice@shop.example", "meta.email": "bob@shop.example"}
+    kind = {"kind": Kind.APPLICATION, "point": Point.SDK}
+    storage.records.append(
+        [
+            record(1, **kind, detail=about | {"meta.size": 7, "meta.colour": "red"}),
+            record(
+                2, **kind, detail={"resource_type": "order", "resource_id": "o-7", "meta.user": "apikey:abc"}
+            ),
+            record(3, kind=Kind.LOG, detail={"address": "203.0.113.77"}),
+        ]
+    )
+    one, two, three = stored(storage)
+    assert is_pseudonym(one.detail["resource_id"])
+    assert is_pseudonym(one.detail["meta.email"])
+    assert one.detail["meta.colour"] == "red"
+    assert (two.detail["resource_id"], two.detail["meta.user"]) == ("o-7", "apikey:abc")
+    assert is_pseudonym(three.detail["address"])
+
+
 def test_what_names_no_person_stays(opened):
     storage = opened()
     spiffe = "spiffe://shop.example/service/orders"

@@ -48,6 +48,9 @@ def _render(status: dict[str, Any]) -> str:
         applied = "applied" if agent["snapshot"] == status["snapshot"] else paint("applying", "yellow")
         spooled = f", {agent['spooled_records']} records waiting" if agent["spooled_records"] else ""
         lines.append(f"agent         {agent['id']} ({applied}, bundle {agent['bundle_sequence']}{spooled})")
+    for reason, told in status.get("records_lost", {}).items():
+        more = " and an unknown number more" if told["times_unknown"] else ""
+        lines.append(f"records lost  {told['records']}{more} ({reason})")
     if not status["agents"]:
         lines.append(paint("agent         none connected", "red"))
     for name, export in status.get("exports", {}).items():
