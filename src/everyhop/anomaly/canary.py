@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from everyhop.anomaly.finding import Action
 from everyhop.core.errors import InputError
+from everyhop.core.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from everyhop.core.secret import Secret
 
 DIGEST_BYTES: Final = 32
 MAX_NAME: Final = 100
@@ -114,6 +113,10 @@ class Marker:
         """
         what = CanaryKind.API_KEY.value if is_canary else ""
         return self._mac(b"commitment", f"{lookup} {what}".encode()).hex()[:_COMMITMENT_DIGITS]
+
+    def derived(self, purpose: str) -> Secret:
+        """Return a key of 32 bytes for another purpose."""
+        return Secret(self._mac(b"derived", purpose.encode()))
 
     def _mac(self, purpose: bytes, data: bytes) -> bytes:
         return hmac.digest(self._key.reveal(), purpose + b"\0" + data, "sha256")

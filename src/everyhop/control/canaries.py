@@ -157,6 +157,10 @@ class CanaryControl:
         """Return what the record of a new API key says (:meth:`everyhop.anomaly.canary.Marker.commitment`)."""
         return self._marker.commitment(lookup, is_canary=is_canary)
 
+    def state_key(self) -> Secret:
+        """Return the key under which detectors keep what they remember."""
+        return self._marker.derived("detector states")
+
     def refused(self, texts: Iterable[str], shown: Shown) -> bool:
         """Look at credentials that were refused, and record the first that is a canary; True when one is.
 

@@ -16,6 +16,7 @@ from everyhop.control.detection import Detection, DetectionPorts
 from everyhop.control.opened_edges import PolicyHistory
 from everyhop.core.errors import InputError
 from everyhop.policy.detect import OnError
+from everyhop.providers.sealed_states import SealedStates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from everyhop.anomaly.window import Windows
     from everyhop.auditlog import Record
     from everyhop.core.clock import Clock
+    from everyhop.core.secret import Secret
     from everyhop.policy.model import Snapshot
     from everyhop.runtime.settings import Settings
     from everyhop.storage import Storage
@@ -77,9 +79,13 @@ def detection_of(
     pool: Executor,
     responder: Responder | None = None,
     services: CanaryServices | None = None,
+    state_key: Secret | None = None,
     reveal: Callable[[Sequence[Record]], Sequence[Record]] = lambda records: records,
 ) -> Detection:
-    """Compose the detection of a server.  ``pool`` has one thread.  Each start is a holder of its own."""
+    """Compose the detection of a server.  ``pool`` has one thread.  Each start is a holder of its own.
+
+    Under ``state_key`` the memory of detectors is sealed, since it names people and addresses.
+    """
     made: list[Detection] = []
 
     def told(is_degraded: bool) -> None:  # noqa: FBT001  # the callback of twin windows
@@ -98,7 +104,9 @@ def detection_of(
         holder=secrets.token_hex(8),
         responder=responder,
         detectors=lambda policy: detectors_of(policy, services, PolicyHistory(storage.snapshots)),
-        states=storage.detector_states,
+        states=storage.detector_states
+        if state_key is None
+        else SealedStates(storage.detector_states, state_key),
         reveal=reveal,
     )
     made.append(Detection(ports))

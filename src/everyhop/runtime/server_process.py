@@ -248,6 +248,7 @@ def _detection(
 ) -> Detection:
     # A thread of its own: counters have one owner, and a flood of records delays no command.
     pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="detection"))
+    canaries = control.tokens.works.canaries
     return detection_of(
         storage,
         settings,
@@ -255,7 +256,8 @@ def _detection(
         clock=SystemClock(),
         pool=pool,
         responder=control.responder,
-        services=control.tokens.works.canaries,
+        services=canaries,
+        state_key=None if canaries is None else canaries.state_key(),
         reveal=Pseudonymity(storage.pseudonyms, is_on=settings.pseudonyms).reveal,
     )
 
