@@ -106,10 +106,10 @@ def _receipt(field: Range) -> Seen:
     stage.everyhop("log", "export", "--tiles", str(tiles))
     verify = ("log", "verify", "--receipt", str(file), "--vkey", str(tiles / "log.vkey"), "-o", "json")
     honest = stage.everyhop(*verify)
-    lines = file.read_text("ascii").splitlines(keepends=True)
+    lines = file.read_text("utf-8").splitlines(keepends=True)
     place = next(n for n, line in enumerate(lines) if line.startswith("index "))
     lines[place] = f"index {int(lines[place].split()[1]) - 1}\n"
-    file.write_text("".join(lines), "ascii")
+    file.write_text("".join(lines), "utf-8")
     return Seen(text=f"exit {honest.returncode}, then {stage.everyhop(*verify).returncode}")
 
 
