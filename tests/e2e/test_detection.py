@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,10 @@ from everyhop.core.clock import parse_rfc3339
 
 pytestmark = pytest.mark.slow
 
+BUSY_SECONDS = 8.0
+"""The sidecar's flush of 0.1 s, the agent's look, two commits, and the way back: the bar is a second on a machine that has
+time for it, which benchmarks/bench_limiter.py measures from the record on.  Test machines are shared."""
+
 POLICY = """\
 version: 1
 trust_domain: shop.example
@@ -24,11 +29,13 @@ services:
   storefront:
     workload: [{run: true}]
     operations: {browse: GET /browse}
+  probe: {workload: [{run: true}]}
   orders:
     workload: [{run: true}]
     operations: {list: GET /orders}
 allow:
   - {from: outside, to: storefront, operations: [browse]}
+  - {from: probe, to: orders, operations: [list]}
 detect:
   services: {block_for: 1h}
 """
@@ -38,6 +45,7 @@ detect:
 def domain() -> Iterator[TrustDomainUnderTest]:
     with trust_domain(POLICY) as made:
         made.serve("storefront", options=("--edge", "0"))
+        made.serve("orders")
         yield made
 
 
@@ -65,9 +73,7 @@ def test_500_bad_calls_and_then_429(domain):
         took = time.monotonic() - began
     assert answer.json()["code"] == "BLOCKED"
     assert 3500 <= int(answer.headers["retry-after"]) <= 3601
-    # The sidecar's flush of 0.1 s, the agent's look, two commits, and the way back; the bar is a second, and this
-    # machine is shared.
-    assert took < 3.0
+    assert took < BUSY_SECONDS
     alert, block = findings_of(domain)
     assert [(one["answer"], one["observed"]) for one in (alert, block)] == [("alert", 100), ("blocked", 500)]
     assert block["subject"] == "address:127.0.0.1"
@@ -75,7 +81,7 @@ def test_500_bad_calls_and_then_429(domain):
     assert len(block["evidence"]) == 8
     last = evidence[block["evidence"][-1]]
     delay = (parse_rfc3339(block["time"]) - parse_rfc3339(last["time"])).total_seconds()
-    assert 0 <= delay < 3.0
+    assert 0 <= delay < BUSY_SECONDS
     shown = domain.json("detect", "show", "address:127.0.0.1")
     assert (shown["blocked"], shown["count"]) == (True, 0)
     (blocked,) = domain.json("blocks")["blocks"]
@@ -114,3 +120,34 @@ def test_the_status_says_what_holds(domain):
     }  # fmt: skip
     assert "canary" in status["detectors"]
     assert "rate" not in domain.cli("detect", "status").lower().split("detectors:")[0]
+
+
+PROBING = """
+import os, sys, time, urllib.error, urllib.request
+
+def status(path):
+    try:
+        with urllib.request.urlopen("http://orders" + path, timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+assert status("/orders") == 200
+for n in range(500):
+    assert status(f"/admin/{n}") == 403
+began = time.monotonic()
+while (code := status("/orders")) == 200 and time.monotonic() < began + 10:
+    time.sleep(0.02)
+print(code, time.monotonic() - began)
+"""
+
+
+def test_a_service_that_probes_is_cut_off_from_what_it_may_call(domain):
+    done = domain.once("probe", sys.executable, "-c", PROBING, timeout=120)
+    assert done.returncode == 0, done.stderr
+    code, took = done.stdout.split()
+    assert code == "429"
+    assert float(took) < BUSY_SECONDS
+    found = [one for one in findings_of(domain) if one["subject"].endswith("/probe")]
+    assert [(one["answer"], one["observed"]) for one in found] == [("alert", 100), ("blocked", 500)]
+    assert found[1]["target"] == "orders"

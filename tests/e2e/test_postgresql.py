@@ -30,6 +30,7 @@ def _call(domain: TrustDomainUnderTest) -> int:
     return int(domain.json("call", "orders", "GET", "/orders", "--as", "storefront")["status"])
 
 
+@pytest.mark.timeout(300)
 def test_a_trust_domain_on_postgresql(server: PostgresServer) -> None:
     url = server.url(server.new_database())
     with trust_domain(database=url) as domain:

@@ -3,20 +3,23 @@
 
 from __future__ import annotations
 
-import contextlib
+import ctypes
 import functools
 import itertools
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+_PR_SET_PDEATHSIG = 1
 _EMPTY = """
 DO $$
 DECLARE name text;
@@ -63,7 +66,7 @@ def absent() -> str | None:
 class PostgresServer:
     """A running server; call :meth:`close`.  With ``durable`` it syncs to the disk, as a real one does."""
 
-    def __init__(self, *, durable: bool = False, options: str = "") -> None:
+    def __init__(self, *, durable: bool = False) -> None:
         place = programs()
         assert place is not None
         self._programs = place
@@ -73,21 +76,45 @@ class PostgresServer:
             account = pwd.getpwnam("postgres")
             os.chown(self.directory, account.pw_uid, account.pw_gid)
             self._as_user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-        self._options = (
-            f"-k {self.directory} -c listen_addresses='' {'' if durable else '-c fsync=off'} {options}"
-        )
+        self._options = ["-k", str(self.directory), "-c", "listen_addresses="]
+        self._options += [] if durable else ["-c", "fsync=off"]
         self._data = str(self.directory / "data")
         self._count = itertools.count(1)
-        self._run("initdb", "-A", "trust", "-U", "test", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
+        self._initdb("-A", "trust", "-U", "test", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
         self.start()
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        self._run("pg_ctl", "-w", "-l", str(self.directory / "log"), "-o", self._options, "start")
+        with (self.directory / "log").open("ab") as output:
+            self._process = subprocess.Popen(
+                [self._programs / "postgres", "-D", self._data, *self._options],
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509  # it makes one system call
+                **self._as_user,
+            )
+        self._wait()
+
+    def _wait(self) -> None:
+        import psycopg
+
+        end = time.monotonic() + 60
+        while True:
+            try:
+                psycopg.connect(self.url()).close()
+            except psycopg.OperationalError:
+                assert self._process.poll() is None, (self.directory / "log").read_text()[-2000:]
+                assert time.monotonic() < end, "PostgreSQL does not answer"
+                time.sleep(0.02)
+            else:
+                return
 
     def stop(self, mode: str = "fast") -> None:
         """Stop it; ``immediate`` is a crash."""
-        self._run("pg_ctl", "-w", "-m", mode, "stop")
+        self._process.send_signal(signal.SIGQUIT if mode == "immediate" else signal.SIGINT)
+        self._process.wait(60)
 
     def url(self, database: str = "postgres") -> str:
         """Return what the setting ``database`` takes."""
@@ -125,22 +152,24 @@ class PostgresServer:
 
     def close(self) -> None:
         """Stop it without ceremony, and remove it."""
-        with contextlib.suppress(subprocess.CalledProcessError):
+        if self._process.poll() is None:
             self.stop("immediate")
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _run(self, program: str, *arguments: str) -> None:
-        # No pipes: the server would keep them open.
-        with (self.directory / f"{program}.out").open("wb") as output:
-            subprocess.run(
-                [self._programs / program, "-D", self._data, *arguments],
-                check=True,
-                cwd=self.directory,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                **self._as_user,
-            )
+    def _initdb(self, *arguments: str) -> None:
+        subprocess.run(
+            [self._programs / "initdb", "-D", self._data, *arguments],
+            check=True,
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            **self._as_user,
+        )
+
+
+def _end_with_parent() -> None:
+    """Ask the kernel for SIGQUIT, which is PostgreSQL's immediate stop, when the tests are killed."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
 
 
 @pytest.fixture(scope="session")

@@ -161,7 +161,7 @@ class _Counter:
 
 
 class MemoryWindows:
-    """Windows of this process: exact, bounded, about half a kibibyte a subject.  Used from one thread at a time."""
+    """Windows of this process: exact, bounded, about 700 bytes a subject.  Used from one thread at a time."""
 
     def __init__(self, *, max_subjects: int = MAX_SUBJECTS) -> None:
         """Keep ``max_subjects``; beyond, the one that was not seen for longest is forgotten and ``evicted`` grows."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -37,6 +38,7 @@ from everyhop.control.messages import (
     SignX509Response,
     Update,
 )
+from everyhop.core.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -192,7 +194,10 @@ class AdminDoor:
     async def _status(self, request: Request) -> Response:
         del request
         exports = self._control.exports
-        more = {} if exports is None else {"exports": await exports.status()}
+        more: dict[str, object] = {}
+        if exports is not None:
+            with suppress(Unavailable):  # a status is wanted most when the database does not answer
+                more["exports"] = await exports.status()
         return reply(self._control.status() | more)
 
     async def _policy_status(self, request: Request) -> Response:

@@ -23,8 +23,9 @@ MAX_METADATA_TEXT: Final = 256
 OUTCOMES: Final = frozenset({"success", "failure", "denied", "attempt"})
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,47}", re.ASCII)
 _SECRET_NAME: Final = re.compile(
-    r"(?i)pass(word|wd|phrase)|pwd|secret|token|authori[sz]ation|cookie|credential|(api|access|private)[_.-]?key|\botp\b|\bpin\b|cvv|cvc"
+    r"(?i)pass(word|wd|phrase)|pwd|secret|token|authori[sz]ation|cookie|credential|(api|access|private)[_.-]?key|(?<![A-Za-z])(otp|pin)(?![A-Za-z])|cvv|cvc"
 )
+_MARK: Final = re.compile(r"\[redacted:[a-z-]{1,20}:[0-9]{1,9}\]", re.ASCII)
 _LARGEST: Final = 2**53
 
 
@@ -41,7 +42,7 @@ def bounded_metadata(given: Mapping[str, object]) -> tuple[dict[str, Scalar], in
         if len(found) == MAX_METADATA or not _NAME.fullmatch(name):
             left_out += 1
         elif isinstance(value, str):
-            is_secret = bool(value) and not value.startswith("[redacted:") and _SECRET_NAME.search(name)
+            is_secret = value and not _MARK.fullmatch(value) and _SECRET_NAME.search(name)
             found[name] = mark("value", value) if is_secret else plain(value, MAX_METADATA_TEXT)
         elif isinstance(value, bool) or (
             isinstance(value, int | float) and math.isfinite(value) and abs(value) <= _LARGEST

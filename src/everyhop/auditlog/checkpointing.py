@@ -8,6 +8,7 @@ tree that is there now.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from everyhop.auditlog.checkpoints import StoredCheckpoint
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from everyhop.core.clock import Clock
     from everyhop.tlog import NodeReader, SignedCheckpoint, Tile
 
+THIN_EVERY: Final = timedelta(hours=1)
+KEEP_ALL: Final = timedelta(days=1)
 _RESTART: Final = (
     "restore the newer database; or, if records are lost for good, begin a new log that says so:"
     " everyhop log restart --reason TEXT"
@@ -43,6 +46,18 @@ class Checkpointer:
         self._tree = tree
         self._signer = signer
         self._clock = clock
+        self._thinned = clock.now()
+
+    def thin(self) -> int:
+        """Once an hour, remove checkpoints older than a day but for one of each hour; return how many went.
+
+        A checkpoint vouches for every one before it; what goes only says less finely where something was rewritten.
+        """
+        now = self._clock.now()
+        if now - self._thinned < THIN_EVERY:
+            return 0
+        self._thinned = now
+        return self._tree.thin_checkpoints(self._signer.origin, before=now - KEEP_ALL)
 
     def check(self) -> None:
         """Raise Conflict unless the log in the database goes on from the last checkpoint that was signed.

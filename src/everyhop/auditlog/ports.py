@@ -130,6 +130,9 @@ class LogTree(Protocol):
         Raises NotFound for one that is not kept with this root.
         """
 
+    def thin_checkpoints(self, origin: str, *, before: datetime) -> int:
+        """Remove of the checkpoints signed before a moment all but the first of each hour; return how many went."""
+
     def latest_checkpoint(self, origin: str) -> StoredCheckpoint | None:
         """Return the largest checkpoint of an origin, or None."""
 

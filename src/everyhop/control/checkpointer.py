@@ -112,6 +112,7 @@ class LogSealing:
             self._problem = error.message
             return
         self._problem = None
+        await self._call(self._checkpointer.thin)
         if signed is not None:
             self._last = signed
             for place in self._places:

@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
 from everyhop.core.errors import EveryhopError
@@ -186,17 +186,18 @@ def event_of(  # what an event says
 ) -> AuditEvent:
     """Return the event of a request or call that has ended; never raises."""
     metadata = dict(said.metadata) | ({} if failure is None else {"exception": failure})
-    chosen = said.outcome if said.outcome in {"success", "failure", "denied"} else outcome
-    return AuditEvent.now(
-        said.action or action,
-        outcome=chosen,
-        resource=said.resource,
-        metadata=metadata,
+    make = partial(
+        AuditEvent.now,
+        outcome=said.outcome if said.outcome in {"success", "failure", "denied"} else outcome,
         method=method,
         route=route,
         status=status,
         duration_ms=(time.monotonic() - begun) * 1000,
     )
+    try:
+        return make(said.action or action, resource=said.resource, metadata=metadata)
+    except Exception:  # noqa: BLE001  # what a handler said is no reason to break its answer
+        return make(action, metadata={"unreadable": True})
 
 
 def outcome_of_status(status: int) -> str:

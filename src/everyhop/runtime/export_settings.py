@@ -73,7 +73,7 @@ def parse_exports(entries: list[Any]) -> tuple[ExportSettings, ...]:
 def read_secret(table: Any) -> SecretReader:
     """Return what reads ``{file = PATH}`` or ``{env = NAME}``; raises SettingsError for anything else.
 
-    The variable has to be there now; a file is read when it is needed.
+    Both are read when they are needed: whoever else reads these settings, such as ``everyhop run``, has no secrets.
     """
     if not isinstance(table, dict) or len(table) != 1 or not set(table) <= {"file", "env"}:
         raise SettingsError("a secret is {file = PATH} or {env = NAME}, never the secret itself")
@@ -81,8 +81,6 @@ def read_secret(table: Any) -> SecretReader:
         name = table["env"]
         if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
             raise SettingsError("env is the name of a variable")
-        if not os.environ.get(name):
-            raise SettingsError(f"the variable {name} is empty or not there")
         return partial(_from_variable, name)
     return partial(_from_file, _absolute("file", table["file"]))
 
@@ -134,6 +132,9 @@ class _Entry:
             raise SettingsError("an entry names either host or socket")
         if has_socket and any(key in self._table for key in (*_TLS, "port")):
             raise SettingsError("a socket has neither port nor TLS")
+        host = self._text("host", "")
+        if has_host and (not host or " " in host):
+            raise SettingsError("host is a name or an address")
         facility = self._text("facility", "authpriv")
         if facility not in FACILITIES:
             raise SettingsError(f"no facility {facility[:40]!r}", hint=_close(facility, FACILITIES))
@@ -142,7 +143,7 @@ class _Entry:
             raise SettingsError("enterprise is NAME@NUMBER, at most 32 characters")
         return SyslogSettings(
             **common,
-            host=self._text("host", ""),
+            host=host,
             port=self._number("port", 6514, 1, _LARGEST_PORT),
             socket=_absolute("socket", self._table["socket"]) if has_socket else None,
             tls=self._tls(),
@@ -250,7 +251,10 @@ def _close(text: str, known: Any) -> str:
 
 
 def _from_variable(name: str) -> Secret:
-    return Secret(os.environ.get(name, "").encode())
+    value = os.environ.get(name, "").encode()
+    if not value.strip():
+        raise Unavailable(f"the variable {name} is empty or not there")
+    return Secret(value)
 
 
 def _from_file(path: Path) -> Secret:

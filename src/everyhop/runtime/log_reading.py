@@ -30,8 +30,7 @@ from everyhop.runtime.log_works import begin_again, log_directory
 from everyhop.runtime.settings import load_settings
 from everyhop.runtime.system import SystemClock, SystemEntropy
 from everyhop.runtime.tiles_export import Exported, export_tiles
-from everyhop.storage import SqlLogTree, open_storage
-from everyhop.storage.log_seals import SqlSealStore
+from everyhop.storage import SqlLogTree, SqlSealStore, open_storage
 from everyhop.storage.log_source import SqlLogSource, open_for_verifying
 from everyhop.storage.postgresql import open_postgresql
 from everyhop.tlog import CosignerKey, VerifierKey
@@ -106,7 +105,10 @@ class LogReading:
         return verdict
 
     def completeness(self) -> Completeness:
-        """Tell what is missing, lost or invented in the database; integrity is :meth:`verify`'s."""
+        """Return what producers numbered and signed, against what the database holds.
+
+        Raises what :func:`~everyhop.runtime.log_completeness.check_log` does.
+        """
         with closing(_database(self._layout)) as database:
             return check_log(SqlSealStore(database), self._layout)
 

@@ -73,7 +73,7 @@ class AuditEvent:
         kept, left_out = bounded_metadata(metadata or {})
         if left_out:
             kept["left_out"] = left_out
-        kind, identity = (resource, None) if isinstance(resource, str) or resource is None else resource
+        kind, identity = resource if isinstance(resource, tuple) else (resource, None)
         verified = current()
         event = cls(
             id=secrets.token_hex(_ID_BYTES),

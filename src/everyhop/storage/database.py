@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, Self
 
@@ -22,8 +22,11 @@ from everyhop.core.errors import InputError, Unavailable
 
 WRITE_WAIT_SECONDS: Final = 2.0
 """How long a writer waits for its turn, in all: what has to be recorded before it is done fails closed after that."""
+WRITE_SECONDS: Final = 10.0
+"""How long his transaction may then take where that can be bounded: a large batch on a busy machine takes seconds."""
 LONG_WAIT_SECONDS: Final = 60.0
 """The same for a migration, which another process may be at."""
+READ_SECONDS: Final = 30.0
 POOL_SIZE: Final = 12
 WRITERS: Final = 2  # connections of their own, so that no number of readers keeps a writer waiting
 
@@ -44,18 +47,25 @@ def disguise_of(connection: sa.Connection) -> Disguise | None:
     return found
 
 
+def _unguarded(_connection: sa.Connection, _seconds: float) -> AbstractContextManager[None]:
+    """Do nothing: a file has no other side that could fall silent."""
+    return nullcontext()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engines:
     """Two engines on one database, and how a transaction of the second becomes the only one that writes.
 
     ``lock`` is called first in a write transaction, with its connection and the seconds that it may wait;
-    ``options`` gives, for these seconds, the execution options with which the transaction begins.
+    ``options`` gives, for these seconds, the execution options with which the transaction begins.  ``guard`` bounds
+    what a transaction may take in all, whatever the database does.
     """
 
     reading: sa.Engine
     writing: sa.Engine
     lock: Callable[[sa.Connection, float], None]
     options: Callable[[float], dict[str, Any]]
+    guard: Callable[[sa.Connection, float], AbstractContextManager[None]] = _unguarded
 
 
 class Recorded(Protocol):
@@ -104,14 +114,22 @@ class Database:
 
         Raises Unavailable when the database does not answer.
         """
-        with _wrapped_errors(), self.engine.connect() as connection, connection.begin():
+        with (
+            _wrapped_errors(),
+            self.engine.connect() as connection,
+            self._engines.guard(connection, READ_SECONDS),
+            connection.begin(),
+        ):
             yield connection
 
     @contextmanager
-    def writing(self, *, wait: float = WRITE_WAIT_SECONDS) -> Iterator[sa.Connection]:
+    def writing(
+        self, *, wait: float = WRITE_WAIT_SECONDS, use: float = WRITE_SECONDS
+    ) -> Iterator[sa.Connection]:
         """Open the one write transaction; it commits when the block ends and rolls back when the block raises.
 
-        Raises Unavailable when the lock is not to be had within ``wait`` seconds, or the disk is full or broken.
+        Raises Unavailable when the lock is not to be had within ``wait`` seconds, or the disk is full or broken, or
+        (of PostgreSQL) the transaction takes more than ``use`` seconds beyond that.
         """
         end = time.monotonic() + wait
         if not self._turn.acquire(timeout=wait):
@@ -120,7 +138,11 @@ class Database:
             with _wrapped_errors():
                 options = self._engines.options(max(end - time.monotonic(), 0.001))
                 writer = self._engines.writing.execution_options(**options)
-                with writer.connect() as connection, connection.begin():
+                with (
+                    writer.connect() as connection,
+                    self._engines.guard(connection, max(end - time.monotonic(), 0.0) + use),
+                    connection.begin(),
+                ):
                     connection.execution_options(**{_DISGUISE: self.disguise})
                     self._engines.lock(connection, max(end - time.monotonic(), 0.001))
                     recorded = begin_recording(connection)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -17,6 +18,7 @@ from everyhop.tlog.merkle import Frontier, split_hashes
 
 MAX_HASHES: Final = TILE * TILE
 _PAGE: Final = 1000
+_HOUR: Final = 3_600_000_000  # microseconds
 _LARGEST: Final = 2**63 - 1
 
 
@@ -100,6 +102,18 @@ class SqlLogTree:
             statement = sa.update(log_checkpoints).where(same).values(note=checkpoint.note)
             if not connection.execute(statement).rowcount:
                 raise NotFound(f"there is no such checkpoint of {checkpoint.size} records")
+
+    def thin_checkpoints(self, origin: str, *, before: datetime) -> int:
+        """Remove all but one of each hour."""
+        old = sa.and_(log_checkpoints.c.origin == origin, log_checkpoints.c.signed_at < to_micros(before))
+        kept = (
+            sa.select(sa.func.min(log_checkpoints.c.size))
+            .where(old)
+            .group_by(log_checkpoints.c.signed_at.op("/")(_HOUR))
+        )
+        with self._database.writing() as connection:
+            doomed = sa.delete(log_checkpoints).where(old, log_checkpoints.c.size.not_in(kept))
+            return connection.execute(doomed).rowcount
 
     def origins(self) -> list[str]:
         """Return every origin."""

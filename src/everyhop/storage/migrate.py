@@ -7,6 +7,7 @@ check by two orders of magnitude.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +29,7 @@ def migrate(database: Database, revision: str = HEAD) -> bool:
     with database.reading() as connection:
         if current_revision(connection) == revision:
             return False
-    with database.writing(wait=LONG_WAIT_SECONDS) as connection:
+    with database.writing(wait=LONG_WAIT_SECONDS, use=math.inf) as connection:
         found = current_revision(connection)
         if found == revision:
             return False

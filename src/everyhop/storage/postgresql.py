@@ -11,13 +11,23 @@ from __future__ import annotations
 import logging
 import math
 import time
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from everyhop.core.errors import SettingsError, Unavailable
-from everyhop.storage.database import POOL_SIZE, WRITE_WAIT_SECONDS, WRITERS, Database, Engines
+from everyhop.storage.database import (
+    POOL_SIZE,
+    READ_SECONDS,
+    WRITE_SECONDS,
+    WRITE_WAIT_SECONDS,
+    WRITERS,
+    Database,
+    Engines,
+)
+from everyhop.storage.watchdog import Watchdog
 
 SCHEMES: Final = ("postgresql://", "postgres://")
 
@@ -31,8 +41,7 @@ _DEFAULTS: Final = {
     "keepalives_count": "3",
     "tcp_user_timeout": "2000",
 }
-_READ_SECONDS: Final = 30
-_USE_SECONDS: Final = 1.0
+_ANSWER_SECONDS: Final = 1.0
 # A server that stops in the middle of a transaction must not keep the others from writing for long.
 _IDLE_SECONDS: Final = 10
 _TAKE: Final = "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true), pg_advisory_xact_lock(%s)"
@@ -74,6 +83,7 @@ def open_postgresql(url: str) -> Database:
             writing=writing,
             lock=_lock,
             options=lambda _wait: {},
+            guard=_guard,
         )
     )
     try:
@@ -115,7 +125,7 @@ def _on_connect(connection: Any, _entry: ConnectionPoolEntry) -> None:
     cursor.execute("SHOW synchronous_commit")
     if cursor.fetchone()[0] == "off":
         cursor.execute("SET synchronous_commit = on")
-    cursor.execute(f"SET statement_timeout = '{_READ_SECONDS}s'")
+    cursor.execute(f"SET statement_timeout = '{READ_SECONDS:.0f}s'")
     cursor.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'")
     cursor.close()
     connection.commit()
@@ -127,6 +137,14 @@ def _driver_error() -> type[Exception]:
     return psycopg.Error
 
 
+_watchdog: Final = Watchdog()
+
+
+def _guard(connection: sa.Connection, seconds: float) -> AbstractContextManager[None]:
+    foreign: Any = connection.connection.driver_connection
+    return _watchdog.limit(foreign.fileno(), seconds)
+
+
 def _on_checkin(_connection: Any, entry: ConnectionPoolEntry) -> None:
     entry.info["since"] = time.monotonic()
 
@@ -135,16 +153,19 @@ def _on_checkout(connection: Any, entry: ConnectionPoolEntry, _proxy: Any) -> No
     if time.monotonic() - entry.info.get("since", math.inf) < _TRUSTED_SECONDS:
         return
     try:
-        connection.execute("SELECT 1")
-        connection.rollback()
+        with _watchdog.limit(connection.fileno(), _ANSWER_SECONDS):
+            connection.execute("SELECT 1")
+            connection.rollback()
     except _driver_error() as error:
         raise sa.exc.DisconnectionError from error  # the pool opens another one
 
 
 def _lock(connection: sa.Connection, wait: float) -> None:
     # Who waited long for his turn still gets the time to use it.
-    waits = [f"{math.ceil(seconds * 1000)}ms" for seconds in (wait, wait + _USE_SECONDS)]
-    connection.exec_driver_sql(_TAKE, (*waits, _LOCK))
+    waits = [f"{math.ceil(seconds * 1000)}ms" for seconds in (wait, wait + WRITE_SECONDS)]
+    # Whether anybody answers at all is known a second after the lock could have been.
+    with _guard(connection, wait + _ANSWER_SECONDS):
+        connection.exec_driver_sql(_TAKE, (*waits, _LOCK))
 
 
 def _check(database: Database) -> None:

@@ -34,6 +34,8 @@ def test_values_that_are_left_out(value):
         "accessToken",
         "token",
         "Authorization",
+        "card_pin",
+        "user.otp",
         "cookie",
         "api_key",
         "apikey",
@@ -57,6 +59,11 @@ def test_credentials_in_texts(text):
     assert "[redacted:" in kept["note"]
     assert "signature" not in kept["note"]
     assert "pw1234" not in kept["note"]
+
+
+def test_a_secret_that_poses_as_a_mark():
+    kept, _ = bounded_metadata({"password": "[redacted:hunter2"})
+    assert kept == {"password": "[redacted:value:17]"}
 
 
 def test_names_that_only_look_so():

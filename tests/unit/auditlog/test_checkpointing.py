@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Signing the head: never over a database that is not what it was, and again after a crash in the middle."""
 
+from datetime import timedelta
+
 import pytest
 from tests.support.sealed_log import SealedLog
 
@@ -124,9 +126,27 @@ def test_what_was_signed_before_a_crash_gets_into_the_database_after_it(log):
     log.append(5)
     log.sign()
     log.execute("DELETE FROM log_checkpoints")
+    log.checkpointer.check()
     kept = log.checkpointer.step()
     assert kept.size == 5
     assert log.checkpointer.step() is None
+
+
+def test_of_old_checkpoints_one_an_hour_is_kept(log):
+    checkpointer = log.checkpointer
+    for _ in range(6):
+        log.append(1)
+        log.clock.advance(timedelta(minutes=20))
+        checkpointer.step()
+    assert checkpointer.thin() == 0  # none is a day old
+    log.clock.advance(timedelta(hours=30))
+    log.append(1)
+    checkpointer.step()
+    assert checkpointer.thin() == 3
+    sizes = [kept.size for kept in log.storage.log_tree.checkpoints(log.signer.origin)]
+    assert sizes == [1, 3, 6, 7]
+    assert checkpointer.thin() == 0
+    assert log.verify().outcome == "intact"
 
 
 def test_a_forged_checkpoint_in_the_database_stops_nobody(log):

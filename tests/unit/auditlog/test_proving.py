@@ -76,6 +76,18 @@ def test_no_receipt_is_made_of_an_altered_log(log):
         receipt(log, "agent-5")
 
 
+def test_no_receipt_of_a_record_that_goes_in_this_moment(log):
+    class Going:
+        index_of = log.storage.log_tree.index_of
+        latest_checkpoint = log.storage.log_tree.latest_checkpoint
+
+        def lines(self, start, end):
+            yield [None] * (end - start)
+
+    with pytest.raises(NotFound):
+        make_receipt(Going(), "agent-300", log.signer.origin)
+
+
 def test_a_receipt_is_all_that_is_needed(log):
     data = receipt(log).encode()
     proven = verify_receipt(data, trusted=log.signer.verifiers)

@@ -232,6 +232,24 @@ def test_records_that_were_removed_by_age_leave_their_tree(log):
     assert found(log.verify()) == [(Fault.MISSING, 1699)]
 
 
+def test_who_says_that_records_were_removed_has_to_be_a_record_of_the_log(log):
+    log.execute("DELETE FROM records WHERE n <= 512")
+    assert found(log.verify()) == [(Fault.MISSING, 0)]
+    log.execute('UPDATE records SET line = CAST(\'"operation":"prune"\' AS BLOB) WHERE n = 600')
+    assert found(log.verify()) == [(Fault.MISSING, 0), (Fault.ALTERED, 599)]
+
+
+def test_a_checkpoint_in_the_database_by_a_key_that_is_retired_counts_for_nothing(log):
+    stranger = SignerKey(log.signer.origin, Secret(b"s" * 32))
+    note = sign_note(
+        Checkpoint(origin=log.signer.origin, size=1500, root=bytes(32)).text, [stranger]
+    ).encode()
+    with log.storage.database.writing() as connection:
+        connection.exec_driver_sql("UPDATE log_checkpoints SET note = ? WHERE size = 1500", (note,))
+    verdict = log.verify()
+    assert (verdict.outcome, verdict.checkpoints) == ("intact", 1)
+
+
 def test_witnesses_are_named(log):
     witness = Cosigner(SignerKey("witness.example/w1", Secret(b"w" * 32)))
     note = parse_note(log.late.encode())

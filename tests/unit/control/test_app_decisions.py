@@ -223,3 +223,15 @@ async def test_an_agent_after_a_restart_goes_on_with_the_numbers(make, clock):
 def test_a_line_that_is_no_record_is_one():
     record = numbered(b'{"id": 1', instance="orders@00000001", seq=7)
     assert (record.id, record.reason, record.seq) == ("unreadable.00000001-7", "unreadable-line", 7)
+
+
+@pytest.mark.parametrize("text", ["", "x" * 49, f"{'a' * 32}_{'b' * 16}", f"{'0' * 32}-{'b' * 16}", "a" * 32])
+def test_a_trace_that_is_none_is_left_out(clock, text):
+    assert record_of(claim(clock, trace=text), "orders", 1, clock.now()).trace is None
+
+
+def test_a_trace_is_kept_and_a_secret_is_not(clock):
+    told = claim(clock, trace=f"{'a' * 32}-{'b' * 16}", detail="Bearer abcdefgh12345678")
+    found = record_of(told, "orders", 1, clock.now())
+    assert found.trace == f"{'a' * 32}-{'b' * 16}"
+    assert found.detail["detail"] == "Bearer [redacted:bearer:16]"

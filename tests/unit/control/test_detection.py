@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -16,6 +17,8 @@ from tests.support.identity import FakeClock
 from everyhop.anomaly import Block, Blocks, Subject
 from everyhop.anomaly.window import MemoryWindows
 from everyhop.auditlog import Event, Kind, RecordFilter
+from everyhop.auditlog.ocsf import encode_event, event_of
+from everyhop.auditlog.ocsf.values import Disposition
 from everyhop.control.detection import CONSUMER, Detection, DetectionPorts
 from everyhop.control.pseudonymity import Pseudonymity
 from everyhop.core.errors import Conflict, NotFound, Unavailable
@@ -425,3 +428,19 @@ async def test_whoever_is_blocked_is_a_pseudonym_in_what_is_sealed(tmp_path):
         assert b"alice" not in lines
         assert b"~address." in lines
         assert b"~user." in lines
+
+
+async def test_a_siem_reads_a_detection_finding_with_its_evidence(world):
+    one = world.server()
+    await settled(one)
+    world.calls(500)
+    await caught_up(one)
+    record_of_block = world.storage.records.query(RecordFilter(kind=Kind.FINDING), limit=1).records[0]
+    event = json.loads(encode_event(event_of(record_of_block)))
+    assert (event["class_uid"], event["is_alert"], event["severity_id"]) == (2004, True, 4)
+    info = event["finding_info"]
+    assert info["analytic"]["uid"] == "rate-anomaly"
+    evidence = [related["uid"] for related in info["related_events"]]
+    assert (evidence[0], evidence[-1], len(evidence)) == ("c1", "c500", 8)
+    assert info["first_seen_time"] <= info["last_seen_time"]
+    assert event["disposition_id"] == Disposition.BLOCKED

@@ -299,6 +299,23 @@ def test_lifespan_and_others_pass(audit, taker):
     assert taker.events == []
 
 
+class Unspeakable:
+    def __str__(self):
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    "resource", [("a", "b", "c"), ("order", Unspeakable()), (), 7, ["order", 7], Unspeakable()]
+)
+def test_what_a_handler_says_wrongly_breaks_nothing(audit, taker, resource):
+    def odd(_request):
+        describe("order.read", resource=resource, nested=Unspeakable())
+        return PlainTextResponse("ok")
+
+    assert client(audit, Starlette(routes=[Route("/odd", odd)])).get("/odd").text == "ok"
+    assert only(taker).outcome == "success"
+
+
 def test_requests_do_not_mix(audit, taker):
     async def read(request):
         describe(resource=("order", request.path_params["id"]))

@@ -177,6 +177,13 @@ def test_a_key_that_is_retired_right_after_the_change_leaves_no_checkpoint_behin
     assert len(signer.verifiers) == 1
 
 
+def test_a_key_is_retired_before_anything_was_signed(place):
+    signer = FileLogSigner.create(place, DOMAIN)
+    signer.rotate()
+    assert len(signer.retire()) == 1
+    assert signer.last() is None
+
+
 def test_there_are_not_more_than_eight_keys(place):
     signer = FileLogSigner.create(place, DOMAIN)
     for _ in range(MAX_KEYS - 1):

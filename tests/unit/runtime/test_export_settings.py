@@ -56,7 +56,8 @@ OTLP = {"name": "otel", "type": "otlp", "url": "https://a.example/v1/logs"}
         (HOOK | {"secrets": ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]}, "never the secret itself"),
         (HOOK | {"secrets": [{"value": "x"}]}, "never the secret itself"),
         (HOOK | {"secrets": [{"env": "A", "file": "/x"}]}, "never the secret itself"),
-        (HOOK | {"secrets": [{"env": "EVERYHOP_TEST_NOT_THERE"}]}, "is empty or not there"),
+        (SYSLOG | {"host": ""}, "host is a name"),
+        (SYSLOG | {"host": "a b"}, "host is a name"),
         (HOOK | {"secrets": [{"env": "a-b"}]}, "name of a variable"),
         (HOOK | {"secrets": [{"file": "s"}]}, "file is an absolute"),
         (OTLP | {"format": "ocsf"}, "form of its own"),
@@ -148,6 +149,17 @@ def test_secret_files_that_hold_nothing_of_use(tmp_path, content):
     path.chmod(0o600)
     with pytest.raises(Unavailable):
         read_secret({"file": str(path)})()
+
+
+def test_a_variable_is_read_when_it_is_needed(monkeypatch):
+    read = read_secret({"env": "EVERYHOP_TEST_SECRET"})
+    for value in (None, "", " "):
+        if value is not None:
+            monkeypatch.setenv("EVERYHOP_TEST_SECRET", value)
+        with pytest.raises(Unavailable, match="EVERYHOP_TEST_SECRET is empty"):
+            read()
+    monkeypatch.setenv("EVERYHOP_TEST_SECRET", "x")
+    assert read().reveal() == b"x"
 
 
 def test_a_secret_that_everybody_reads_is_none(tmp_path):

@@ -652,3 +652,17 @@ def test_a_context_says_who_is_blocked_and_an_unknown_kind_is_refused_whole(worl
     document["blocks"] = {"sequence": 3, "blocks": [{**entry, "subject": "planet:mars"}]}
     with pytest.raises(InputError):
         ServiceContext.parse(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_decision_names_the_trace_of_the_call(world, allowed):
+    header = (b"traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    if allowed:
+        world.check(headers=[header])
+    else:
+        world.refused(headers=[header], peer=Peer(spiffe_id=INTRUDER))
+    assert world.decided[-1].trace == "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7"
+    world.check(headers=[header, header])  # two of them are none
+    assert world.decided[-1].trace == ""
+    world.check()
+    assert world.decided[-1].trace == ""

@@ -2,6 +2,8 @@
 """What only PostgreSQL can do wrong: addresses, encodings, replicas that start or write at once, a restart."""
 
 import contextlib
+import os
+import signal
 import threading
 import time
 
@@ -178,6 +180,24 @@ def test_a_writer_of_another_server_is_waited_for_two_seconds_at_most(url):
             pass
         assert 1.5 < time.monotonic() - began < 3
         assert caught.value.retry
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root to stop a process of PostgreSQL's user")
+def test_a_database_that_freezes_is_unavailable_and_nobody_hangs(url):
+    with open_postgresql(url) as database:
+        with database.writing() as connection:
+            pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            with pytest.raises(Unavailable) as caught, database.writing():
+                pass
+            assert 2 < time.monotonic() - began < 5
+            assert caught.value.retry
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        with database.writing() as connection:
+            assert connection.exec_driver_sql("SELECT pg_backend_pid()").scalar() != pid
 
 
 def test_the_lock_ends_with_the_server_that_held_it(url, postgres):

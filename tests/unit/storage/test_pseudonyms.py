@@ -7,14 +7,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from tests.support.identity import NOW, FakeClock
+from tests.support.identity import NOW, FakeClock, TestEntropy
 
 from everyhop.auditlog import Event, Kind, Order, Point, Record, RecordFilter
 from everyhop.auditlog.addresses import canonical_address
 from everyhop.auditlog.personal import PersonKind, is_pseudonym, pseudonyms_in
 from everyhop.control.pseudonymity import Pseudonymity
 from everyhop.core.errors import Conflict, NotFound
-from everyhop.providers.keystores import FileKeyStore
+from everyhop.providers.keystores import FileKeyStore, MemoryKeyStore
+from everyhop.storage.pseudonyms import SqlPseudonyms
 from everyhop.storage.service import open_storage
 
 USER = PersonKind.USER
@@ -301,3 +302,20 @@ def test_the_time_of_a_row_is_the_clock_s(opened):
     with storage.database.reading() as connection:
         moment = connection.exec_driver_sql("SELECT created_at FROM pseudonyms").scalar_one()
     assert datetime.fromtimestamp(moment / 1e6, UTC) == NOW
+
+
+def test_both_engines_name_and_forget(storage):
+    store = SqlPseudonyms(
+        storage.database, MemoryKeyStore(), clock=FakeClock(), entropy=TestEntropy(), producer="server"
+    )
+    storage.database.disguise = store.disguised
+    storage.records.append([record(1, detail={"user": "alice"})])
+    (one,) = stored(storage)
+    old = one.detail["user"]
+    assert store.names_of([(USER, "alice"), (USER, "bob")])[USER, "alice"] == old
+    assert store.values_of([old]) == {old: "alice"}
+    assert store.forget(USER, "alice", reason="r", by="x", at=NOW) == old
+    storage.records.append([record(2, detail={"user": "alice"})])
+    assert [r.detail.get("user", r.operation) for r in stored(storage)][1] == "forget"
+    assert stored(storage)[2].detail["user"] != old
+    assert store.values_of([old]) == {}

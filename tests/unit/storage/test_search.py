@@ -96,7 +96,10 @@ def test_sql_and_python_agree_page_by_page(storage, wanted, order):
     ],
     ids=repr,
 )
+@pytest.mark.parametrize("engine_place", ["sqlite"], indirect=True)  # the plan is in SQLite's words
 def test_common_questions_are_answered_by_an_index(storage, wanted, index):
+    if storage.database.engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL plans by statistics, and forty rows are fastest read whole")
     storage.records.append(made())
     statement = sa.select(records.c.n, records.c.line).where(*conditions_of(wanted))
     statement = statement.order_by(place_of(wanted).desc()).limit(21)

@@ -125,6 +125,9 @@ def _of_log(record: Record) -> Entity:
 
 
 def _subject(record: Record) -> str:
+    user = common.text_of(record, "user")
+    if common.text_of(record, "block") == "user" and user is not None:  # a user has a member of their own
+        return f"user:{user}"
     found = (common.text_of(record, name) for name in ("subject", "block"))
     return next((text for text in found if text), record.target or record.caller or common.UNKNOWN)
 

@@ -13,6 +13,7 @@ from everyhop.cli.log_export import Way
 from everyhop.cli.output import paint, print_error, print_json, printable, say, wants_json
 
 if TYPE_CHECKING:
+    from everyhop.auditlog.completeness import Completeness
     from everyhop.auditlog.verdict import Verdict
 
 INTACT: Final = 0
@@ -24,10 +25,9 @@ Checks every record against what the log's key signed, in the database (also whi
 stopped), in a directory of tiles, or at a URL.  A checkpoint that was kept elsewhere (--against) proves that the end is
 not missing.  A receipt needs nothing but the public key.
 
-Completeness is told apart, for the database: which numbers of which producers are missing, what they say is lost, and
-what nobody has signed (--require-complete makes that count).
+Of the database, completeness is told apart: numbers of producers that are missing, records that they did not sign.
 
-exit codes: 0 intact · 1 tampered, with the first bad place · 2 cannot be verified
+exit codes: 0 intact and complete · 1 tampered, or not what a producer signed · 2 cannot be verified, or incomplete
 
 examples:
   everyhop log verify
@@ -101,11 +101,6 @@ def add_proofs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     verify.add_argument(
         "--svid", metavar="DIR", type=Path, help="svid.pem, key.pem and bundle.pem, for a URL over TLS"
     )
-    verify.add_argument(
-        "--require-complete",
-        action="store_true",
-        help="exit 1 as well when records are missing or not what their producers signed",
-    )
     prove = add_verb(verbs, "prove", _prove, _PROVE, "write a receipt of one record")
     prove.add_argument("event", metavar="EVENT", help="the id of the record, e.g. a decision id")
     prove.add_argument(
@@ -163,7 +158,6 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _verified(args: argparse.Namespace) -> int:
-    from everyhop.core.errors import InputError
     from everyhop.runtime.log_reading import LogReading
 
     reading = LogReading(
@@ -177,19 +171,23 @@ def _verified(args: argparse.Namespace) -> int:
         against=args.against,
         progress=_progress if sys.stderr.isatty() else None,
     )
-    is_outside = args.tiles is not None or args.url is not None
-    if args.require_complete and is_outside:
-        raise InputError("completeness is verified in the database: leave out --tiles and --url")
-    found = None if is_outside else reading.completeness()
+    # Only the database knows what producers signed; integrity is judged first, and nothing is asked of a broken log.
+    found = (
+        reading.completeness() if args.tiles is None and args.url is None and not verdict.findings else None
+    )
     if wants_json(args):
-        print_json(verdict.to_dict() | ({} if found is None else {"completeness": found.to_dict()}))
+        print_json(verdict.to_dict() | {"completeness": None if found is None else found.to_dict()})
     else:
         _print_verdict(verdict)
-        for number, sentence in enumerate(() if found is None else found.sentences()):
-            print(("  " if number else "completeness: ") + printable(sentence))
-    if args.require_complete and found is not None and not found.is_complete:
+        for sentence in () if found is None else found.sentences():
+            print(printable(sentence))
+    return _code(verdict, found)
+
+
+def _code(verdict: Verdict, found: Completeness | None) -> int:
+    if verdict.outcome == "tampered" or (found is not None and found.is_contradicted):
         return TAMPERED
-    return {"intact": INTACT, "tampered": TAMPERED}.get(verdict.outcome, UNVERIFIED)
+    return INTACT if verdict.outcome == "intact" and (found is None or found.is_complete) else UNVERIFIED
 
 
 def _progress(done: int, total: int) -> None:

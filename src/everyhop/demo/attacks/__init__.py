@@ -2,6 +2,7 @@
 """The attacks of the demo, by theme; each really sends bytes and tells what it saw."""
 
 from everyhop.demo.attacks import (
+    blocked,
     edge,
     egress,
     facts,
@@ -10,6 +11,7 @@ from everyhop.demo.attacks import (
     identity,
     load,
     local,
+    log,
     operations,
     paths,
     tokens,
@@ -34,6 +36,8 @@ def all_attacks() -> list[Attempt]:
         transport,
         egress,
         local,
+        blocked,
+        log,
         load,
     )
     return [attempt for room in rooms for attempt in room.attacks()]

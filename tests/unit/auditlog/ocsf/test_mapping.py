@@ -181,6 +181,18 @@ def test_a_finding():
     assert found["evidences"][0]["data"]["observed"] == 100
 
 
+@pytest.mark.parametrize(
+    ("detail", "uid", "user"),
+    [
+        ({"block": "user", "user": "~user.x"}, "user:~user.x", {"uid": "~user.x", "type_id": 1}),
+        ({"block": f"identity:{ORDERS}"}, f"identity:{ORDERS}", {"uid": ORDERS, "type_id": 4}),
+    ],
+)
+def test_who_is_blocked(detail, uid, user):
+    entity = event(kind=Kind.RESPONSE, operation="block", detail=detail)["entity"]
+    assert (entity["uid"], entity["user"]) == (uid, user)
+
+
 def test_an_attestation_is_of_the_stored_line():
     line = b'{"id":"r1"}'
     leaf = leaf_hash_of(line)
