@@ -92,8 +92,8 @@ class Sidecars:
     async def show_blocks(self) -> None:
         """Write what the filters in front refuse where a person reads it; raises OSError."""
         for instance in self._blocks.unshown():
-            directory = self._blocks.directory(instance)
-            with suppress(FileNotFoundError):  # the launch has ended meanwhile
+            with suppress(FileNotFoundError, KeyError):  # the launch has ended meanwhile
+                directory = self._blocks.directory(instance)
                 await asyncio.to_thread(replace_files, directory, self._blocks.files(instance))
 
     def blocks(self, instance: str) -> int:
