@@ -32,6 +32,7 @@ OPEN, CLOSED = "operations: [list, read]", "operations: [list]"
 POLICY = """\
 version: 1
 trust_domain: shop.example
+detect: {mode: observe}  # the caller's hundreds of refused calls are the measurement
 services:
   storefront: {workload: [{run: true}]}
   mallory: {workload: [{run: true}]}
