@@ -92,21 +92,6 @@ class SealedResult:
     conflicts: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredCheckpoint:
-    """A signed checkpoint.
-
-    ``note`` is the signed note as it was published (c2sp.org/tlog-checkpoint); ``origin``, ``size`` and ``root``
-    (32 bytes) are what it says.  ``signed_at`` is aware.
-    """
-
-    origin: str
-    size: int
-    root: bytes
-    signed_at: datetime
-    note: str
-
-
 class Stored(NamedTuple):
     """A line of the log, and the place that its row names."""
 
