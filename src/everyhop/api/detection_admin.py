@@ -112,11 +112,11 @@ class _DetectionDoor:
         subject = None if caller is None else str(named(caller, self._control.snapshot))
         asked: dict[str, Scalar] = {"what": "findings", "since": q.get("since"), "subject": subject}
         told: dict[str, Scalar] = {name: value for name, value in asked.items() if value is not None}
-        await self._control.note_read(by=_by(request), detail=told)
+        await self._control.log.note_read(by=_by(request), detail=told)
         found: list[dict[str, Any]] = []
         cursor = None
         while len(found) < limit:
-            page = await self._control.query_records(
+            page = await self._control.log.query(
                 wanted, order=Order.NEWEST, cursor=cursor, limit=min(MAX_PAGE, limit)
             )
             found += [
@@ -140,8 +140,8 @@ class _DetectionDoor:
         detectors = self._detection().detectors_for(candidate)
         since = rfc3339(message.since)
         told: dict[str, Scalar] = {"what": "replay", "since": since}
-        await self._control.note_read(by=_by(request), detail=told)
-        steps = replay_detection(self._control.query_records, candidate, detectors, message.since)
+        await self._control.log.note_read(by=_by(request), detail=told)
+        steps = replay_detection(self._control.log.query, candidate, detectors, message.since)
 
         async def lines() -> AsyncIterator[bytes]:
             async with self._one_replay:

@@ -42,7 +42,7 @@ def insight_routes(control: ControlPlane) -> list[Route]:
         if since is None:
             raise InputError("since when?", hint="e.g. since=2026-01-31T09:00:00Z")
         only_shadow = request.query_params.get("shadow") == "1"
-        return reply(await control.tally(since, only_shadow=only_shadow))
+        return reply(await control.log.tally(since, only_shadow=only_shadow))
 
     return [Route("/v1/tally", tally)]
 

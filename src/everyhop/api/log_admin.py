@@ -104,7 +104,7 @@ class _LogDoor:
         if not before and not after:
             await self._note(request, _asked(query))
         order = Order.OLDEST if "after" in query else Order.NEWEST
-        page = await self._control.query_records(
+        page = await self._control.log.query(
             wanted,
             order=order,
             cursor=after if "after" in query else before or None,
@@ -123,12 +123,12 @@ class _LogDoor:
         if "after" in query:
             position = _whole(query.get("after"), default=0, largest=2**62)
         else:
-            position = await self._control.newest_position()
+            position = await self._control.log.newest_position()
         if not position or "after" not in query:
             await self._note(request, {**_asked(query), "live": True})
 
         async def lines() -> AsyncIterator[bytes]:
-            async for at, found in self._control.follow(wanted, position, as_stored=as_stored):
+            async for at, found in self._control.log.follow(wanted, position, as_stored=as_stored):
                 for place, record in found:
                     yield msgspec.json.encode({"position": place, "record": record}) + b"\n"
                 yield b'{"position":%d}\n' % at
@@ -138,7 +138,7 @@ class _LogDoor:
     async def record(self, request: Request) -> Response:
         """Answer a decision with its why."""
         decision_id = request.path_params["id"]
-        record, *also = await self._control.decision(decision_id)
+        record, *also = await self._control.log.decision(decision_id)
         await self._note(request, {"id": decision_id[:128]})
         answer = told(record, await self._snapshot_under(record)) | {"also": also}
         if record.reason == Reason.BLOCKED:
@@ -149,11 +149,11 @@ class _LogDoor:
         """Forget a person."""
         message = await read_message(request, ForgetRequest, max_bytes=8192)
         person = parse_person(message.person)
-        name = await self._control.forget(person, reason=message.reason, by=_by(request))
+        name = await self._control.log.forget(person, reason=message.reason, by=_by(request))
         return reply({"forgotten": name})
 
     async def _note(self, request: Request, detail: dict[str, Scalar]) -> None:
-        await self._control.note_read(by=_by(request), detail=detail)
+        await self._control.log.note_read(by=_by(request), detail=detail)
 
     async def _snapshot_under(self, record: Record) -> Snapshot | None:
         """Return the snapshot that a decision was made under; None where an application names one that is none."""

@@ -128,7 +128,7 @@ class _PolicyDoor:
         if self._one_replay.locked():
             raise Unavailable("another replay is under way", hint="try again when it has ended")
         span = Span(since=message.since, last=message.last)
-        steps = replay(self._control.query_records, self._control.snapshot, candidate, span)
+        steps = replay(self._control.log.query, self._control.snapshot, candidate, span)
 
         async def lines() -> AsyncIterator[bytes]:
             async with self._one_replay:

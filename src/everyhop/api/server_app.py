@@ -135,7 +135,7 @@ class AgentDoor:
 
     async def _records(self, request: Request) -> Response:
         message = await read_message(request, RecordBatch)
-        result = await self._control.take_records(message)
+        result = await self._control.log.take(message)
         return reply(
             RecordsAccepted(
                 stored=result.stored,
@@ -149,7 +149,7 @@ class AgentDoor:
     async def _pseudonyms(self, request: Request) -> Response:
         message = await read_message(request, PseudonymsRequest)
         wanted = [(person.kind, person.value) for person in message.persons]
-        return reply(PseudonymsResponse(pseudonyms=await self._control.pseudonyms(wanted)))
+        return reply(PseudonymsResponse(pseudonyms=await self._control.log.pseudonyms(wanted)))
 
     async def _report(self, request: Request) -> Response:
         self._control.feed.report(await read_message(request, AgentReport))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache, partial
@@ -17,14 +16,12 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from everyhop.anomaly.blocks_codec import encode_blocks
 from everyhop.anomaly.exempt import Exempt
 from everyhop.anomaly.looking import is_quarantined
-from everyhop.auditlog import Event, Kind, Order, RecordFilter, Report, Tally
-from everyhop.auditlog.personal import PersonKind
 from everyhop.auditlog.sealing import AGENT_PATH, agent_path
 from everyhop.authority import AuthorityKind, AuthorityStatus
 from everyhop.authz.difference import compare
 from everyhop.control.bounded import within
 from everyhop.control.feed import Truth
-from everyhop.control.log_tail import LogTail
+from everyhop.control.log_desk import LogDesk, LogPorts
 from everyhop.control.messages import AuthorityView, SignX509Result
 from everyhop.control.policy_changes import HeldError, PolicyChanges
 from everyhop.control.policy_in_force import Rejected, check_candidate, rejection
@@ -32,15 +29,13 @@ from everyhop.control.proposals import UNKNOWN_FILE, Actor, ChangeRules
 from everyhop.control.pseudonymity import Pseudonymity
 from everyhop.control.responding import BlocksInForce, Responder, ResponderPorts
 from everyhop.control.response_orders import ResponseOrders
-from everyhop.control.sealed_records import SealedRecords
+from everyhop.control.statuses import status_of
 from everyhop.control.token_control import TokenControl
-from everyhop.core.clock import rfc3339
 from everyhop.core.errors import (
     AccessDenied,
     Conflict,
     EveryhopError,
     InputError,
-    NotFound,
     PolicyError,
     Unavailable,
 )
@@ -49,21 +44,19 @@ from everyhop.spiffe import SpiffeId
 from everyhop.spiffe.bundle import decode_bundle, encode_bundle
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
+    from collections.abc import Callable, Container, Mapping, Sequence
     from concurrent.futures import Executor
 
     from everyhop.anomaly.model import Subject
-    from everyhop.auditlog import AppendResult, Page, Record, RecordStore, SealStore
+    from everyhop.auditlog import RecordStore, SealStore
     from everyhop.auditlog.model import Scalar
-    from everyhop.auditlog.personal import Wish
-    from everyhop.auditlog.sealing import SealedResult
     from everyhop.authority import Authority, IssuedJwt
     from everyhop.authz.difference import Plan
     from everyhop.control.detection import Detection
     from everyhop.control.exporting import Exports
     from everyhop.control.feed import Feed
     from everyhop.control.log_keys import LogKeys
-    from everyhop.control.messages import AgentReport, RecordBatch, SignX509Item
+    from everyhop.control.messages import AgentReport, SignX509Item
     from everyhop.control.policy_holder import PolicyHolder
     from everyhop.control.ports import PolicyRules, PolicySource, SnapshotStore
     from everyhop.control.proposals import ProposalStore
@@ -80,9 +73,6 @@ _log = logging.getLogger(__name__)
 
 ACKNOWLEDGE_TIMEOUT: Final = 20.0
 SCHEDULE_INTERVAL: Final = 5.0
-HEARTBEAT_SECONDS: Final = 5.0
-FOLLOW_SECONDS: Final = 0.25  # how long records of another server stay unseen by who follows the log
-_WOULD: Final = b'"would":"'  # in the line of every record that a policy in shadow would decide otherwise
 PRUNE_INTERVAL: Final = timedelta(hours=1)
 
 
@@ -125,11 +115,21 @@ class ControlPlane:
         self._document = b""
         self._rejected: Rejected | None = None
         self._pending: dict[str, object] | None = None
-        self._tail = LogTail(ports.records, ports.pool)
         self._changes = PolicyChanges(ports.proposals, ports.clock, ports.changes)
         self._described: dict[str, Callable[[], object]] = {}
-        self._sealed = SealedRecords(
-            seals=ports.seals, log=ports.records, bundle=self._bundle_in_force, clock=ports.clock
+        self.log = LogDesk(
+            LogPorts(
+                records=ports.records,
+                seals=ports.seals,
+                snapshots=ports.snapshots,
+                pseudonymity=ports.pseudonymity,
+                clock=ports.clock,
+                pool=ports.pool,
+                effects=ports.effects,
+                keep=ports.records_keep,
+            ),
+            bundle=self._bundle_in_force,
+            snapshot_hash=lambda: self.snapshot.hash,
         )
         self.exports: Exports | None = None
         self.log_keys: LogKeys | None = None
@@ -507,173 +507,6 @@ class ControlPlane:
     async def _prune(self, now: datetime) -> int:
         return await self._work(self._p.records.prune, now=now, before=now - self._p.records_keep)
 
-    # -- records
-
-    async def take_records(self, batch: RecordBatch) -> SealedResult:
-        """Store a batch of an agent durably, or tell how far its producer is held.
-
-        Raises SealError, and Conflict when a pseudonym in it is nobody's (any more).
-        """
-
-        def take() -> SealedResult:
-            self._p.pseudonymity.check(batch.records)
-            return self._sealed.take(batch)
-
-        result = await within(self._p.effects, take)
-        self._wake()
-        return result
-
-    async def append_records(self, records: list[Record]) -> AppendResult:
-        """Store records of an agent durably; those that had arrived before are counted apart.
-
-        Raises Conflict when a pseudonym in them is nobody's (any more).
-        """
-
-        def append() -> AppendResult:
-            self._p.pseudonymity.check(records)
-            return self._p.records.append(records)
-
-        result = await self._work(append)
-        self._wake()
-        return result
-
-    def _wake(self) -> None:
-        """Let those who follow the log look at once."""
-        self._tail.wake()
-        if self.detection is not None:
-            self.detection.wake()
-
-    async def pseudonyms(self, wanted: list[Wish]) -> list[str]:
-        """Return pseudonyms of persons, in the order given."""
-        return await self._work(self._p.pseudonymity.names_of, wanted)
-
-    async def forget(self, person: Wish, *, reason: str, by: str) -> str:
-        """Forget a person, record it, and return what was their pseudonym; raises NotFound."""
-        kind, value = person
-        return await self._work(
-            self._p.pseudonymity.forget, kind, value, reason=reason, by=by, at=self._p.clock.now()
-        )
-
-    async def query_records(
-        self,
-        wanted: RecordFilter,
-        *,
-        order: Order,
-        cursor: int | None,
-        limit: int,
-        as_stored: bool = False,
-    ) -> Page:
-        """Return one page of records, with persons in place of their pseudonyms unless ``as_stored``.
-
-        A user or address that is looked for may be given either way.
-        """
-
-        def query() -> Page:
-            asked = self._as_stored(wanted)
-            page = self._p.records.query(asked, order=order, cursor=cursor, limit=limit)
-            return page if as_stored else replace(page, records=self._p.pseudonymity.reveal(page.records))
-
-        return await self._work(query)
-
-    async def newest_position(self) -> int:
-        """Return where the newest record stands, 0 in an empty log."""
-        page = await self._work(self._p.records.query, RecordFilter(), order=Order.NEWEST, limit=1)
-        return page.first or 0
-
-    async def follow(
-        self,
-        wanted: RecordFilter,
-        position: int,
-        *,
-        as_stored: bool = False,
-        heartbeat_seconds: float = HEARTBEAT_SECONDS,
-    ) -> AsyncIterator[tuple[int, list[tuple[int, Record]]]]:
-        """Yield how far the log was read and what of it matches, with positions; at least every so many seconds."""
-        names = self._p.pseudonymity
-        wanted = await self._work(self._as_stored, wanted)
-        loop = asyncio.get_running_loop()
-        due = loop.time()
-        while True:
-            growth = self._tail.growth
-            page = await self._tail.read(position)
-            if page.last is not None:
-                position = page.last
-                found = [
-                    (n, r) for n, r in zip(page.positions, page.records, strict=True) if wanted.matches(r)
-                ]
-                if found and not as_stored:
-                    records = await self._work(names.reveal, [record for _, record in found])
-                    found = [(n, record) for (n, _), record in zip(found, records, strict=True)]
-                yield position, found
-                due = loop.time() + heartbeat_seconds
-                continue
-            if loop.time() >= due:
-                yield position, []
-                due = loop.time() + heartbeat_seconds
-            with suppress(TimeoutError):
-                await asyncio.wait_for(growth.wait(), FOLLOW_SECONDS)
-
-    async def note_read(self, *, by: str, detail: dict[str, Scalar]) -> None:
-        """Record that the log was read.  A log that cannot be written is still read: that is when it is needed."""
-        event = Event(
-            kind=Kind.LOG, action="read", time=self._p.clock.now(), caller=by, decision="allow", detail=detail
-        )
-        try:
-            await self._work(self._p.records.note, event)
-        except Unavailable as error:
-            _log.warning("a read of the log is not recorded", extra={"by": by, "reason": error.message})
-        self._tail.wake()
-
-    def _as_stored(self, wanted: RecordFilter) -> RecordFilter:
-        """Return a filter with pseudonyms for the persons that it names."""
-        names = self._p.pseudonymity
-        return replace(
-            wanted,
-            user=None if wanted.user is None else names.known(PersonKind.USER, wanted.user),
-            address=None if wanted.address is None else names.known(PersonKind.ADDRESS, wanted.address),
-        )
-
-    async def decision(self, decision_id: str) -> list[Record]:
-        """Return the records of one decision, the one that decided first; raises NotFound.
-
-        A sidecar and the application behind it record one call under one id: the first refusal decided.  What
-        another service says of the id is its own word, and stands last.
-        """
-        found: list[Record] = await self._work(self._p.records.of_decision, decision_id)
-        if not found:
-            raise NotFound(
-                f"no decision {decision_id[:80]} is recorded",
-                hint="records arrive within a second of the call",
-            )
-        found = list(await self._work(self._p.pseudonymity.reveal, found))
-        target = found[0].target
-        return sorted(found, key=lambda record: (record.target != target, record.decision != "deny"))
-
-    async def tally(self, since: datetime, *, only_shadow: bool) -> Report:
-        """Return the decisions since a time, added up; with ``only_shadow`` those that a policy in shadow would change."""
-
-        def add_up() -> Report:
-            tally = Tally(only_shadow=only_shadow)
-            wanted = RecordFilter(kind=Kind.DECISION, since=since)
-            for page in self._p.records.scan(wanted, holding=_WOULD if only_shadow else None):
-                tally.take(page)
-            # Of each producer the last record stays when older ones go, so the oldest one says nothing about the others.
-            oldest, kept = (
-                self._p.records.first_time(Kind.DECISION),
-                self._p.clock.now() - self._p.records_keep,
-            )
-            return Report(
-                since=since,
-                groups=tally.groups(),
-                counted=tally.counted,
-                left_out=tally.left_out,
-                records_from=None if oldest is None else max(oldest, kept),
-                policy_from=self._p.snapshots.in_force_since(self.snapshot.hash),
-                snapshot=self.snapshot.hash,
-            )
-
-        return await self._work(add_up)
-
     # -- status
 
     def policy_status(self) -> dict[str, object]:
@@ -687,54 +520,21 @@ class ControlPlane:
 
     def status(self, reports: list[AgentReport] | None = None) -> dict[str, object]:
         """Return what ``everyhop status -o json`` prints (DESIGN section 7), as plain values."""
-        reports = self._p.feed.reports() if reports is None else reports
-        services: dict[str, dict[str, object]] = {
-            s.name: {"spiffe_id": str(s.spiffe_id), "instances": []} for s in self.snapshot.services.values()
-        }
-        for report in reports:
-            for i in report.instances:
-                shown = {
-                    "id": i.id,
-                    "pid": i.pid,
-                    "ingress": i.ingress,
-                    "state": i.state,
-                    "app": i.app,
-                    "edge": i.edge,
-                    "svid_expires_at": None if i.svid_expires_at is None else rfc3339(i.svid_expires_at),
-                    "envoy_pid": i.envoy_pid,
-                    "envoy_restarts": i.envoy_restarts,
-                    "snapshot": i.snapshot,
-                    "agent": report.agent,
-                }
-                with suppress(KeyError):
-                    instances = services[i.service]["instances"]
-                    assert isinstance(instances, list)  # noqa: S101  # narrows for the type checker
-                    instances.append(shown)
-        truth = self._p.feed.truth
+        blocks = self.responder.blocks
         return {
-            "trust_domain": str(self.snapshot.trust_domain),
-            **self.policy_status(),
-            "bundle_sequence": None if truth is None else truth.bundle_sequence,
-            "token_sequence": None if truth is None else truth.token_sequence,
-            "block_sequence": self.responder.blocks.sequence,
-            "blocked": len(self.responder.blocks.by_subject),
-            "agents": [
-                {
-                    "id": r.agent,
-                    "snapshot": r.snapshot,
-                    "bundle_sequence": r.bundle_sequence,
-                    "token_sequence": r.token_sequence,
-                    "block_sequence": r.block_sequence,
-                    "spooled_records": r.spooled,
-                }
-                for r in reports
-            ],
+            **status_of(
+                self.snapshot,
+                self._p.feed.truth,
+                self._p.feed.reports() if reports is None else reports,
+                policy=self.policy_status(),
+            ),
+            "block_sequence": blocks.sequence,
+            "blocked": len(blocks.by_subject),
             "records_lost": {
                 reason: {"records": count, "times_unknown": unknown}
-                for reason, (count, unknown) in sorted(self._sealed.told_lost.items())
+                for reason, (count, unknown) in sorted(self.log.told_lost.items())
             },
             "urls": dict(self._p.urls),
-            "services": services,
             **{name: tell() for name, tell in self._described.items()},
         }
 

@@ -309,6 +309,7 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
         exports = _exports(storage, settings, stack, origin=signer.origin)
         control.exports = exports
         control.detection = _detection(control, storage, settings, stack)
+        control.log.followers.append(control.detection.wake)
         strangers = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="oauth"))
         # Of its own too, so that a long search keeps nobody from his token.
         peps = stack.enter_context(ThreadPoolExecutor(WORKERS, thread_name_prefix="authzen"))

@@ -93,7 +93,7 @@ HARMLESS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "secret", "is_path"), SECRETS)
+@pytest.mark.parametrize(("text", "secret", "is_path"), SECRETS, ids=map(str, range(len(SECRETS))))
 def test_a_secret_goes_and_its_length_stays(text, secret, is_path):
     assert secret in text
     clean = redact_text(text, is_path=is_path)
@@ -107,7 +107,7 @@ def test_what_is_harmless_stays(text):
     assert redact_text(text, is_path=True) == text
 
 
-@pytest.mark.parametrize(("text", "secret", "is_path"), SECRETS)
+@pytest.mark.parametrize(("text", "secret", "is_path"), SECRETS, ids=map(str, range(len(SECRETS))))
 def test_wherever_it_stands_in_a_record(text, secret, is_path):
     found = redact(
         Record(

@@ -78,7 +78,7 @@ def report(server):
 
 async def refused(server, sent, reason):
     with pytest.raises(SealError) as error:
-        await server.control.take_records(sent)
+        await server.control.log.take(sent)
     assert error.value.reason == reason
     assert refusals(server) == [f"seal-{reason}"]
 
@@ -90,7 +90,7 @@ async def test_an_agent_cannot_sign_for_another_agent(server):
 
 async def test_an_agent_cannot_go_on_with_the_records_of_another_agent(server):
     first = batch(server, identity(server))
-    await server.control.take_records(first)
+    await server.control.log.take(first)
     other = identity(server, "a2")
     await refused(server, batch(server, other, 4, 6, agent="a2", previous=seal_digest(first.seal)), "owner")
     assert stored(server) == [("i1", 1), ("i1", 2), ("i1", 3)]
@@ -113,7 +113,7 @@ async def test_a_certificate_of_another_authority_is_not_believed(server):
 
 async def test_a_certificate_that_is_over_is_not_believed(server):
     key = identity(server)
-    await server.control.take_records(batch(server, key))
+    await server.control.log.take(batch(server, key))
     server.clock.move(hours=2)
     await refused(server, batch(server, key, 4, 5), "certificate")
 
@@ -149,14 +149,14 @@ async def test_numbers_with_a_hole_are_refused(server):
 
 
 async def test_whoever_has_begun_to_seal_goes_on(server):
-    await server.control.take_records(batch(server, identity(server)))
+    await server.control.log.take(batch(server, identity(server)))
     await refused(server, RecordBatch(agent="a1", records=[record(server, 4)]), "missing")
 
 
 async def test_one_refusal_is_recorded_once(server):
     for _ in range(3):
         with pytest.raises(InputError):
-            await server.control.take_records(batch(server, identity(server, "a2"), agent="a1"))
+            await server.control.log.take(batch(server, identity(server, "a2"), agent="a1"))
     assert refusals(server) == ["seal-signer"]
 
 
@@ -191,10 +191,10 @@ allow:
 async def test_batches_are_stored_with_their_seals_and_prove_complete(server):
     key = identity(server)
     first = batch(server, key)
-    taken = await server.control.take_records(first)
+    taken = await server.control.log.take(first)
     assert (taken.stored, taken.held, taken.head) == (3, 3, seal_digest(first.seal))
     second = batch(server, key, 4, 6, previous=taken.head)
-    await server.control.take_records(second)
+    await server.control.log.take(second)
     found = report(server)
     assert found.is_complete
     assert found.producers["i1"].sealed == 6
@@ -204,10 +204,10 @@ async def test_batches_are_stored_with_their_seals_and_prove_complete(server):
 async def test_an_old_batch_again_changes_nothing_and_tells_how_far_the_log_is(server):
     key = identity(server)
     first = batch(server, key)
-    head = (await server.control.take_records(first)).head
-    again = await server.control.take_records(first)
+    head = (await server.control.log.take(first)).head
+    again = await server.control.log.take(first)
     assert (again.stored, again.duplicates, again.held, again.head) == (0, 3, 3, head)
-    longer = await server.control.take_records(batch(server, key, 2, 9))
+    longer = await server.control.log.take(batch(server, key, 2, 9))
     assert (longer.stored, longer.held) == (0, 3)
     assert stored(server) == [("i1", 1), ("i1", 2), ("i1", 3)]
     assert refusals(server) == []
@@ -218,39 +218,39 @@ async def test_a_batch_that_goes_on_from_another_seal_is_not_stored_and_the_answ
     server,
 ):
     key = identity(server)
-    head = (await server.control.take_records(batch(server, key))).head
+    head = (await server.control.log.take(batch(server, key))).head
     for previous in (b"", b"x" * 32):
-        taken = await server.control.take_records(batch(server, key, 8, 9, previous=previous))
+        taken = await server.control.log.take(batch(server, key, 8, 9, previous=previous))
         assert (taken.stored, taken.held, taken.head) == (0, 3, head)
-    assert (await server.control.take_records(batch(server, key, 8, 9, previous=head))).stored == 2
+    assert (await server.control.log.take(batch(server, key, 8, 9, previous=head))).stored == 2
     assert [(r.first, r.last) for r in report(server).missing.shown] == [(4, 7)]
     assert report(server).refused.total == 0
 
 
 async def test_a_batch_whose_ids_are_taken_comes_again_with_others(server):
     key = identity(server)
-    await server.control.take_records(batch(server, key))
+    await server.control.log.take(batch(server, key))
     records = [
         record(server, 1, "i2", id="i1-2"),
         record(server, 2, "i2"),
         record(server, 3, "i2", id="i2-2"),
     ]
-    taken = await server.control.take_records(batch(server, key, producer="i2", records=records))
+    taken = await server.control.log.take(batch(server, key, producer="i2", records=records))
     assert (taken.stored, taken.held, taken.conflicts) == (0, 0, ("i1-2", "i2-2"))
 
 
 async def test_an_unsealed_batch_of_one_that_never_sealed_is_taken_and_counted_apart(server):
-    taken = await server.control.take_records(RecordBatch(agent="a1", records=[record(server, 1, "old")]))
+    taken = await server.control.log.take(RecordBatch(agent="a1", records=[record(server, 1, "old")]))
     assert taken.stored == 1
     found = report(server)
     assert ("old", 1, 1) in [(r.producer, r.first, r.last) for r in found.never_sealed.shown]
 
 
 async def test_a_new_certificate_and_a_new_authority_go_on_with_the_producer(server):
-    head = (await server.control.take_records(batch(server, identity(server)))).head
+    head = (await server.control.log.take(batch(server, identity(server)))).head
     old = server.authority.bundle().x509_authorities
     await server.control.rotate(AuthorityKind.X509, wait_seconds=1)
-    await server.control.take_records(batch(server, identity(server), 4, 5, previous=head))
+    await server.control.log.take(batch(server, identity(server), 4, 5, previous=head))
     with server.storage.log_seals.reading() as log:
         both = {*old, *server.authority.bundle().x509_authorities}
         found = check_completeness(log.lines(), log.seals(), log.certificates(), sorted(both))

@@ -89,7 +89,7 @@ async def test_a_refusal_touches_only_its_item(bench):
 
 async def test_refusals_are_recorded(bench):
     await bench.control.tokens.mint("node-1", [item(scope=["orders.cancel"])])
-    page = await bench.control.query_records(
+    page = await bench.control.log.query(
         RecordFilter(kind=Kind.TOKEN), order=Order.NEWEST, cursor=None, limit=10
     )
     (record,) = page.records
