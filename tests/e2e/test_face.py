@@ -77,7 +77,7 @@ def face_pid(domain: TrustDomainUnderTest) -> int:
 
 def test_a_token_by_mtls_is_verified_by_pyjwt(domain):
     urls = domain.json("status")["urls"]
-    assert set(urls) == {"api", "issuer", "jwks", "token", "authzen"}
+    assert set(urls) == {"api", "issuer", "jwks", "token", "authzen", "log"}
     assert ask(urls["token"], context(domain), GRANT)[0] == 401
     status, answer = ask(urls["token"], context(domain, with_svid=True), GRANT)
     assert status == 200

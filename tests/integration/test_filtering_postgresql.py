@@ -10,6 +10,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -83,17 +84,15 @@ NAMES = [column.name for column in TABLE.c][1:]
 
 
 @pytest.fixture(scope="module")
-def connection(tmp_path_factory):
+def connection():
     programs = _programs()
-    place = Path(tmp_path_factory.mktemp("postgres"))
+    place = Path(tempfile.mkdtemp(prefix="pg-"))  # the way there is open to the user that it runs as
     as_user = {}
     if os.getuid() == 0:
         try:
             account = pwd.getpwnam("postgres")
         except KeyError:
             pytest.skip("PostgreSQL does not run as root, and there is no account for it")
-        for directory in (place, place.parent, place.parent.parent):
-            directory.chmod(0o755)
         os.chown(place, account.pw_uid, account.pw_gid)
         as_user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
     run = {"capture_output": True, "cwd": place, **as_user}
@@ -116,6 +115,7 @@ def connection(tmp_path_factory):
     finally:
         engine.dispose()
         subprocess.run([programs / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop"], check=True, **run)
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _programs() -> Path:

@@ -45,6 +45,19 @@ _WARMING_SECONDS: Final = 3.0
 _LINGER_SECONDS: Final = 5.0
 
 
+def _has_its_filters(stream: _Stream) -> bool:
+    """Tell whether every filter was sent: Envoy asks for each by itself, those in front of the policy's first.
+
+    A sidecar that is shut asks for none.
+    """
+    if stream.pushed is None:
+        return False
+    if not (stream.pushed.of(LISTENER) or stream.pushed.of(CLUSTER)):
+        return True
+    asked = stream.subscriptions.get(FILTER)
+    return asked is not None and stream.pushed.of(FILTER).keys() <= asked.sent.keys()
+
+
 def _seconds_until_first(moments: Mapping[str, float]) -> float | None:
     """Return how long it is until the first of some moments of the loop's clock, None when there is none."""
     return max(0.0, min(moments.values()) - asyncio.get_running_loop().time()) if moments else None
@@ -199,10 +212,8 @@ class ConfigDiscovery:
         self._note_enforced(stream)
 
     def _note_enforced(self, stream: _Stream) -> None:
-        """Note the policy once everything that was sent is confirmed and the filters are among it."""
-        is_shut = stream.pushed is not None and not (stream.pushed.of(LISTENER) or stream.pushed.of(CLUSTER))
-        complete = stream.delivered and not stream.unconfirmed and (FILTER in stream.subscriptions or is_shut)
-        if not complete:
+        """Note the policy once everything that was sent is confirmed and all filters are among it."""
+        if not stream.delivered or stream.unconfirmed or not _has_its_filters(stream):
             return
         news = (stream.delivered, stream.delivered_blocks)
         if (self._enforced.get(stream.instance), self._blocks.get(stream.instance)) != news:

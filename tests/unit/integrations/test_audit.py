@@ -7,12 +7,12 @@ import json
 
 import httpx
 import pytest
-from django.conf import settings as django_settings
 from fastapi import FastAPI, HTTPException, WebSocket
 from flask import Flask, abort
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
+from tests.support.enforcement_points import configure_django
 from tests.support.taken_events import FakeTaker
 
 from everyhop.core.errors import InputError
@@ -646,11 +646,7 @@ def test_what_a_wsgi_application_may_not_do_unrecorded(audit, taker, answer):
 
 
 def test_django(audit, taker):
-    if not django_settings.configured:
-        django_settings.configure(ROOT_URLCONF=__name__, SECRET_KEY="x", ALLOWED_HOSTS=["*"], MIDDLEWARE=[])
-        import django
-
-        django.setup()
+    configure_django()
     from django.core.handlers.asgi import ASGIHandler
     from django.core.handlers.wsgi import WSGIHandler
     from django.http import HttpResponse, HttpResponseForbidden

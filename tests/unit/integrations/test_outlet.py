@@ -131,7 +131,7 @@ def test_a_child_begins_anew(connecting, monkeypatch):
     outlet.put(event(1))
     assert len(outlet._waiting) == 1
     monkeypatch.setattr("os.getpid", lambda: 999_999_999)
+    outlet.put(event(2))  # begins anew before the connection is there
     connecting.go.set()
-    outlet.put(event(2))
     finish(outlet)
     assert [e.action for e in connecting.taker.events] == ["action.2"]
