@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Records of decisions that this process makes itself: durable before the answer, many requests to one commit.
 
-Whoever writes while another one commits waits for his turn, and then takes along everybody who came meanwhile.  So the
-store sees one commit at a time however many ask, and nobody is answered before his own records are safe.
+The store sees one commit at a time however many ask (:mod:`everyhop.core.turns`), and nobody is answered before his own
+records are safe.
 """
 
 from __future__ import annotations
 
-import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
 from everyhop.auditlog.gaps import Gap, GapReason, gap_record
 from everyhop.core.errors import Unavailable
+from everyhop.core.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     """Makes a record, given its number and its producer."""
 
 MAX_WAITING: Final = 10_000
-WAIT_SECONDS: Final = 2.0
 _NAME_BYTES: Final = 8
 
 
@@ -39,17 +38,6 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-class _Batch:
-    """The records of one request, and what became of them."""
-
-    __slots__ = ("drafts", "error", "is_done")
-
-    def __init__(self, drafts: Sequence[Draft]) -> None:
-        self.drafts = drafts
-        self.is_done = False
-        self.error: Exception | None = None
-
-
 class DecisionJournal:
     """Writes records under a producer of this process alone.  Blocking; safe to share between threads."""
 
@@ -60,10 +48,9 @@ class DecisionJournal:
         self._store = store
         self._entropy = entropy
         self._prefix = prefix
-        self._lock = threading.Lock()
-        self._turn = threading.Lock()
-        self._waiting: list[_Batch] = []
-        self._count = 0
+        self._turns: Turns[Draft, None] = Turns(
+            self._write_waiting, at_most=MAX_WAITING, max_waiting=MAX_WAITING
+        )
         self._lost = 0
         self._begin()
 
@@ -71,49 +58,23 @@ class DecisionJournal:
         """Make records durable; raises Unavailable when too many wait, or what the store raises."""
         if not drafts:
             return
-        batch = _Batch(drafts)
-        with self._lock:
-            if self._count + len(drafts) > MAX_WAITING:
-                raise Unavailable("too many decisions wait to be recorded")
-            self._waiting.append(batch)
-            self._count += len(drafts)
-        if not self._turn.acquire(timeout=WAIT_SECONDS):
-            self._withdraw(batch)
-            raise Unavailable("the decision could not be recorded: others wait for the database")
-        try:
-            if not batch.is_done:
-                self._write_waiting()
-        finally:
-            self._turn.release()
-        if batch.error is not None:
-            raise Unavailable("the decision could not be recorded") from batch.error
+        self._turns.submit(drafts)
 
-    def _withdraw(self, batch: _Batch) -> None:
-        with self._lock:
-            if batch in self._waiting:
-                self._waiting.remove(batch)
-                self._count -= len(batch.drafts)
-
-    def _write_waiting(self) -> None:
-        with self._lock:
-            batches, self._waiting, self._count = self._waiting, [], 0
-        error: Exception | None = None
+    def _write_waiting(self, batches: Sequence[Sequence[Draft]]) -> list[None]:
         try:
-            drafts = [*self._told_lost(), *(draft for batch in batches for draft in batch.drafts)]
+            drafts = [*self._told_lost(), *(draft for batch in batches for draft in batch)]
             records = [draft(number, self._producer) for number, draft in enumerate(drafts, self._next)]
             result = self._store.append(records)
             self._next += len(records)
             self._lost = 0
             if result.conflicts:
                 raise Unavailable(f"{len(result.conflicts)} records met others in their place")
-        except Exception as failure:  # noqa: BLE001  # it is raised to everybody whose records these were
-            error = failure
+        except Exception as error:
             # A commit may have happened though it seemed to fail: its numbers are never used again.
-            self._lost += sum(len(batch.drafts) for batch in batches)
+            self._lost += sum(map(len, batches))
             self._begin()
-        for batch in batches:
-            batch.error = error
-            batch.is_done = True
+            raise Unavailable("the decision could not be recorded") from error
+        return [None] * len(batches)
 
     def _told_lost(self) -> list[Draft]:
         """Return what says that decisions may be missing which were made and told nobody."""

@@ -19,16 +19,17 @@ from everyhop.auditlog.model import Event, Kind, Record
 from everyhop.auditlog.query import MAX_PAGE, Order, Page, RecordFilter
 from everyhop.core.clock import Entropy
 from everyhop.core.errors import InputError, NotFound
+from everyhop.core.turns import Turns
 from everyhop.storage.append import SqlRecordWriter, last_seq
 from everyhop.storage.database import LONG_WAIT_SECONDS, Database
 from everyhop.storage.dialect import holds
-from everyhop.storage.group_commit import GroupCommit
 from everyhop.storage.record_conditions import conditions_of, place_of
 from everyhop.storage.retention import prune_event, prune_tiles
 from everyhop.storage.schema import from_micros, records
 
 __all__ = ["SqlRecordStore", "SqlRecordWriter", "last_seq"]
 
+MAX_GROUP: Final = 512  # records in one transaction, unless a single batch has more
 _MAX_OF_DECISION: Final = 16
 
 
@@ -39,14 +40,18 @@ class SqlRecordStore:
         self._database = database
         self._entropy = entropy
         self._producer = producer
-        self._group = GroupCommit(database)
+        self._turns: Turns[Record, AppendResult] = Turns(self._insert, at_most=MAX_GROUP)
 
     def append(self, batch: Sequence[Record]) -> AppendResult:
         """Append in one transaction, perhaps together with others' batches; durable when it returns."""
         check_batch(batch)
         if not batch:
             return AppendResult(stored=0, duplicates=0)
-        return self._group.append(batch)
+        return self._turns.submit(batch)
+
+    def _insert(self, batches: Sequence[Sequence[Record]]) -> list[AppendResult]:
+        with self._database.writing() as connection:
+            return SqlRecordWriter(connection).insert_each(batches)
 
     def note(self, event: Event) -> Record:
         """Append an event of this process."""

@@ -11,10 +11,11 @@ from typing import Final
 from everyhop.auditlog.append import append_events
 from everyhop.auditlog.model import Event, Kind
 from everyhop.core.clock import Entropy
+from everyhop.core.errors import Unavailable
+from everyhop.core.turns import Turns
 from everyhop.issuing.ports import TokenEvent
 from everyhop.storage.database import Database
 from everyhop.storage.records import SqlRecordWriter
-from everyhop.storage.turns import Turns
 
 MAX_NOTED: Final = 5_000
 MAX_TOGETHER: Final = 2_000
@@ -32,7 +33,9 @@ class SqlTokenJournal:
         self._database = database
         self._entropy = entropy
         self._producer = producer
-        self._turns: Turns[TokenEvent] = Turns(self._write, at_most=MAX_TOGETHER, max_waiting=MAX_WAITING)
+        self._turns: Turns[TokenEvent, None] = Turns(
+            self._write, at_most=MAX_TOGETHER, max_waiting=MAX_WAITING
+        )
         self._lock = threading.Lock()
         self._noted: list[TokenEvent] = []
         self._together = threading.local()
@@ -41,7 +44,7 @@ class SqlTokenJournal:
         """Record an issue; durable when this returns, or when the block of :meth:`together` ends."""
         collected: list[TokenEvent] | None = getattr(self._together, "events", None)
         if collected is None:
-            self._turns.submit([event])
+            self._submit([event])
         else:
             collected.append(event)
 
@@ -56,14 +59,14 @@ class SqlTokenJournal:
             yield
         finally:
             self._together.events = None
-        self._turns.submit(events)
+        self._submit(events)
 
     def refused(self, event: TokenEvent) -> None:
         """Record a refusal, and what was noted before it; durable when it returns."""
         with self._lock:
             noted, self._noted = self._noted, []
         try:
-            self._turns.submit([*noted, event])
+            self._submit([*noted, event])
         except BaseException:
             self._keep(noted)
             raise
@@ -81,7 +84,7 @@ class SqlTokenJournal:
         with self._lock:
             noted, self._noted = self._noted, []
         try:
-            self._turns.submit(noted)
+            self._submit(noted)
         except BaseException:
             self._keep(noted)
             raise
@@ -91,14 +94,22 @@ class SqlTokenJournal:
         with self._lock:
             self._noted[:0] = noted[-MAX_NOTED:]
 
-    def _write(self, events: Sequence[TokenEvent]) -> None:
-        with self._database.writing() as connection:
-            append_events(
-                SqlRecordWriter(connection),
-                [_event(event) for event in events],
-                producer=self._producer,
-                entropy=self._entropy,
-            )
+    def _submit(self, events: Sequence[TokenEvent]) -> None:
+        if events:
+            self._turns.submit(events)
+
+    def _write(self, batches: Sequence[Sequence[TokenEvent]]) -> list[None]:
+        try:
+            with self._database.writing() as connection:
+                append_events(
+                    SqlRecordWriter(connection),
+                    [_event(event) for events in batches for event in events],
+                    producer=self._producer,
+                    entropy=self._entropy,
+                )
+        except Exception as error:
+            raise Unavailable("the record could not be written") from error
+        return [None] * len(batches)
 
 
 def _event(event: TokenEvent) -> Event:

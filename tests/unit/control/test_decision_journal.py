@@ -101,7 +101,7 @@ def test_numbers_have_no_gaps(store, journal):
 def _waiting(journal, count):
     deadline = threading.Event()
     for _ in range(1000):
-        if len(journal._waiting) == count:
+        if len(journal._turns._waiting) == count:
             return
         deadline.wait(0.01)
     raise AssertionError(f"not {count} waiting")

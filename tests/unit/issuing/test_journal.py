@@ -11,7 +11,7 @@ from tests.support.identity import NOW
 from everyhop.auditlog import RecordFilter
 from everyhop.core.errors import Unavailable
 from everyhop.issuing import TokenEvent
-from everyhop.storage import token_journal, turns
+from everyhop.storage import token_journal
 
 
 def event(n=0, **more):
@@ -48,12 +48,12 @@ def test_what_cannot_be_recorded_is_not_issued(storage, broken):
 
 
 def test_nobody_waits_for_ever_for_those_before_him(storage, monkeypatch):
-    monkeypatch.setattr(turns, "WRITE_WAIT_SECONDS", 0.05)
-    with storage.token_journal._turns._turn:
-        began = time.monotonic()
-        with pytest.raises(Unavailable, match="others wait"):
-            storage.token_journal.issued(event(1))
-        assert time.monotonic() - began < 2
+    monkeypatch.setattr(storage.token_journal._turns, "_wait_seconds", 0.05)
+    monkeypatch.setattr(storage.token_journal._turns, "_is_led", True)
+    began = time.monotonic()
+    with pytest.raises(Unavailable, match="others wait"):
+        storage.token_journal.issued(event(1))
+    assert time.monotonic() - began < 2
     monkeypatch.undo()
     storage.token_journal.issued(event(2))
     assert stored(storage) == ["c2"]  # who was told that it failed is not recorded later
@@ -98,7 +98,9 @@ def test_what_is_issued_together_is_one_commit(storage, monkeypatch):
     sizes = []
     write = storage.token_journal._turns._write
     monkeypatch.setattr(
-        storage.token_journal._turns, "_write", lambda items: sizes.append(len(items)) or write(items)
+        storage.token_journal._turns,
+        "_write",
+        lambda batches: sizes.append(sum(map(len, batches))) or write(batches),
     )
     with storage.token_journal.together():
         for n in range(30):
@@ -113,14 +115,14 @@ def test_those_who_issue_at_the_same_time_share_a_commit(storage, monkeypatch):
     journal = storage.token_journal
     write = journal._turns._write
 
-    def slow(items):
-        sizes.append(len(items))
+    def slow(batches):
+        sizes.append(sum(map(len, batches)))
         entered.set()
         assert go.wait(10)
-        return write(items)
+        return write(batches)
 
     monkeypatch.setattr(journal._turns, "_write", slow)
-    monkeypatch.setattr(turns, "WRITE_WAIT_SECONDS", 20.0)
+    monkeypatch.setattr(journal._turns, "_wait_seconds", 20.0)
     with ThreadPoolExecutor(8) as pool:
         first = pool.submit(journal.issued, event(0))
         assert entered.wait(10)

@@ -8,15 +8,15 @@ import pytest
 from tests.support.ledger import record
 
 from everyhop.core.errors import InputError, Unavailable
-from everyhop.storage import group_commit
-from everyhop.storage.group_commit import GroupCommit
+from everyhop.core.turns import Batch, Turns
+from everyhop.storage.records import MAX_GROUP
 
 BAD = record(2, detail={f"d{n}": "\u0001" * 2048 for n in range(6)})
 
 
 @pytest.fixture
 def group(storage):
-    return GroupCommit(storage.database)
+    return Turns(storage.records._insert, at_most=MAX_GROUP)
 
 
 class Together:
@@ -40,7 +40,7 @@ class Together:
 
     def _call(self, records):
         try:
-            return self._group.append(records)
+            return self._group.submit(records)
         except Exception as error:
             return error
 
@@ -68,30 +68,26 @@ def test_everybody_hears_of_a_database_that_does_not_answer(together, group, mon
 
 
 def test_who_waits_too_long_is_told_and_his_batch_is_not_written(storage, group, monkeypatch):
-    monkeypatch.setattr(group_commit, "WRITE_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(group, "_wait_seconds", 0.01)
     group._is_led = True
     with pytest.raises(Unavailable, match="others wait"):
-        group.append([record(1)])
+        group.submit([record(1)])
     group._is_led = False
-    group.append([record(2)])
+    group.submit([record(2)])
     assert storage.records.count() == 1
 
 
 def test_who_is_called_at_the_last_moment_leads(storage, group):
-    from everyhop.storage.group_commit import _Batch
-
-    batch = _Batch([record(1)])
+    batch = Batch([record(1)])
     group._waiting.append(batch)
     batch.called.set()
     assert not group._withdraw(batch)
     group._lead(batch)
-    assert (batch.result.stored, group._is_led) == (1, False)
+    assert (batch.result[0].stored, group._is_led) == (1, False)
 
 
 def test_who_is_being_written_gives_up_without_disturbing(group):
-    from everyhop.storage.group_commit import _Batch
-
-    assert group._withdraw(_Batch([record(1)]))
+    assert group._withdraw(Batch([record(1)]))
 
 
 def test_those_who_wait_share_a_transaction_and_each_gets_his_own_answer(storage, together):
