@@ -14,6 +14,7 @@ from everyhop.apikeys import ApiKeys
 from everyhop.authority import Authority
 from everyhop.control.canaries import CanaryControl, open_marker
 from everyhop.control.feed import Feed
+from everyhop.control.messages import RecordBatch
 from everyhop.control.policy_holder import PolicyHolder
 from everyhop.control.proposals import Actor, ChangeRules, Origin
 from everyhop.control.pseudonymity import Pseudonymity
@@ -175,3 +176,8 @@ class ControlUnderTest:
         """Give everything back."""
         self.pool.shutdown()
         self.storage.close()
+
+
+async def hand_over(control, records):
+    """Give records to the server as an agent does that seals none."""
+    await control.log.take(RecordBatch(agent="agent", records=list(records)))

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from everyhop.auditlog import Event, Kind, Order, RecordFilter, Report, Tally
 from everyhop.auditlog.personal import PersonKind
 from everyhop.control.bounded import within
-from everyhop.control.log_tail import LogTail
 from everyhop.control.sealed_records import SealedRecords
 from everyhop.core.errors import NotFound, Unavailable
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from datetime import datetime, timedelta
 
-    from everyhop.auditlog import AppendResult, Page, Record, RecordStore, SealStore
+    from everyhop.auditlog import Page, Record, RecordStore, SealStore
     from everyhop.auditlog.model import Scalar
     from everyhop.auditlog.personal import Wish
     from everyhop.auditlog.sealing import SealedResult
@@ -36,6 +35,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS: Final = 5.0
+FOLLOW_PAGE: Final = 500
 FOLLOW_SECONDS: Final = 0.25  # how long records of another server stay unseen by who follows the log
 _WOULD: Final = b'"would":"'  # in the line of every record that a policy in shadow would decide otherwise
 
@@ -66,7 +66,7 @@ class LogDesk:
         self._names = ports.pseudonymity
         self._clock = ports.clock
         self._snapshot_hash = snapshot_hash
-        self._tail = LogTail(ports.records, ports.pool)
+        self._grown = asyncio.Event()
         self._sealed = SealedRecords(seals=ports.seals, log=ports.records, bundle=bundle, clock=ports.clock)
         self.followers: list[Callable[[], None]] = []
         """What is called when the log has grown."""
@@ -93,23 +93,10 @@ class LogDesk:
         self._wake()
         return result
 
-    async def append(self, records: list[Record]) -> AppendResult:
-        """Store records of an agent durably; those that had arrived before are counted apart.
-
-        Raises Conflict when a pseudonym in them is nobody's (any more).
-        """
-
-        def append() -> AppendResult:
-            self._names.check(records)
-            return self._records.append(records)
-
-        result = await self._work(append)
-        self._wake()
-        return result
-
     def _wake(self) -> None:
         """Let those who follow the log look at once."""
-        self._tail.wake()
+        self._grown.set()
+        self._grown = asyncio.Event()
         for wake in self.followers:
             wake()
 
@@ -162,8 +149,10 @@ class LogDesk:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
-            growth = self._tail.growth
-            page = await self._tail.read(position)
+            grown = self._grown  # looked for before the page, so that nothing comes between unnoticed
+            page = await self._work(
+                self._records.query, RecordFilter(), order=Order.OLDEST, cursor=position, limit=FOLLOW_PAGE
+            )
             if page.last is not None:
                 position = page.last
                 found = [
@@ -179,7 +168,7 @@ class LogDesk:
                 yield position, []
                 due = loop.time() + heartbeat_seconds
             with suppress(TimeoutError):
-                await asyncio.wait_for(growth.wait(), FOLLOW_SECONDS)
+                await asyncio.wait_for(grown.wait(), FOLLOW_SECONDS)
 
     async def note_read(self, *, by: str, detail: dict[str, Scalar]) -> None:
         """Record that the log was read.  A log that cannot be written is still read: that is when it is needed."""
@@ -190,7 +179,7 @@ class LogDesk:
             await self._work(self._records.note, event)
         except Unavailable as error:
             _log.warning("a read of the log is not recorded", extra={"by": by, "reason": error.message})
-        self._tail.wake()
+        self._wake()
 
     def _as_stored(self, wanted: RecordFilter) -> RecordFilter:
         """Return a filter with pseudonyms for the persons that it names."""

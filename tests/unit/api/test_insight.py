@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.support.control_plane import hand_over
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
 
@@ -76,7 +77,7 @@ async def test_a_tally_needs_a_time(admin: httpx.AsyncClient, query: str) -> Non
 async def test_a_decision_that_facts_made_is_told_as_recorded(
     admin: httpx.AsyncClient, under_test: ControlUnderTest
 ) -> None:
-    await under_test.control.log.append([made(under_test)])
+    await hand_over(under_test.control, [made(under_test)])
     answer = (await admin.get("/v1/records/r1")).json()
     assert answer["basis"] == "recorded"
     assert answer["recorded"]["facts"] == ["false request.query['x'] == 'y'  (request.query['x'] = 'n')"]
@@ -88,7 +89,8 @@ async def test_a_decision_that_facts_made_is_told_as_recorded(
 async def test_an_older_record_is_told_by_the_policy_of_then(
     admin: httpx.AsyncClient, under_test: ControlUnderTest
 ) -> None:
-    await under_test.control.log.append(
+    await hand_over(
+        under_test.control,
         [
             made(under_test),
             made(under_test, 2, operation="list", method="GET", path="/orders", decision="allow", reason="allowed",
@@ -108,7 +110,7 @@ async def test_an_older_record_is_told_by_the_policy_of_then(
 async def test_a_refused_credential_where_facts_would_have_decided(
     admin: httpx.AsyncClient, under_test: ControlUnderTest
 ) -> None:
-    await under_test.control.log.append([made(under_test, reason="TOKEN_EXPIRED", detail={})])
+    await hand_over(under_test.control, [made(under_test, reason="TOKEN_EXPIRED", detail={})])
     answer = (await admin.get("/v1/records/r1")).json()
     assert answer["explanation"] is None
     assert answer["credential"]["code"] == "TOKEN_EXPIRED"
@@ -117,11 +119,11 @@ async def test_a_refused_credential_where_facts_would_have_decided(
 
 async def test_decisions_add_up_since_a_time(admin: httpx.AsyncClient, under_test: ControlUnderTest) -> None:
     would = {"would": "deny", "would_reason": "no-rule"}
-    await under_test.control.log.append(
-        [made(under_test, n, detail=would if n == 3 else {}) for n in (1, 2, 3)]
+    await hand_over(
+        under_test.control, [made(under_test, n, detail=would if n == 3 else {}) for n in (1, 2, 3)]
     )
     under_test.clock.move(hours=1)
-    await under_test.control.log.append([made(under_test, 4, reason="no-rule")])
+    await hand_over(under_test.control, [made(under_test, 4, reason="no-rule")])
     since = under_test.clock.now() - timedelta(hours=2)
     answer = (await admin.get("/v1/tally", params={"since": since.isoformat()})).json()
     assert sorted((g["reason"], g["would"], g["count"]) for g in answer["groups"] if g["would"] is None) == [
@@ -137,9 +139,9 @@ async def test_decisions_add_up_since_a_time(admin: httpx.AsyncClient, under_tes
 
 
 async def test_an_old_leftover_is_no_window(admin: httpx.AsyncClient, under_test: ControlUnderTest) -> None:
-    await under_test.control.log.append([made(under_test)])
+    await hand_over(under_test.control, [made(under_test)])
     under_test.clock.move(days=90)
-    await under_test.control.log.append([made(under_test, 2)])
+    await hand_over(under_test.control, [made(under_test, 2)])
     since = under_test.clock.now() - timedelta(days=60)
     answer = (await admin.get("/v1/tally", params={"since": since.isoformat()})).json()
     assert answer["records_from"][:10] == (under_test.clock.now() - timedelta(days=30)).isoformat()[:10]

@@ -9,7 +9,7 @@ import json
 
 import httpx
 import pytest
-from tests.support.control_plane import ControlUnderTest, TextSource
+from tests.support.control_plane import ControlUnderTest, TextSource, hand_over
 
 from everyhop.api.server_app import AdminDoor, AgentDoor
 from everyhop.auditlog import Kind, Order, Point, Record, RecordFilter
@@ -92,7 +92,7 @@ async def test_what_cannot_be_meant_is_refused(admin, query):
 
 
 async def test_paging_back_and_on_sees_everything_once(admin, under_test):
-    await under_test.control.log.append([record(under_test, n) for n in range(1, 26)])
+    await hand_over(under_test.control, [record(under_test, n) for n in range(1, 26)])
     seen, before = [], None
     while True:
         query = {"kind": "decision", "limit": 10} | ({"before": before} if before else {})
@@ -110,8 +110,8 @@ async def test_paging_back_and_on_sees_everything_once(admin, under_test):
 
 
 async def test_persons_are_shown_by_name_and_stored_by_pseudonym(admin, under_test):
-    await under_test.control.log.append(
-        [record(under_test, 1), record(under_test, 2, detail={"user": "bob"})]
+    await hand_over(
+        under_test.control, [record(under_test, 1), record(under_test, 2, detail={"user": "bob"})]
     )
     found = (await admin.get("/v1/records", params={"user": "alice", "kind": "decision"})).json()["records"]
     assert [(r["id"], r["detail"]["user"]) for r in found] == [("d-1", "alice")]
@@ -126,7 +126,7 @@ async def test_persons_are_shown_by_name_and_stored_by_pseudonym(admin, under_te
 
 
 async def test_a_read_is_recorded_once_for_all_its_pages(admin, under_test):
-    await under_test.control.log.append([record(under_test, n) for n in range(1, 6)])
+    await hand_over(under_test.control, [record(under_test, n) for n in range(1, 6)])
     page = (await admin.get("/v1/records", params={"limit": 2, "user": "alice"})).json()
     await admin.get("/v1/records", params={"limit": 2, "user": "alice", "before": page["before"]})
     await admin.get("/v1/records", params={"limit": 2, "user": "alice", "after": page["cursor"]})
@@ -155,7 +155,7 @@ async def test_an_agent_asks_for_pseudonyms(agent, under_test):
 
 
 async def test_forgetting(admin, agent, under_test):
-    await under_test.control.log.append([record(under_test, 1)])
+    await hand_over(under_test.control, [record(under_test, 1)])
     wish = {"person": "user:alice", "reason": "request 17"}
     for bad in (
         {"person": "alice", "reason": "r"},
@@ -183,13 +183,13 @@ def _plain(found):
 class TestFollowing:
     async def test_what_comes_is_told_once_and_in_order(self, under_test):
         control = under_test.control
-        await control.log.append([record(under_test, 1)])
+        await hand_over(control, [record(under_test, 1)])
         position = await control.log.newest_position()
         told = []
         stream = control.log.follow(RecordFilter(denied=True), position, heartbeat_seconds=0.05)
         task = asyncio.create_task(_collect(stream, told))
         for n in range(2, 8):
-            await control.log.append([record(under_test, n)])
+            await hand_over(control, [record(under_test, n)])
         await _until(lambda: [r.id for _, found in told for _, r in found] == ["d-3", "d-5", "d-7"])
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -199,7 +199,7 @@ class TestFollowing:
 
     async def test_a_reader_that_comes_back_goes_on_where_it_stopped(self, under_test):
         control = under_test.control
-        await control.log.append([record(under_test, n) for n in range(1, 21)])
+        await hand_over(control, [record(under_test, n) for n in range(1, 21)])
         seen, position = [], 0
         for _ in range(40):  # cut off after every single answer
             stream = control.log.follow(RecordFilter(kind=Kind.DECISION), position, heartbeat_seconds=0)
