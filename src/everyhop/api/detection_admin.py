@@ -3,29 +3,25 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
-from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from everyhop.anomaly.detectors.settings import KINDS
-from everyhop.api.http import moment_of, read_message, reply, uid_of_request
+from everyhop.api.http import moment_of, read_message, reply
+from everyhop.api.owner import Replays, actor_of, policy_bytes
 from everyhop.auditlog import Kind, Order, RecordFilter
 from everyhop.auditlog.query import MAX_PAGE
 from everyhop.control.detection import Detection
 from everyhop.control.detection_replay import replay_detection
-from everyhop.control.proposals import Actor, Origin
 from everyhop.control.response_orders import named
 from everyhop.core.clock import rfc3339
-from everyhop.core.errors import EveryhopError, InputError, Unavailable
+from everyhop.core.errors import InputError, Unavailable
 from everyhop.policy.detect import SubjectClass, describe_limits, detection_entry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -58,7 +54,7 @@ def detection_routes(control: ControlPlane) -> list[Route]:
 class _DetectionDoor:
     def __init__(self, control: ControlPlane) -> None:
         self._control = control
-        self._one_replay = asyncio.Lock()
+        self._replays = Replays()
 
     def _detection(self) -> Detection:
         if self._control.detection is None:
@@ -112,7 +108,7 @@ class _DetectionDoor:
         subject = None if caller is None else str(named(caller, self._control.snapshot))
         asked: dict[str, Scalar] = {"what": "findings", "since": q.get("since"), "subject": subject}
         told: dict[str, Scalar] = {name: value for name, value in asked.items() if value is not None}
-        await self._control.log.note_read(by=_by(request), detail=told)
+        await self._control.log.note_read(by=actor_of(request).name, detail=told)
         found: list[dict[str, Any]] = []
         cursor = None
         while len(found) < limit:
@@ -133,31 +129,14 @@ class _DetectionDoor:
         message = await read_message(request, ReplayWish, max_bytes=_MAX_POLICY_BYTES)
         candidate = self._control.snapshot
         if message.files is not None:
-            files = {name: text.encode("utf-8", "surrogateescape") for name, text in message.files.items()}
-            candidate = await self._control.check_policy(files)
-        if self._one_replay.locked():
-            raise Unavailable("another replay is under way", hint="try again when it has ended")
+            candidate = await self._control.check_policy(policy_bytes(message.files))
+        self._replays.check_free()
         detectors = self._detection().detectors_for(candidate)
         since = rfc3339(message.since)
         told: dict[str, Scalar] = {"what": "replay", "since": since}
-        await self._control.log.note_read(by=_by(request), detail=told)
+        await self._control.log.note_read(by=actor_of(request).name, detail=told)
         steps = replay_detection(self._control.log.query, candidate, detectors, message.since)
-
-        async def lines() -> AsyncIterator[bytes]:
-            async with self._one_replay:
-                try:
-                    async for step in steps:
-                        yield msgspec.json.encode(step) + b"\n"
-                except (
-                    EveryhopError
-                ) as error:  # the answer has begun: its reader looks for a result or an error
-                    yield msgspec.json.encode({"error": error.message}) + b"\n"
-
-        return StreamingResponse(lines(), media_type="application/x-ndjson")
-
-
-def _by(request: Request) -> str:
-    return Actor(origin=Origin.COMMAND, uid=uid_of_request(request)).name
+        return self._replays.answer(steps)
 
 
 def _number(text: str, largest: int) -> int:

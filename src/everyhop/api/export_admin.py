@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 from starlette.routing import Route
 
-from everyhop.api.http import read_message, reply, uid_of_request
-from everyhop.control.proposals import Actor, Origin
+from everyhop.api.http import read_message, reply
+from everyhop.api.owner import actor_of
 from everyhop.core.errors import AccessDenied, InputError, Unavailable
 
 if TYPE_CHECKING:
@@ -64,14 +64,14 @@ class _ExportDoor:
         message = await read_message(request, ExportByHand, max_bytes=_MAX_BYTES)
         exports = self._exports()
         detail = {key: value for key, value in msgspec.structs.asdict(message).items() if value is not None}
-        record = await exports.note_once(_actor(request), detail)
+        record = await exports.note_once(actor_of(request).name, detail)
         self._begun.append(record.id)
         _, head = await exports.lines(0, limit=1)
         return reply({"record": record.id, "head": head, "origin": exports.origin})
 
     async def resume(self, request: Request) -> Response:
         name = request.path_params["name"]
-        await self._exports().release(name, _actor(request))
+        await self._exports().release(name, actor_of(request).name)
         return reply({"resumed": name})
 
     async def lines(self, request: Request) -> Response:
@@ -87,7 +87,3 @@ class _ExportDoor:
         if self._control.exports is None:
             raise Unavailable("this server has not opened its log yet")
         return self._control.exports
-
-
-def _actor(request: Request) -> str:
-    return Actor(origin=Origin.COMMAND, uid=uid_of_request(request)).name

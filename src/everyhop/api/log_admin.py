@@ -12,8 +12,9 @@ import msgspec
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from everyhop.api.http import moment_of, read_message, reply, uid_of_request
+from everyhop.api.http import moment_of, read_message, reply
 from everyhop.api.insight import told, told_of_block
+from everyhop.api.owner import actor_of
 from everyhop.auditlog import Kind, Order, Point, RecordFilter
 from everyhop.auditlog.addresses import canonical_address
 from everyhop.auditlog.personal import parse_person
@@ -149,11 +150,11 @@ class _LogDoor:
         """Forget a person."""
         message = await read_message(request, ForgetRequest, max_bytes=8192)
         person = parse_person(message.person)
-        name = await self._control.log.forget(person, reason=message.reason, by=_by(request))
+        name = await self._control.log.forget(person, reason=message.reason, by=actor_of(request).name)
         return reply({"forgotten": name})
 
     async def _note(self, request: Request, detail: dict[str, Scalar]) -> None:
-        await self._control.log.note_read(by=_by(request), detail=detail)
+        await self._control.log.note_read(by=actor_of(request).name, detail=detail)
 
     async def _snapshot_under(self, record: Record) -> Snapshot | None:
         """Return the snapshot that a decision was made under; None where an application names one that is none."""
@@ -186,11 +187,6 @@ def _shown(page: Page, order: Order, after: int, *, is_empty: bool) -> dict[str,
 def _asked(query: QueryParams) -> dict[str, Scalar]:
     """Return what a read asked for, as its record tells it."""
     return {name: value[:512] for name, value in query.items() if name not in {"limit", "after", "before"}}
-
-
-def _by(request: Request) -> str:
-    uid = uid_of_request(request)
-    return "unknown" if uid is None else f"uid:{uid}"
 
 
 def _choice(choices: type[Choice], what: str, text: str) -> Choice:

@@ -3,24 +3,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
-from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from everyhop.api.http import make_app, read_message, reply, uid_of_request
+from everyhop.api.http import make_app, read_message, reply
+from everyhop.api.owner import Replays, actor_of, policy_bytes
 from everyhop.authz.difference import describe, render
 from everyhop.control.policy_changes import HeldError
-from everyhop.control.proposals import Actor, Origin
 from everyhop.control.replaying import Span, replay
-from everyhop.core.errors import EveryhopError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
@@ -84,7 +79,7 @@ class ApprovalDoor:
 class _PolicyDoor:
     def __init__(self, control: ControlPlane) -> None:
         self._control = control
-        self._one_replay = asyncio.Lock()
+        self._replays = Replays()
 
     def approvals(self) -> list[Route]:
         return [
@@ -95,13 +90,17 @@ class _PolicyDoor:
 
     async def apply(self, request: Request) -> Response:
         message = await read_message(request, PolicyText, max_bytes=MAX_POLICY_BYTES)
-        files = _files(message.files)
+        files = policy_bytes(message.files)
         if not message.apply:
             snapshot = await self._control.check_policy(files)
             return reply({"snapshot": snapshot.hash, "applied": False})
         try:
             snapshot = await self._control.apply_policy(
-                files, source=message.source, actor=_actor(request), accept=message.accept, base=message.base
+                files,
+                source=message.source,
+                actor=actor_of(request),
+                accept=message.accept,
+                base=message.base,
             )
         except HeldError as held:
             pending = await self._control.pending_policy()
@@ -118,29 +117,17 @@ class _PolicyDoor:
 
     async def plan(self, request: Request) -> Response:
         message = await read_message(request, PolicyText, max_bytes=MAX_POLICY_BYTES)
-        plan = await self._control.plan_policy(_files(message.files))
+        plan = await self._control.plan_policy(policy_bytes(message.files))
         lines = [{"mark": mark.value, "line": line} for mark, line in render(plan)]
         return reply({"plan": describe(plan), "lines": lines, "rules": self._control.change_rules()})
 
     async def replay(self, request: Request) -> Response:
         message = await read_message(request, ReplayWish, max_bytes=MAX_POLICY_BYTES)
-        candidate = await self._control.check_policy(_files(message.files))
-        if self._one_replay.locked():
-            raise Unavailable("another replay is under way", hint="try again when it has ended")
+        candidate = await self._control.check_policy(policy_bytes(message.files))
+        self._replays.check_free()
         span = Span(since=message.since, last=message.last)
         steps = replay(self._control.log.query, self._control.snapshot, candidate, span)
-
-        async def lines() -> AsyncIterator[bytes]:
-            async with self._one_replay:
-                try:
-                    async for step in steps:
-                        yield msgspec.json.encode(step) + b"\n"
-                except (
-                    EveryhopError
-                ) as error:  # the answer has begun; its reader looks for a result or an error
-                    yield msgspec.json.encode({"error": error.message}) + b"\n"
-
-        return StreamingResponse(lines(), media_type="application/x-ndjson")
+        return self._replays.answer(steps)
 
     async def pending(self, request: Request) -> Response:
         del request
@@ -148,18 +135,10 @@ class _PolicyDoor:
 
     async def approve(self, request: Request) -> Response:
         message = await read_message(request, Chosen, max_bytes=_MAX_BYTES)
-        snapshot = await self._control.approve_policy(message.hash, actor=_actor(request))
+        snapshot = await self._control.approve_policy(message.hash, actor=actor_of(request))
         return reply({"snapshot": snapshot.hash, "applied": True})
 
     async def refuse(self, request: Request) -> Response:
         message = await read_message(request, Chosen, max_bytes=_MAX_BYTES)
-        await self._control.refuse_pending(message.hash, actor=_actor(request))
+        await self._control.refuse_pending(message.hash, actor=actor_of(request))
         return reply({"refused": message.hash})
-
-
-def _files(files: dict[str, str]) -> dict[str, bytes]:
-    return {name: text.encode("utf-8", "surrogateescape") for name, text in files.items()}
-
-
-def _actor(request: Request) -> Actor:
-    return Actor(origin=Origin.COMMAND, uid=uid_of_request(request))

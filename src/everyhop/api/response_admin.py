@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.routing import Route
 
-from everyhop.api.http import read_message, reply, uid_of_request
+from everyhop.api.http import read_message, reply
+from everyhop.api.owner import actor_of
 from everyhop.control.messages import BlockWish, UnblockWish
-from everyhop.control.proposals import Actor, Origin
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -42,12 +42,8 @@ class _ResponseDoor:
 
     async def block(self, request: Request) -> Response:
         wish = await read_message(request, BlockWish, max_bytes=_MAX_BYTES)
-        return reply(await self._orders.block(wish, by=_actor(request)))
+        return reply(await self._orders.block(wish, by=actor_of(request).name))
 
     async def unblock(self, request: Request) -> Response:
         wish = await read_message(request, UnblockWish, max_bytes=_MAX_BYTES)
-        return reply(await self._orders.unblock(wish, by=_actor(request)))
-
-
-def _actor(request: Request) -> str:
-    return Actor(origin=Origin.COMMAND, uid=uid_of_request(request)).name
+        return reply(await self._orders.unblock(wish, by=actor_of(request).name))

@@ -17,8 +17,8 @@ from everyhop.anomaly.blocks_codec import MAX_BLOCKS
 from everyhop.core.decision import Reason
 from everyhop.dataplane import _names as names
 from everyhop.dataplane._protobuf import Prepared
-from everyhop.dataplane._resources import Json, extension, from_agent, type_url, typed
-from everyhop.dataplane.enforcement import CALLER, HTTP_FILTER, by_value, deny_all, named_action
+from everyhop.dataplane._resources import Json, extension, typed
+from everyhop.dataplane.enforcement import CALLER, HTTP_FILTER, by_value, named_action
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,18 +32,6 @@ _SOURCE: Final = extension("source", "envoy.extensions.matching.common_inputs.ne
 _TRIE: Final = "xds.type.matcher.v3.IPMatcher"
 _RANGES: Final = _TRIE + ".IPRangeMatcher"
 _ON_MATCH: Final = "xds.type.matcher.v3.Matcher.OnMatch"
-
-
-def blocked_filter(name: str) -> Json:
-    """Return the filter of a listener; what it refuses comes by itself, and until then it refuses everything."""
-    return {
-        "name": name,
-        "config_discovery": {
-            "config_source": from_agent(),
-            "type_urls": [type_url(HTTP_FILTER)],
-            "default_config": deny_all(),
-        },
-    }
 
 
 def nobody_blocked() -> Json:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.core.decision import Effect, Reason
 from everyhop.dataplane import _names as names
-from everyhop.dataplane._resources import Json, discovery_response, extension, typed
+from everyhop.dataplane._resources import Json, discovery_response, extension, from_agent, type_url, typed
 from everyhop.dataplane.checks import needs_of
 from everyhop.dataplane.paths import clean_key_expression, literal_key, template_expression, template_prefix
 from everyhop.dataplane.placing import PlacedVerdict
@@ -172,6 +172,18 @@ def undeclared_service(snapshot: Snapshot) -> Json:
 def deny_all() -> Json:
     """Return a filter that refuses everything: in force until a good file has been read."""
     return typed(HTTP_FILTER, rules={"action": "ALLOW", "policies": {}})
+
+
+def delivered_filter(name: str) -> Json:
+    """Return a filter whose configuration comes by itself (ECDS); without a good one, everything is refused."""
+    return {
+        "name": name,
+        "config_discovery": {
+            "config_source": from_agent(),
+            "type_urls": [type_url(HTTP_FILTER)],
+            "default_config": deny_all(),
+        },
+    }
 
 
 def filter_file(name: str, config: Json, version: str) -> Json:

@@ -14,10 +14,8 @@ from everyhop.dataplane._resources import (
     Json,
     duration,
     extension,
-    from_agent,
     pipe,
     socket_address,
-    type_url,
     typed,
 )
 from everyhop.dataplane.access_log import (
@@ -27,9 +25,8 @@ from everyhop.dataplane.access_log import (
     handshake_log,
     ingress_log,
 )
-from everyhop.dataplane.blocking import blocked_filter
 from everyhop.dataplane.checks import edge_check, egress_check, ingress_checks
-from everyhop.dataplane.enforcement import HTTP_FILTER, KEY_OBJECT, deny_all
+from everyhop.dataplane.enforcement import KEY_OBJECT, delivered_filter
 from everyhop.dataplane.http import connection_manager, http1_options
 from everyhop.dataplane.local_replies import egress_replies, ingress_replies
 from everyhop.dataplane.model import LOOPBACK
@@ -129,25 +126,13 @@ def _listener(name: str, address: Json, chain: Json, limits: Limits, **more: Any
     )
 
 
-def _delivered(name: str) -> Json:
-    """Return a filter whose configuration comes by itself (ECDS); without a good one, everything is refused."""
-    return {
-        "name": name,
-        "config_discovery": {
-            "config_source": from_agent(),
-            "type_urls": [type_url(HTTP_FILTER)],
-            "default_config": deny_all(),
-        },
-    }
-
-
 def _ingress(sidecar: Sidecar, table: ServiceTable) -> Json:
     """Return the ingress; a tcp service is reached by HTTP/2 CONNECT.
 
     A network filter would not do: Envoy connects the application before it asks such a filter, so a refused
     caller that stays silent still reads whatever the application says first.
     """
-    policy, blocked = _delivered(names.AUTHZ), blocked_filter(names.BLOCKED)
+    policy, blocked = delivered_filter(names.AUTHZ), delivered_filter(names.BLOCKED)
     is_tcp = table.tcp_verdicts is not None
     return connection_manager(
         names.INGRESS,
@@ -169,9 +154,9 @@ def _edge(sidecar: Sidecar, table: ServiceTable) -> Json:
     return connection_manager(
         names.EDGE,
         [
-            blocked_filter(names.EDGE_BLOCKED),
+            delivered_filter(names.EDGE_BLOCKED),
             _KEY_FILTER,
-            _delivered(names.EDGE_AUTHZ),
+            delivered_filter(names.EDGE_AUTHZ),
             edge_check(sidecar, table.chosen_headers),
         ],
         routes=names.EDGE,
@@ -187,7 +172,7 @@ def _edge(sidecar: Sidecar, table: ServiceTable) -> Json:
 def _egress_http(sidecar: Sidecar, caller: SpiffeId, name: str, filters: list[Json]) -> Json:
     return connection_manager(
         name,
-        [*filters, blocked_filter(names.EGRESS_BLOCKED), egress_check(sidecar)],
+        [*filters, delivered_filter(names.EGRESS_BLOCKED), egress_check(sidecar)],
         routes=names.EGRESS,
         access_log=egress_http_log(sidecar, str(caller)),
         replies=egress_replies(),

@@ -8,16 +8,14 @@ signature, and what does not follow from it is not signed: a database that was r
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from everyhop.core.errors import Conflict, InputError, ProofError, SettingsError
 from everyhop.core.secret import Secret
-from everyhop.providers.private_files import create_private, read_private, replace_private
+from everyhop.providers.private_files import create_private, locked, read_private, replace_private
 from everyhop.tlog import (
     Checkpoint,
     Note,
@@ -30,7 +28,7 @@ from everyhop.tlog import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 MAX_KEYS: Final = 8
@@ -38,6 +36,7 @@ _MAX_KEY_BYTES: Final = 16 * 1024
 _MAX_NOTE_BYTES: Final = 64 * 1024
 _KEY: Final = "key"
 _CHECKPOINT: Final = "checkpoint"
+# Two processes that sign at once could each sign a history of its own.
 _LOCK: Final = "lock"
 _FORMER: Final = "former"
 _ID_BYTES: Final = 4
@@ -98,7 +97,7 @@ class FileLogSigner:
         ``proof`` is the consistency proof from the last one, empty for the first.  Raises Conflict for one that does
         not follow or is of another log.
         """
-        with self._turn, self._locked():
+        with self._turn, locked(self._directory / _LOCK):
             self._keys = _read_keys(self._directory / _KEY)  # another process may have changed them
             last = self.last()
             if checkpoint.origin != self.origin:
@@ -121,7 +120,7 @@ class FileLogSigner:
 
         Raises Conflict when there are eight already.
         """
-        with self._turn, self._locked():
+        with self._turn, locked(self._directory / _LOCK):
             keys = _read_keys(self._directory / _KEY)
             if len(keys) >= MAX_KEYS:
                 raise Conflict(f"the log has {MAX_KEYS} keys", hint="everyhop log rotate-key --retire")
@@ -134,7 +133,7 @@ class FileLogSigner:
 
         What was signed last is signed once more before, so that the key that stays vouches for it.
         """
-        with self._turn, self._locked():
+        with self._turn, locked(self._directory / _LOCK):
             last = self.last()
             keys = _read_keys(self._directory / _KEY)
             if last is not None:
@@ -146,18 +145,6 @@ class FileLogSigner:
     def _replace(self, keys: list[SignerKey]) -> None:
         replace_private(self._directory / _KEY, _encode(keys))
         self._keys = keys
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Keep other processes out: two that sign at once could each sign a history of its own."""
-        descriptor = os.open(
-            self._directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
 
 def restart_log(directory: Path, trust_domain: str) -> tuple[str, Checkpoint | None]:

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import stat
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from everyhop.core.errors import SettingsError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _OTHERS: Final = 0o077
@@ -73,6 +76,17 @@ def read_private(path: Path, *, max_bytes: int) -> bytes:
         if status.st_mode & _OTHERS:
             raise SettingsError(f"others may open the key file {path}", hint=f"chmod 600 {path}")
         return os.read(descriptor, max_bytes + 1)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other processes out while the block runs; ``path`` is a file that is made for it, mode 0600."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(descriptor)
 

@@ -3,22 +3,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import threading
-from contextlib import contextmanager
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from everyhop.core.errors import InputError, NotFound, ProofError, SettingsError
 from everyhop.core.secret import Secret
-from everyhop.providers.private_files import create_private, read_private, replace_private
+from everyhop.providers.private_files import create_private, locked, read_private, replace_private
 from everyhop.tlog import AddCheckpoint, Cosigner, SignerKey, judge, parse_checkpoint
 from everyhop.tlog.note import MAX_NOTE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from everyhop.core.clock import Clock
@@ -63,7 +61,7 @@ class FileWitness:
         when the files do not let it remember.
         """
         request = AddCheckpoint.parse(body)
-        with self._turn, self._locked():
+        with self._turn, locked(self._directory / _LOCK):
             checkpoint = judge(request, logs=self._logs, last=self._last(request.checkpoint.origin))
             time = int(self._clock.now().timestamp())
             signature = self._cosigner.cosign(checkpoint.text, time=time)
@@ -97,14 +95,3 @@ class FileWitness:
 
     def _file(self, origin: str) -> Path:
         return self._directory / f"{sha256(origin.encode()).hexdigest()}.checkpoint"
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        descriptor = os.open(
-            self._directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)

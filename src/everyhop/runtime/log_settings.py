@@ -45,7 +45,7 @@ def parse_witness(text: str) -> tuple[str, CosignerKey]:
     return check_url(url), CosignerKey.parse(key.strip())
 
 
-def check_log(file: str, webhook: str, witnesses: Sequence[str]) -> None:
+def check_log_settings(file: str, webhook: str, witnesses: Sequence[str]) -> None:
     """Check where checkpoints are to go.  Raises SettingsError."""
     if file and not Path(file).is_absolute():
         raise SettingsError("log_checkpoint_file is an absolute path")

@@ -23,7 +23,7 @@ from everyhop.exports import ExportSettings
 from everyhop.runtime.authorizer_settings import parse_authorizers
 from everyhop.runtime.export_settings import parse_exports
 from everyhop.runtime.face_address import check_issuer, check_names, parse_listen
-from everyhop.runtime.log_settings import check_log
+from everyhop.runtime.log_settings import check_log_settings
 
 _PREFIX: Final = "EVERYHOP_"
 _WORDS: Final[dict[object, str]] = {
@@ -171,7 +171,7 @@ def load_settings(file: Path | None, environ: Mapping[str, str] | None = None) -
     _check_bounds(settings)
     _check_tokens(settings)
     _check_changes(settings)
-    check_log(settings.log_checkpoint_file, settings.log_checkpoint_webhook, settings.log_witnesses)
+    check_log_settings(settings.log_checkpoint_file, settings.log_checkpoint_webhook, settings.log_witnesses)
     return settings
 
 

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from everyhop.auditlog.consumer import Progress
 from everyhop.core.errors import InputError
 from everyhop.storage.database import Database
+from everyhop.storage.dialect import write_row
 from everyhop.storage.schema import consumers, from_micros, to_micros
-from everyhop.storage.upserts import update_or_insert
 
 MAX_NAME: Final = 128
 MAX_STATE: Final = 64 * 1024
@@ -50,7 +50,7 @@ class SqlConsumers:
         """Replace the state and leave the position.  Raises InputError for more than 64 KiB of it."""
         _check(name, 0, state)
         with self._database.writing() as connection:
-            update_or_insert(
+            write_row(
                 connection,
                 consumers,
                 key={"name": name},
@@ -70,7 +70,7 @@ def move(
     """Do what :meth:`SqlConsumers.move` does in an open write transaction: work and cursor together."""
     _check(name, position, state)
     values = {"position": position, "moved_at": to_micros(at)} | ({} if state is None else {"state": state})
-    return update_or_insert(
+    return write_row(
         connection,
         consumers,
         key={"name": name},

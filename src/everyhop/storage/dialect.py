@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -18,7 +18,7 @@ from sqlalchemy.ext.compiler import compiles
 
 from everyhop.storage.record_rows import COLUMNS, Row
 
-__all__ = ["find_stored", "holds", "insert_records", "is_postgresql", "upsert"]
+__all__ = ["find_stored", "holds", "insert_records", "is_postgresql", "upsert", "write_row"]
 
 Stored = tuple[str, str, int, bytes]
 """What is known of a stored record: id, producer, seq, hash of its line."""
@@ -58,6 +58,27 @@ _FIND: Final = {
 def is_postgresql(connection: sa.Connection) -> bool:
     """Tell whether the connection is one to PostgreSQL; it is to SQLite otherwise."""
     return connection.dialect.name == "postgresql"
+
+
+def write_row(
+    connection: sa.Connection,
+    table: sa.Table,
+    *,
+    key: Mapping[str, Any],
+    values: Mapping[str, Any],
+    further: Mapping[str, Any],
+    where: sa.ColumnElement[bool] | None = None,
+) -> bool:
+    """Write ``values`` to the row of ``key`` if ``where`` holds of it; return whether they were written.
+
+    A row that is not there is inserted, with ``further`` for the columns that an update leaves alone.
+    """
+    statement = upsert(table).values(**key, **values, **further)
+    written = connection.execute(
+        statement.on_conflict_do_update(index_elements=list(key), set_=dict(values), where=where),
+        execution_options={"preserve_rowcount": True},  # which is kept of updates alone otherwise
+    )
+    return bool(written.rowcount)
 
 
 def find_stored(

@@ -14,8 +14,8 @@ import sqlalchemy as sa
 
 from everyhop.core.errors import InputError
 from everyhop.storage.database import Database
+from everyhop.storage.dialect import write_row
 from everyhop.storage.schema import leases, to_micros
-from everyhop.storage.upserts import update_or_insert
 
 
 class SqlLeases:
@@ -34,7 +34,7 @@ class SqlLeases:
         until = to_micros(now + ttl)
         mine_or_over = sa.or_(leases.c.holder == holder, leases.c.until <= to_micros(now))
         with self._database.writing() as connection:
-            return update_or_insert(
+            return write_row(
                 connection,
                 leases,
                 key={"name": name},

@@ -11,7 +11,7 @@ from everyhop.auditlog import RecordFilter
 from everyhop.control.log_keys import LogKeys
 from everyhop.core.errors import Conflict, SettingsError
 from everyhop.runtime.layout import StateLayout
-from everyhop.runtime.log_settings import check_log, check_url, parse_witness
+from everyhop.runtime.log_settings import check_log_settings, check_url, parse_witness
 from everyhop.runtime.log_works import log_directory, open_log
 from everyhop.storage import open_storage
 from everyhop.tlog import open_checkpoint
@@ -83,13 +83,13 @@ def test_a_database_that_was_signed_by_a_key_that_is_gone(tmp_path):
 )
 def test_places_that_checkpoints_do_not_go_to(file, webhook, witnesses):
     with pytest.raises(SettingsError) as refused:
-        check_log(file, webhook, witnesses)
+        check_log_settings(file, webhook, witnesses)
     assert len(webhook) < 10 or webhook not in str(refused.value)
 
 
 def test_places_that_checkpoints_go_to():
-    check_log("/x", "https://siem.example/secret", (f"unix:/run/w.sock {WITNESS}",))
-    check_log("", "", ())
+    check_log_settings("/x", "https://siem.example/secret", (f"unix:/run/w.sock {WITNESS}",))
+    check_log_settings("", "", ())
     assert parse_witness(f"https://w.example {WITNESS}")[0] == "https://w.example"
     for url in ("http://127.0.0.1:9/x", "http://[::1]:9", "unix:///run/x"):
         assert check_url(url) == url
