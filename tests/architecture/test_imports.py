@@ -32,3 +32,9 @@ def test_version_matches_the_distribution() -> None:
     import everyhop
 
     assert everyhop.__version__ == version("everyhop")
+
+
+def test_an_agent_loads_no_detector():
+    loaded = loaded_by("import everyhop.runtime.agent_process")
+    assert "everyhop.control.refused_credentials" in loaded
+    assert not [name for name in loaded if name.startswith("everyhop.anomaly.detectors")]

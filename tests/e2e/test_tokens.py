@@ -19,6 +19,7 @@ import pytest
 from trust_domain import SERVER, TrustDomainUnderTest, trust_domain, wait_until
 
 from everyhop.control.local_link import LocalLink
+from everyhop.core.errors import EveryhopError
 
 POLICY = """\
 version: 1
@@ -232,6 +233,15 @@ def test_a_revocation_reaches_the_agents(domain: TrustDomainUnderTest) -> None:
     assert verified(domain, token.encode()) == (3, [{"ok": False, "code": "TOKEN_REVOKED"}])
 
 
+def agent_answers(domain: TrustDomainUnderTest) -> bool:
+    """Tell whether the agent that runs now is ready."""
+    try:
+        LocalLink(domain.state / "run" / "agent.sock", timeout=2.0).get("/v1/ready")
+    except EveryhopError:
+        return False
+    return True
+
+
 def agent_holds(domain: TrustDomainUnderTest) -> bool:
     """Tell whether every agent holds what the server published last."""
     status = domain.status()
@@ -280,6 +290,8 @@ def test_the_agent_may_die_while_calls_go_on(domain: TrustDomainUnderTest) -> No
     before = domain.child_pids()["agent"]
     os.kill(before, signal.SIGKILL)
     wait_until(lambda: domain.child_pids().get("agent", before) != before, what="the agent was restarted")
+    # What the status says for a while is what the dead one had reported.
+    wait_until(lambda: agent_answers(domain), what="the new agent answers")
     wait_until(lambda: domain.ready("orders") and agent_holds(domain), what="everything is known again")
     time.sleep(2.0)
     seen = domain.finish_load(result)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -89,10 +88,6 @@ class Finding:
     block_for: timedelta | None = None
     target: str | None = None
     operation: str | None = None
-
-    def wanting(self, action: Action, block_for: timedelta | None = None) -> Finding:
-        """Return the finding with another wish."""
-        return dataclasses.replace(self, action=action, block_for=block_for)
 
     def to_record_detail(self) -> dict[str, Scalar]:
         """Return the ``detail`` of its record: bounded scalars, what says nothing left out.

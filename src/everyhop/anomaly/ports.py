@@ -11,9 +11,6 @@ from everyhop.anomaly.finding import Finding
 from everyhop.anomaly.model import Block, BlockMode, Blocks, Subject
 from everyhop.anomaly.observation import Observation
 
-MAX_STATE_KEYS = 10_000
-MAX_STATE_BYTES = 64 * 1024
-
 
 class Detector(Protocol):
     """One who watches.  Pure and deterministic: the same observations in the same order give the same findings.

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from everyhop.api.oauth_discovery import Endpoints
     from everyhop.api.oauth_endpoints import Refusals
     from everyhop.control.authzen_peps import Pep
-    from everyhop.control.canaries import CredentialWatch
+    from everyhop.control.shown_credentials import CredentialWatch
     from everyhop.core.clock import Clock
     from everyhop.issuing.ports import Blocks
 

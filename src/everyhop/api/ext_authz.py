@@ -16,9 +16,9 @@ from urllib.parse import unquote_to_bytes
 
 from everyhop.anomaly.looking import BlockedError
 from everyhop.api.refused_texts import authorization_texts
-from everyhop.control.canaries import Shown as LookedAt
 from everyhop.control.credentials import Passed
 from everyhop.control.deciding import FactsDenied, Shown
+from everyhop.control.shown_credentials import Shown as LookedAt
 from everyhop.core.decision import Reason
 from everyhop.core.errors import AccessDenied, EveryhopError, InputError, TokenError, Unavailable
 from everyhop.dataplane import _names as names

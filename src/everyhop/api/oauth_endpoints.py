@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from everyhop.api.oauth_clients import Client, Clients
     from everyhop.api.oauth_discovery import Endpoints
-    from everyhop.control.canaries import CredentialWatch
+    from everyhop.control.shown_credentials import CredentialWatch
     from everyhop.core.clock import Clock
     from everyhop.issuing.ports import Blocks
     from everyhop.issuing.requests import ExchangeRequest, Issued, MintRequest

@@ -7,14 +7,14 @@ import base64
 import binascii
 from typing import TYPE_CHECKING, Final
 
-from everyhop.control.canaries import Shown
+from everyhop.control.shown_credentials import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from starlette.requests import Request
 
-    from everyhop.control.canaries import CredentialWatch
+    from everyhop.control.shown_credentials import CredentialWatch
 
 MAX_VALUES: Final = 8
 MAX_HEADER: Final = 16 * 1024

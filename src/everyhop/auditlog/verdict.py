@@ -5,9 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
-
-MAX_LISTED: Final = 16
+from typing import Any
 
 
 class Fault(StrEnum):

@@ -11,7 +11,6 @@ import base64
 import logging
 import re
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from everyhop.anomaly.canary import (
@@ -26,6 +25,7 @@ from everyhop.anomaly.canary import (
 )
 from everyhop.anomaly.detectors import ServiceCanary
 from everyhop.anomaly.finding import Action
+from everyhop.control.shown_credentials import Shown
 from everyhop.core.errors import Conflict, InputError, NotFound
 from everyhop.core.secret import Secret
 
@@ -81,28 +81,6 @@ class Keys(Protocol):
 
     def revoke(self, lookup: str, *, by: str = "admin") -> ApiKeyEntry:
         """End a key."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """Who showed a credential that was refused.
-
-    ``caller`` is a SPIFFE ID only where it was proven and the credential is its own; else None, and ``source`` is the
-    address that it came from.  ``where`` names the door, ``decision`` the refused call.
-    """
-
-    where: str
-    caller: str | None = None
-    source: str | None = None
-    target: str | None = None
-    decision: str | None = None
-
-
-class CredentialWatch(Protocol):
-    """Who looks at credentials that were refused."""
-
-    def refused(self, texts: Iterable[str], shown: Shown) -> bool:
-        """Look; True when one must never be used.  Blocking; never raises."""
 
 
 def open_marker(meta: MetaStore, keystore: KeyStore, entropy: Entropy) -> Marker:

@@ -18,7 +18,7 @@ from everyhop.core.errors import EveryhopError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from everyhop.control.canaries import Shown
+    from everyhop.control.shown_credentials import Shown
     from everyhop.core.clock import Clock
 
 _log = logging.getLogger(__name__)

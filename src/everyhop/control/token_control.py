@@ -19,7 +19,6 @@ import msgspec
 from everyhop.anomaly.canary import CanaryKind
 from everyhop.anomaly.finding import Action
 from everyhop.control.bounded import within
-from everyhop.control.canaries import Shown
 from everyhop.control.messages import (
     ApiKeyCreated,
     ApiKeyView,
@@ -32,6 +31,7 @@ from everyhop.control.messages import (
     SigningKeyView,
     TokenTruthDocument,
 )
+from everyhop.control.shown_credentials import Shown
 from everyhop.core.errors import AccessDenied, InputError, TokenError, Unavailable
 from everyhop.issuing import (
     ADMIN,

@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
     from everyhop.apikeys import ApiKeys
     from everyhop.auditlog import RecordStore
-    from everyhop.control.canaries import CredentialWatch
     from everyhop.control.feed import Feed
     from everyhop.control.responding import BlocksInForce
+    from everyhop.control.shown_credentials import CredentialWatch
     from everyhop.issuing import TokenJournal, TokenService
     from everyhop.policy.model import Snapshot
     from everyhop.runtime.layout import StateLayout

@@ -20,7 +20,6 @@ from everyhop.tlog.note import MAX_NOTE_BYTES, Verifier
 HEADER: Final = "c2sp.org/tlog-proof@v1"
 MAX_EXTRA_BYTES: Final = 64 * 1024
 MAX_PROOF_BYTES: Final = MAX_NOTE_BYTES + 2 * MAX_EXTRA_BYTES
-SUFFIX: Final = ".tlog-proof"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

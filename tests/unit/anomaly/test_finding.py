@@ -72,9 +72,9 @@ def test_severities_have_the_numbers_of_ocsf(severity, number):
     assert finding(severity=severity).to_record_detail()["is_alert"] is (number > 1)
 
 
-def test_a_wish_can_be_changed():
+def test_the_record_says_what_is_wished():
     assert finding().action is Action.ALERT
-    wanting = finding().wanting(Action.BLOCK, timedelta(minutes=1))
+    wanting = finding(action=Action.BLOCK, block_for=timedelta(minutes=1))
     assert (wanting.action, wanting.to_record_detail()["block_seconds"]) == (Action.BLOCK, 60)
 
 

@@ -15,7 +15,8 @@ from everyhop.anomaly.detectors import default_detectors
 from everyhop.anomaly.finding import Action
 from everyhop.apikeys import ApiKeyRefused, ApiKeys, ApiKeySettings, TooManyFailures
 from everyhop.auditlog import Order, RecordFilter
-from everyhop.control.canaries import CanaryControl, Shown, open_marker
+from everyhop.control.canaries import CanaryControl, open_marker
+from everyhop.control.shown_credentials import Shown
 from everyhop.core.errors import Conflict, InputError, NotFound, TrustError, Unavailable
 from everyhop.core.secret import Secret
 from everyhop.policy import parse_policy

@@ -11,8 +11,8 @@ from tests.support.identity import FakeClock
 
 from everyhop.anomaly.canary import digest_of
 from everyhop.control import refused_credentials as module
-from everyhop.control.canaries import Shown
 from everyhop.control.refused_credentials import MAX_BATCH, MAX_SEEN, MAX_WAITING, RefusedCredentials
+from everyhop.control.shown_credentials import Shown
 from everyhop.core.errors import Unavailable
 
 SHOWN = Shown(
