@@ -133,11 +133,6 @@ class Detection:
         self._orphans: list[tuple[Subject, BlockMode, datetime, str, str]] = []
         self._counted = self._found = 0
 
-    @property
-    def detection_engine(self) -> Engine:
-        """Return the engine; only the worker thread of ``pool`` may use it."""
-        return self._engine
-
     def wake(self) -> None:
         """Tell that this process has appended something.  Only from the event loop."""
         self._grown.set()
