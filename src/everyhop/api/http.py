@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 _UID: Final = "uid:"
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
+KEEP_ALIVE_SECONDS: Final = 30
+"""How long a server keeps an idle connection: many times what our clients use one again after."""
 
 
 async def read_message(request: Request, kind: type[T], *, max_bytes: int = MAX_BODY_BYTES) -> T:
@@ -94,7 +96,7 @@ def http_server(
     *,
     admit: Callable[[PeerInfo], Any] | None = None,
     admit_uid: Callable[[int], None] | None = None,
-    keep_alive: int = 5,
+    keep_alive: int = KEEP_ALIVE_SECONDS,
 ) -> SocketServer:
     """Prepare a server for ``app``; call ``serve(sockets=[…])`` to run it.
 

@@ -49,6 +49,8 @@ _BASE: Final = "http://server"
 _SILENCE_SECONDS: Final = 10.0
 _SECONDS: Final = 10.0
 RECORDS_SECONDS: Final = 4.0
+IDLE_SECONDS: Final = 2.0
+"""How long an idle connection is used again; well under what the server keeps it, or a call may meet its closing."""
 _BAD_REQUEST: Final = 400
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
@@ -62,7 +64,9 @@ class ControlClient:
     def __init__(self, socket: Path, agent: str) -> None:
         self.agent = agent
         self._http = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=str(socket)),
+            transport=httpx.AsyncHTTPTransport(
+                uds=str(socket), limits=httpx.Limits(keepalive_expiry=IDLE_SECONDS)
+            ),
             base_url=_BASE,
             timeout=httpx.Timeout(_SECONDS),
         )
