@@ -11,7 +11,7 @@ ALL: Final = "all"
 
 TOP_KEYS: Final = (
     "version", "trust_domain", "identity", "mode", "services", "users", "attributes", "roles", "allow", "deny", "shadow",
-    "directory", "detect", "audit", "tests",
+    "directory", "detect", "audit", "targets", "tests",
 )  # fmt: skip
 SERVICE_KEYS: Final = ("workload", "operations", "probes", "tcp", "identity", "attributes", "canary")
 NOT_OF_CANARIES: Final = ("workload", "operations", "probes", "tcp", "attributes")
@@ -28,6 +28,15 @@ DETECT_KEYS: Final = (
     "detectors",
 )  # fmt: skip
 AUDIT_KEYS: Final = ("readers",)
+TARGETS_KEYS: Final = (
+    "trust_domain", "cluster_domain", "namespace", "services", "gateway", "tokens", "probe_networks", "egress",
+)  # fmt: skip
+PLACEMENT_KEYS: Final = (
+    "namespace", "service_account", "labels", "port", "host", "image", "timeout", "retries",
+)  # fmt: skip
+GATEWAY_KEYS: Final = ("namespace", "service_account", "labels", "hosts")
+TARGET_TOKENS_KEYS: Final = ("issuer", "jwks_uri")
+EGRESS_KEYS: Final = ("host", "port", "from")
 LIMITS_KEYS: Final = ("alert", "block", "block_for", "count")
 SERVICE_LIMITS_KEYS: Final = (*LIMITS_KEYS, "expected_rate")
 BREAKER_KEYS: Final = ("share", "within")
@@ -47,7 +56,7 @@ EVERY_OPERATION: Final = "*"
 
 LATER_KEYS: Final = frozenset(
     {
-        "allow_encoded_slash", "federation", "gateway", "kubernetes", "secrets", "targets",
+        "allow_encoded_slash", "federation", "gateway", "kubernetes", "secrets",
     }
 )  # fmt: skip
 """Keys that later versions of the language define: refused by name, never silently ignored."""
@@ -118,6 +127,17 @@ MAX_ATTRIBUTE_TEXT: Final = 1024
 MAX_CONDITION: Final = 4096
 MAX_DIRECTORY: Final = 10_000
 
+DNS_LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+DNS_NAME: Final = rf"(?=[^\n]{{1,253}}$){DNS_LABEL}(?:\.{DNS_LABEL})*"
+OPTION_TEXT: Final = r"[!#-&(-\[\]-~]{1,256}"
+OPTION_PATH: Final = r"/[!#-&(-\[\]-~]{0,255}"
+LABEL_KEY: Final = rf"(?:{DNS_LABEL}(?:\.{DNS_LABEL})*/)?[A-Za-z0-9](?:[A-Za-z0-9_.-]{{0,61}}[A-Za-z0-9])?"
+LABEL_VALUE: Final = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+HOST_AND_PORT: Final = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?:[1-9][0-9]{0,4}"
+HTTPS_URL: Final = r"https://[A-Za-z0-9.-]{1,253}(?::[1-9][0-9]{0,4})?(?:/[!#$%&(-;=?-Z_a-z~-]{0,512})?"
+HTTPS_PORT: Final = 443
+MAX_RETRIES: Final = 10
+MAX_OPTION: Final = 1_000_000
 DURATION: Final = r"[0-9]{1,9}(?:s|m|h|d)"
 RATE: Final = r"[1-9][0-9]{0,6}/[smh]"
 PERCENT: Final = r"(?:[1-9][0-9]?|100)%"

@@ -17,6 +17,7 @@ from everyhop.core.clock import rfc3339
 from everyhop.policy import _grammar as g
 from everyhop.policy.detect import detection_entry
 from everyhop.policy.model import ANY, Mode, Protocol, RuleEffect, TokenMode, UserMode
+from everyhop.policy.targets import targets_entry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,6 +70,7 @@ def render_canonical(snapshot: Snapshot) -> bytes:
         "directory": _directory(snapshot.directory),
         "detect": detection_entry(snapshot.detection),
         "audit": {"readers": sorted(snapshot.readers)} if snapshot.readers else {},
+        "targets": targets_entry(snapshot.targets),
     }
     document |= {key: part for key, part in lists.items() if part}
     if snapshot.user_issuers:

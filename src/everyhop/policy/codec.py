@@ -96,6 +96,8 @@ def _spans(snapshot: Snapshot) -> Iterator[tuple[str, Span]]:
         yield f"users.issuers[{index}]", issuer.span
     if snapshot.detection.span is not None:
         yield "detect", snapshot.detection.span
+    if snapshot.targets.span is not None:
+        yield "targets", snapshot.targets.span
 
 
 def _to_document(value: Any, spans: dict[str, _Place]) -> Node:

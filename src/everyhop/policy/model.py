@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from everyhop.policy.detect import DEFAULTS, Detection
 from everyhop.policy.facts import NOTHING_KNOWN, Context, Value
+from everyhop.policy.targets import TargetSettings
 from everyhop.policy.vocabulary import Attributes
 
 if TYPE_CHECKING:
@@ -292,7 +293,8 @@ class Snapshot:
     """A whole policy, checked.
 
     ``services`` is ordered by name, ``rules`` holds the allow rules and then the deny rules, each in the
-    policy's order.  ``readers`` are the services that may read the audit log.  ``hash`` is the SHA-256 of
+    policy's order.  ``readers`` are the services that may read the audit log, ``targets`` says where services stand in other
+    systems.  ``hash`` is the SHA-256 of
     ``canonical`` in 64 hex digits.
     """
 
@@ -308,6 +310,7 @@ class Snapshot:
     directory: Directory = field(default_factory=Directory)
     detection: Detection = DEFAULTS
     readers: frozenset[str] = frozenset()
+    targets: TargetSettings = field(default_factory=TargetSettings)
     canonical: bytes
     hash: str
     _owners: Mapping[str, Service] = field(init=False, repr=False, compare=False)

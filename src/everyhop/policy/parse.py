@@ -22,6 +22,7 @@ from everyhop.policy._problems import Problems
 from everyhop.policy._roles import RoleReader
 from everyhop.policy._rules import RuleReader, read_mode
 from everyhop.policy._services import Draft, build_services, read_services
+from everyhop.policy._targets import TargetsReader
 from everyhop.policy._tests import TestReader
 from everyhop.policy._users import check_unique, read_users
 from everyhop.policy._yaml import read_yaml
@@ -108,6 +109,7 @@ def build_snapshot(
     mode = _read_mode(parts, problems)
     detection = DetectReader(drafts, services, problems).read(_parts("detect", parts))
     readers = read_audit(_parts("audit", parts), drafts, problems)
+    targets = TargetsReader(drafts, problems).read(_parts("targets", parts))
     if not drafts and problems.is_empty:
         problems.add("missing-key", documents[0].span, "policy: no service is declared", "add services:")
     problems.raise_if_any()
@@ -125,6 +127,7 @@ def build_snapshot(
         directory=directory.directory,
         detection=detection,
         readers=readers,
+        targets=targets,
         canonical=b"",
         hash="",
     )

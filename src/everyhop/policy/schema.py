@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from everyhop.policy import _grammar as g
+from everyhop.policy._targets_schema import targets_schema
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _TRUE: dict[str, Any] = {"enum": [True, "true"]}
@@ -52,6 +53,7 @@ def json_schema() -> dict[str, Any]:
             "directory": _directory(),
             "detect": _detect(),
             "audit": _audit(),
+            "targets": targets_schema(),
             "users": _users(),
             "allow": _list(_ref("allow_rule"), "Who may call what; without a rule nobody may."),
             "deny": _list(_ref("deny_rule"), "What nobody of these may call, whatever allow says."),

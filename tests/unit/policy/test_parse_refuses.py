@@ -154,7 +154,7 @@ def test_mistakes_at_the_top(text, expected):
     assert f"p.yaml:{expected}" in only(text)[3]
 
 
-@pytest.mark.parametrize("key", ["federation", "gateway", "secrets", "targets"])
+@pytest.mark.parametrize("key", ["federation", "gateway", "secrets"])
 def test_keys_of_later_chapters_are_refused_by_name(key):
     code, line, _, text = only(BASE + f"{key}: {{a: b}}\n")
     assert (code, line) == ("not-supported-yet", 13)
@@ -167,7 +167,7 @@ def test_keys_of_later_chapters_are_refused_by_name(key):
         "services: {a: {secrets: [x]}}",
         "services: {a: {workload: [{run: true, kubernetes: {namespace: x}}]}}",
         "services: {a: {operations: {x: {route: GET /, allow_encoded_slash: true}}}}",
-        "services: {a: {operations: {x: GET /}}}\nallow: [{from: a, to: a, operations: [x], targets: x}]",
+        "services: {a: {operations: {x: GET /}}}\nallow: [{from: a, to: a, operations: [x], secrets: x}]",
         "services: {a: {operations: {x: GET /}}}\ntests: [{from: a, to: a, call: GET /, expect: deny, gateway: x}]",
         "services: {a: {identity: '/ns/{namespace}'}}",
     ],

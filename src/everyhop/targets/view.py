@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one target may open of the policy, given what stands on the same hops beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from everyhop.policy.model import OUTSIDE
+from everyhop.policy.targets import ACCEPT, OPTIONS, WITH
+from everyhop.targets.matrix import MATRIX, Cell, cell
+from everyhop.targets.model import Diagnostic, Feature, Fidelity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from everyhop.targets.intents import Door, Grant, Intents
+
+AUTHORIZER: Final = "authorizer"
+
+
+class View:
+    """The intents as one target sees them.
+
+    ``beside`` are the targets on the same hops: those that are compiled together and those of the option ``with``.
+    """
+
+    def __init__(self, intents: Intents, target: str, beside: Iterable[str] = ()) -> None:
+        self.intents: Final = intents
+        self.target: Final = target
+        declared = OPTIONS[target]
+        self.accepted: Final = frozenset(self.option(ACCEPT)) if ACCEPT in declared else frozenset[str]()
+        written: tuple[str, ...] = self.option(WITH) if WITH in declared else ()
+        self.beside: Final[tuple[str, ...]] = tuple(sorted({*written, *beside} - {target}))
+
+    def option(self, name: str) -> Any:
+        """Return an option of the target."""
+        return self.intents.settings.option(self.target, name)
+
+    @property
+    def has_authorizer(self) -> bool:
+        """Tell whether the target is told of an authorizer."""
+        return AUTHORIZER in OPTIONS[self.target] and bool(self.option(AUTHORIZER))
+
+    def fidelity(self, feature: Feature) -> Cell:
+        """Return how this target itself holds a feature; what it would ask an authorizer is refused without one."""
+        found = cell(self.target, feature)
+        if found.fidelity is Fidelity.ASKS and not self.has_authorizer:
+            return Cell(
+                Fidelity.REFUSED, f"{found.note}, and none is named (targets: {self.target}: authorizer)"
+            )
+        return found
+
+    def holder(self, feature: Feature) -> str | None:
+        """Return who holds a feature on these hops: this target, one beside it, ``accepted``, or None for nobody."""
+        if self.fidelity(feature).fidelity is not Fidelity.REFUSED:
+            return self.target
+        for other in self.beside:
+            if other in MATRIX and self._other(other, feature):
+                return other
+        return "accepted" if feature.value in self.accepted else None
+
+    def _other(self, other: str, feature: Feature) -> bool:
+        found = cell(other, feature).fidelity
+        if found is Fidelity.ASKS:
+            return bool(AUTHORIZER in OPTIONS[other] and self.intents.settings.option(other, AUTHORIZER))
+        return found is not Fidelity.REFUSED
+
+    def asks(self, door: Door, grant: Grant) -> bool:
+        """Tell whether the authorizer of this target has to be asked for calls of a grant."""
+        alternatives = (one.needs for one in grant.alternatives)
+        needs = {*door.features, *(feature for needs in alternatives for feature in needs)}
+        if grant.denied_if:
+            needs.add(Feature.CONDITIONAL_DENY)
+        return any(self.fidelity(feature).fidelity is Fidelity.ASKS for feature in needs)
+
+    def opens(self, door: Door, grant: Grant) -> bool:
+        """Tell whether a door may be opened to a caller: everything that the call needs is held by somebody on the hop."""
+        return not self.missing(door, grant)
+
+    def missing(self, door: Door, grant: Grant) -> frozenset[Feature]:
+        """Return what nobody holds, of the alternative that misses least; empty where the door may be opened."""
+        always = set(door.features)
+        if grant.denied_if:
+            always.add(Feature.CONDITIONAL_DENY)
+        if grant.caller == OUTSIDE:
+            always.add(Feature.OUTSIDE)
+        lacking = {feature for feature in always if self.holder(feature) is None}
+        best = min(
+            (
+                {feature for feature in one.needs if self.holder(feature) is None}
+                for one in grant.alternatives
+            ),
+            key=len,
+        )
+        return frozenset(lacking | best)
+
+    def grants(self, door: Door) -> tuple[Grant, ...]:
+        """Return the grants of a door that may be opened."""
+        return tuple(grant for grant in door.grants if self.opens(door, grant))
+
+    def error(
+        self,
+        code: str,
+        message: str,
+        *,
+        door: Door | None = None,
+        rules: Iterable[str] = (),
+        suggestion: str | None = None,
+    ) -> Diagnostic:
+        """Return a diagnostic that ends compiling with a failure; ``code`` without the target's name."""
+        return self._diagnostic(code, message, door, rules, suggestion, is_error=True)
+
+    def warning(
+        self,
+        code: str,
+        message: str,
+        *,
+        door: Door | None = None,
+        rules: Iterable[str] = (),
+        suggestion: str | None = None,
+    ) -> Diagnostic:
+        """Return a diagnostic that only warns."""
+        return self._diagnostic(code, message, door, rules, suggestion, is_error=False)
+
+    def _diagnostic(
+        self,
+        code: str,
+        message: str,
+        door: Door | None,
+        rules: Iterable[str],
+        suggestion: str | None,
+        *,
+        is_error: bool,
+    ) -> Diagnostic:
+        span = None if door is None or door.operation is None else door.operation.span
+        return Diagnostic(
+            target=self.target,
+            code=f"{self.target}.{code}",
+            message=message,
+            is_error=is_error,
+            rules=tuple(rules),
+            span=span,
+            suggestion=suggestion,
+        )
