@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from everyhop.admission.meshes import CILIUM, ISTIO, NETWORKING
+from everyhop.admission.meshes import CILIUM, ISTIO, NETWORKING, is_bound
 from everyhop.admission.model import WORKLOADS, Code, Document, Finding, Kinds, items, mapping
 
 if TYPE_CHECKING:
@@ -31,10 +31,9 @@ def is_default_deny(document: Document) -> bool:
     group = str(document.get("apiVersion", "")).rpartition("/")[0]
     kind = document.get("kind")
     if group == ISTIO and kind == "AuthorizationPolicy":
-        is_bound = bool(spec.get("selector") or spec.get("targetRef") or spec.get("targetRefs"))
         return (
             spec.get("action", "ALLOW") == "ALLOW"
-            and not is_bound
+            and not is_bound(spec)
             and not items(spec.get("rules"), "spec.rules")
         )
     if group == NETWORKING and kind == "NetworkPolicy":

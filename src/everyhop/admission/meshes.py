@@ -74,8 +74,7 @@ def _open_istio(spec: Document) -> Iterator[tuple[str, str]]:
     if spec.get("action", "ALLOW") != "ALLOW":
         return
     rules = items(spec.get("rules"), "spec.rules")
-    is_bound = bool(spec.get("selector") or spec.get("targetRef") or spec.get("targetRefs"))
-    if rules and not is_bound:
+    if rules and not is_bound(spec):
         yield "spec.selector", "an ALLOW without selector or targetRefs opens every workload of the namespace"
     for index, rule in enumerate(rules):
         path = f"spec.rules[{index}]"
@@ -87,6 +86,12 @@ def _open_istio(spec: Document) -> Iterator[tuple[str, str]]:
             source = mapping(mapping(one, where).get("source"), where)
             if not any(source.get(name) for name in POSITIVE):
                 yield where, "it names nobody, or only who it is not: plaintext callers match"
+
+
+def is_bound(spec: Document) -> bool:
+    """Tell whether an Istio policy is about some workloads of its namespace only; an empty selector is about all."""
+    labels = mapping(mapping(spec.get("selector"), "spec.selector").get("matchLabels"), "spec.selector.matchLabels")
+    return bool(labels or spec.get("targetRef") or spec.get("targetRefs"))
 
 
 def _open_linkerd(spec: Document) -> Iterator[tuple[str, str]]:

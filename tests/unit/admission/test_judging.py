@@ -3,11 +3,7 @@
 
 import pytest
 from hypothesis import given, strategies as st
-
-from everyhop.admission.judging import RULES, judge, judge_all, judge_removal
-from everyhop.admission.model import Code
-from everyhop.manifests import read_manifests
-from support.admission_cases import (
+from tests.support.admission_cases import (
     CASES,
     DEFAULT_DENIES,
     NO_DEFAULT_DENIES,
@@ -17,6 +13,10 @@ from support.admission_cases import (
     deployment,
     istio,
 )
+
+from everyhop.admission.judging import RULES, judge, judge_all, judge_removal
+from everyhop.admission.model import Code
+from everyhop.manifests import read_manifests
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
