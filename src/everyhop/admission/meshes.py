@@ -90,7 +90,9 @@ def _open_istio(spec: Document) -> Iterator[tuple[str, str]]:
 
 def is_bound(spec: Document) -> bool:
     """Tell whether an Istio policy is about some workloads of its namespace only; an empty selector is about all."""
-    labels = mapping(mapping(spec.get("selector"), "spec.selector").get("matchLabels"), "spec.selector.matchLabels")
+    labels = mapping(
+        mapping(spec.get("selector"), "spec.selector").get("matchLabels"), "spec.selector.matchLabels"
+    )
     return bool(labels or spec.get("targetRef") or spec.get("targetRefs"))
 
 

@@ -66,7 +66,9 @@ def _wildcard_istio() -> tuple[str, ...]:
     fields = " && ".join(
         f"(!has(f.source.{name}) || f.source.{name}.all(x, !x.contains('*')))" for name in _NAMED
     )
-    return (f"!{_ALLOW} || object.spec.rules.all(r, !has(r.from) || r.from.all(f, !has(f.source) || ({fields})))",)
+    return (
+        f"!{_ALLOW} || object.spec.rules.all(r, !has(r.from) || r.from.all(f, !has(f.source) || ({fields})))",
+    )
 
 
 def _secret(kind: str) -> tuple[str, ...]:
@@ -75,9 +77,7 @@ def _secret(kind: str) -> tuple[str, ...]:
         "!(has(v.valueFrom) && has(v.valueFrom.secretKeyRef)) && "
         f"!(has(v.value) && v.value != '' && v.name.matches('{SENSITIVE_NAME}'))"
     )
-    container = (
-        f"(!has(c.env) || c.env.all(v, {variable})) && (!has(c.envFrom) || c.envFrom.all(s, !has(s.secretRef)))"
-    )
+    container = f"(!has(c.env) || c.env.all(v, {variable})) && (!has(c.envFrom) || c.envFrom.all(s, !has(s.secretRef)))"
     return tuple(f"!has({pod}.{name}) || {pod}.{name}.all(c, {container})" for name in CONTAINERS)
 
 
@@ -127,7 +127,9 @@ _OPEN: Final = {
         "!has(object.spec.targetRef) || object.spec.targetRef.kind != 'Namespace'",
         _some("object.spec.requiredAuthenticationRefs"),
     ),
-    ("policy.linkerd.io", "Server"): ("!has(object.spec.accessPolicy) || object.spec.accessPolicy == 'deny'",),
+    ("policy.linkerd.io", "Server"): (
+        "!has(object.spec.accessPolicy) || object.spec.accessPolicy == 'deny'",
+    ),
     ("policy.linkerd.io", "ServerAuthorization"): (
         "!has(object.spec.client) || !has(object.spec.client.unauthenticated) || object.spec.client.unauthenticated == false",
     ),
