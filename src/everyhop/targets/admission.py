@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from everyhop.admission.default_deny import DENY_KINDS
 from everyhop.admission.judging import RULES
 from everyhop.admission.model import Code, Kinds
+from everyhop.admission.webhook import PATH
 from everyhop.targets._guard_expressions import expressions
 from everyhop.targets.objects import obj, object_name, yaml_file
 from everyhop.targets.yaml import Document
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 API: Final = "admissionregistration.k8s.io/v1"
 NAMESPACE_NAME: Final = "kubernetes.io/metadata.name"
-WEBHOOK_PATH: Final = "/admission/validate"
 _WEBHOOK_NOTES: Final = (
     "The webhook of `everyhop up` with the setting admission = true. The cluster's API server has to trust the certificate:",
     "put the output of `everyhop bundle show --format pem`, in base64, into clientConfig.caBundle, again after each rotation.",
@@ -109,7 +109,7 @@ def _webhook(view: View) -> dict[str, Any]:
     webhook = {
         "name": "admission.everyhop.dev",
         "admissionReviewVersions": ["v1"],
-        "clientConfig": {"url": view.option("url").rstrip("/") + WEBHOOK_PATH},
+        "clientConfig": {"url": view.option("url").rstrip("/") + PATH},
         "failurePolicy": "Fail",
         "matchPolicy": "Equivalent",
         "namespaceSelector": _selector(view),
