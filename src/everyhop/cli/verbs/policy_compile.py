@@ -58,6 +58,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     listing = verbs.add_parser(
         "targets", help="what can be compiled to, and what each holds", epilog=_TARGETS, formatter_class=shape
     )
+    listing.add_argument("--markdown", action="store_true", help="the matrix as the documentation has it")
     add_output(listing)
     listing.set_defaults(run=_list)
 
@@ -184,8 +185,12 @@ def _described(
 def _list(args: argparse.Namespace) -> int:
     from everyhop.targets.compiling import NAMES, target_of
     from everyhop.targets.matrix import MATRIX, cell
+    from everyhop.targets.matrix_page import matrix_page
     from everyhop.targets.model import Feature
 
+    if args.markdown:
+        print(matrix_page(), end="")
+        return OK
     summaries = {name: target_of(name).summary for name in NAMES}
     if wants_json(args):
         matrix = {
