@@ -54,26 +54,14 @@ LONG = (
     "integration/proxies/test_bypass_attempts.py",
 )
 
-# Tests on these shelves start processes in module fixtures; a file is kept on one worker so that they start once.
+# Tests on these shelves start processes in module fixtures; the runner keeps a file on one worker so that they start once.
 HEAVY_SHELVES = ("integration", "conformance", "e2e")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep each file of a heavy shelf on one worker, unless the test names a group of its own; mark the long ones.
-
-    A worker's own hook, which reads the groups, has run before this one, so the group is put where the scheduler
-    finds it: behind the name of the test.
-    """
-    is_grouped = config.getoption("loadgroup", default=False)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the long ones."""
     for item in items:
-        place = item.path.relative_to(TESTS)
-        own = item.get_closest_marker("xdist_group")
-        if place.parts[0] in HEAVY_SHELVES and own is None:
-            item.add_marker(pytest.mark.xdist_group(str(place)))
-            if is_grouped:
-                item._nodeid = f"{item.nodeid}@{place}"
-        if place.as_posix().startswith(LONG):
+        if item.path.relative_to(TESTS).as_posix().startswith(LONG):
             item.add_marker(pytest.mark.long)
 
 
