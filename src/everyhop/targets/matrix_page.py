@@ -34,5 +34,6 @@ def _notes() -> Iterator[str]:
             found = cell(target, feature)
             if found.fidelity is Fidelity.REFUSED and feature not in MATRIX[target]:
                 continue
-            yield f"- {feature.value}: {found.fidelity.value}, {found.note}"
+            needs = "" if found.needs is None else f"; refused without the option `{found.needs}`"
+            yield f"- {feature.value}: {found.fidelity.value}, {found.note}{needs}"
         yield ""
