@@ -35,6 +35,7 @@ class Population:
         self._snapshot = intents.snapshot
         self._domain = intents.trust_domain
         self._known: dict[str, Caller] = {}
+        self._pods: dict[str, Workload] = {}
         self._namespaces: dict[str, Mapping[str, str]] = {}
         self._numbers = {name: number for number, name in enumerate(sorted(self._snapshot.services))}
 
@@ -56,8 +57,12 @@ class Population:
 
     def workload(self, name: str) -> Workload:
         """Return a pod of a declared service."""
-        if name in self._known:
-            return self._known[name].workload
+        found = self._pods.get(name)
+        if found is None:  # always the same object: evaluators remember what they found for one
+            found = self._pods[name] = self._made_pod(name)
+        return found
+
+    def _made_pod(self, name: str) -> Workload:
         place = self._intents.settings.place(name)
         service = self._snapshot.services[name]
         return Workload(
@@ -190,13 +195,9 @@ class Population:
     @cached_property
     def probes(self) -> tuple[Caller, ...]:
         """Return a caller of each network of which probes come."""
-        found = []
-        for network in self._intents.settings.probe_networks:
-            net = ipaddress.ip_network(network)
-            address = net[1] if net.num_addresses > 1 else net[0]
-            pod = replace(_OUTSIDE_POD, name="probe", ip=str(address))
-            found.append(_plain(CallerKind.PROBE, f"a probe from {network}", pod))
-        return tuple(found)
+        networks = self._intents.settings.probe_networks
+        pods = ((one, replace(_OUTSIDE_POD, name="probe", ip=_first(one))) for one in networks)
+        return tuple(_plain(CallerKind.PROBE, f"a probe from {network}", pod) for network, pod in pods)
 
     def _pod(self, name: str, namespace: str, account: str, labels: Mapping[str, str]) -> Workload:
         return Workload(
@@ -226,6 +227,11 @@ _OUTSIDE_POD: Final = Workload(
 def outside(host: str) -> Workload:
     """Return a host outside of the cluster, by its name."""
     return replace(_OUTSIDE_POD, name=host, ip="198.51.100.7")
+
+
+def _first(network: str) -> str:
+    net = ipaddress.ip_network(network)
+    return str(net[1] if net.num_addresses > 1 else net[0])
 
 
 def _address(number: int) -> str:

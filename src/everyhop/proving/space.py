@@ -144,7 +144,7 @@ class Space:
         """Vary one thing at a time, under facts that let the plain call pass where a rule asks for facts."""
         context = NOTHING_KNOWN if grant is None else self._context(door, grant)
         for ask in self._variations(service, door, caller, is_first=is_first):
-            yield ask if context == NOTHING_KNOWN else replace(ask, context=context)
+            yield ask if context is NOTHING_KNOWN else replace(ask, context=context)
 
     def _context(self, door: Door, grant: Grant) -> Context:
         needs_nothing = any(not one.needs for one in grant.alternatives) and not grant.denied_if
