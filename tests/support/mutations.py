@@ -55,7 +55,9 @@ def _broken(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]
     for path in list(_paths(document, ())):
         if path[0] in {"apiVersion", "kind"} or path[:1] == ("status",):
             continue
-        if path[0] == "metadata" and (len(path) == 1 or path[1] not in {"labels", "annotations", "namespace"}):
+        if path[0] == "metadata" and (
+            len(path) == 1 or path[1] not in {"labels", "annotations", "namespace"}
+        ):
             continue
         value = _at(document, path)
         shown = ".".join(str(part) for part in path)

@@ -137,7 +137,7 @@ class Population:
             return
         pod = caller.workload
         own = caller.own_peer or ""
-        for impostor in self._posing(name, pod, own):
+        for impostor in self._posing(caller.name, pod, own):
             yield replace(impostor, claims_to_be=name)
 
     def _posing(self, name: str, pod: Workload, own: str) -> Iterator[Caller]:

@@ -127,6 +127,9 @@ class Prover:
     def _answers_for(self, system: System, ask: Ask) -> bool:
         """Tell whether a target claims to hold by itself what a request turns on."""
         aspects = {ask.aspect}
+        by_labels = system.view.fidelity(Feature.IDENTITY).fidelity is not Fidelity.EXACT
+        if by_labels and not ask.request.source.namespace:
+            return False  # somebody outside of the cluster has no labels to be known by
         if not ask.is_egress and ask.request.wire is not Wire.TCP:
             door = self._engine.find(ask.service, ask.request.method, ask.request.path)
             if door is not None and door.name != ask.door:
@@ -163,18 +166,18 @@ class Prover:
 
     def _announced(self, system: System, ask: Ask) -> tuple[str, ...]:
         """Return the codes of the diagnostics that said that this request would be refused."""
-        features = {ask.aspect, *self._narrow(system, ask)}
+        said = _codes(system, self._narrow(system, ask))
+        if said:
+            return said  # the door stays shut, whatever else is about the request
         grant = self._grant(ask)
         rules = () if grant is None else grant.rules
         span = None if ask.operation is None else ask.operation.span
         found = {
             one.code
             for one in system.diagnostics
-            if one.code.partition(".")[2] in {feature.value for feature in features}
-            or (span is not None and one.span == span)
-            or not set(rules).isdisjoint(one.rules)
+            if (span is not None and one.span == span) or not set(rules).isdisjoint(one.rules)
         }
-        return tuple(sorted(found))
+        return tuple(sorted({*found, *_codes(system, {ask.aspect})}))
 
     def _doors(self, service: str) -> dict[str, _Door]:
         found = self._known.get(service)
@@ -204,6 +207,12 @@ class _Door(NamedTuple):
     grants: Mapping[str, Grant]
 
 
+def _codes(system: System, features: Iterable[Feature]) -> tuple[str, ...]:
+    """Return the codes of what compiling said of features."""
+    names = {f"{system.name}.{feature.value}" for feature in features}
+    return tuple(sorted({one.code for one in system.diagnostics if one.code in names}))
+
+
 def _needs(grant: Grant) -> frozenset[Feature]:
     """Return what facts decide of a grant."""
     needs = frozenset(feature for one in grant.alternatives for feature in one.needs)
@@ -225,19 +234,20 @@ class _Kept:
 
     def wider(self, found: Difference) -> None:
         """Keep what is let through against the policy."""
-        self._keep("wider", found, (found.outcome.by, found.covered_by))
+        ask = found.ask
+        kind = (ask.service, ask.door, ask.aspect, ask.caller.kind, found.outcome.by, found.covered_by)
+        self._keep("wider", found, kind)
 
     def narrower(self, found: Difference) -> None:
         """Keep what is refused against the policy."""
-        self._keep("narrower", found, found.announced)
+        ask = found.ask
+        self._keep("narrower", found, (ask.service, ask.door, found.announced))
 
     def accepted(self, found: Difference) -> None:
         """Keep what is let through as the operator accepted."""
-        self._keep("accepted", found, found.accepted)
+        self._keep("accepted", found, (found.ask.service, found.ask.door, found.accepted))
 
-    def _keep(self, kind: str, found: Difference, further: object) -> None:
-        ask = found.ask
-        key = (ask.service, ask.door, ask.aspect, ask.caller.kind, further)
+    def _keep(self, kind: str, found: Difference, key: object) -> None:
         kept = self._found[kind].get(key)
         if kept is None:
             self._found[kind][key] = found

@@ -59,7 +59,8 @@ def prove_policy(
             manifests if manifests is not None else {file.path: file.content for file in compiled[name].files}
         )
         view = View(intents, name, further)
-        systems.append(known[name](Material(name, view, files, compiled[name].diagnostics)))
+        material = Material(target=name, view=view, files=files, diagnostics=compiled[name].diagnostics)
+        systems.append(known[name](material))
     engine = Engine(snapshot)
     prover = Prover(engine, intents, Oracle(engine, intents), systems, elsewhere)
     return prover.prove(Space(engine, intents), progress)

@@ -195,7 +195,7 @@ class Space:
             caller,
             variation="bytes that are no HTTP",
             rank=4,
-            aspect=Feature.TCP,
+            aspect=Feature.ROUTE,
             wire=Wire.TCP,
         )
         methods = {one.route.method for one in (*service.service.operations, *service.service.probes)}
@@ -249,7 +249,7 @@ class Space:
             asks = operation is not None and operation.token is not TokenMode.NONE
             token = TokenState.GOOD if asks and wire is not Wire.TCP else TokenState.NONE
         elif not variation:
-            variation = "without a token" if token is TokenState.NONE else f"a token {token.value}"
+            variation = _TOKEN_WORDS.get(token, f"a token {token.value}")
         if operation is None or wire is Wire.TCP:
             method, path, carried = "", "", None
         else:
@@ -367,6 +367,7 @@ class Space:
         )  # fmt: skip
 
 
+_TOKEN_WORDS: Final = {TokenState.NONE: "without a token", TokenState.GOOD: "a good token"}
 _TOKEN_ASPECTS: Final = {
     TokenState.OTHER_OPERATION: Feature.TOKEN_OPERATION,
     TokenState.WHOLE_SERVICE: Feature.TOKEN_OPERATION,

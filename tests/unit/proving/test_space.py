@@ -117,9 +117,7 @@ def test_no_request_is_asked_twice(asks):
 
 def chain(count):
     services = {f"s{n}": {"operations": {"x": "GET /x", "y": "POST /y/{id}"}} for n in range(count)}
-    allow = [
-        {"from": f"s{n}", "to": f"s{(n + 1) % count}", "operations": ["x", "y"]} for n in range(count)
-    ]
+    allow = [{"from": f"s{n}", "to": f"s{(n + 1) % count}", "operations": ["x", "y"]} for n in range(count)]
     return {"version": 1, "trust_domain": "shop.example", "services": services, "allow": allow}
 
 
