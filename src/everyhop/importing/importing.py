@@ -9,6 +9,9 @@ from everyhop.authz import run_tests
 from everyhop.core.errors import InputError, PolicyError
 from everyhop.importing.istio import import_istio
 from everyhop.importing.model import Imported, Wishes
+from everyhop.importing.networkpolicy import import_network_policies
+from everyhop.importing.otterize import import_otterize
+from everyhop.importing.spire import import_spire
 from everyhop.importing.writing import write_policy
 from everyhop.manifests import read_manifests
 from everyhop.policy import parse_policy
@@ -16,7 +19,9 @@ from everyhop.policy import parse_policy
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-ORIGINS: Final = ("istio",)
+    from everyhop.importing.model import Draft
+
+ORIGINS: Final = ("istio", "networkpolicy", "otterize", "spire")
 """What can be imported."""
 
 
@@ -27,10 +32,19 @@ def import_policy(origin: str, files: Mapping[str, bytes], wishes: Wishes | None
     """
     if origin not in ORIGINS:
         raise InputError(f"nothing can be imported from {origin[:40]!r}", hint="from: " + ", ".join(ORIGINS))
-    draft = import_istio(read_manifests(files), wishes or Wishes())
+    draft = _draft(origin, files, wishes or Wishes())
     text = write_policy(draft, origin)
     snapshot = parse_policy({"imported.yaml": text})
     problems = [problem for result in run_tests(snapshot) if (problem := result.problem()) is not None]
     if problems:  # a test follows from the source and not from the rules: the two readings differ
         raise PolicyError(problems)
     return Imported(text=text, parts=tuple(draft.parts))
+
+
+def _draft(origin: str, files: Mapping[str, bytes], wishes: Wishes) -> Draft:
+    if origin == "spire":
+        return import_spire(files, wishes)
+    manifests = read_manifests(files)
+    if origin == "networkpolicy":
+        return import_network_policies(manifests, wishes)
+    return import_istio(manifests, wishes) if origin == "istio" else import_otterize(manifests, wishes)

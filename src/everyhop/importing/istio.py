@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Final
 from everyhop.core.errors import InputError
 from everyhop.importing.doors import Says, User, build_doors, example_tests
 from everyhop.importing.istio_claims import Claims
-from everyhop.importing.istio_policies import SECURITY, AuthPolicy, Notes, read_jwt_rules, read_policy
+from everyhop.importing.istio_policies import SECURITY, AuthPolicy, read_jwt_rules, read_policy
 from everyhop.importing.istio_rules import LOCAL, Match, Source
 from everyhop.importing.istio_users import Users
 from everyhop.importing.model import Draft, DraftRule, DraftTest, Fate, Part
+from everyhop.importing.notes import Notes, settle_accounts
 from everyhop.importing.workloads import Group, Groups, read_pods
 from everyhop.policy.model import OUTSIDE
 
@@ -53,7 +54,8 @@ class _Import:
         self._find_groups()
         self._bind()
         self._groups.name_all()
-        self._settle_accounts()
+        if self._policies:
+            settle_accounts(self._groups, self._notes, "istio", self._policies[0].manifest.span)
         self._note_peer_authentications()
         if not self._groups.all:
             message = "nothing here names a workload or an identity"
@@ -119,36 +121,6 @@ class _Import:
         for value in (*source.accounts.values, *source.accounts.not_values):
             namespace, _, account = value.rpartition("/")
             self._groups.by_account(namespace or own, account)
-
-    def _settle_accounts(self) -> None:
-        for group in self._groups.all:
-            if group.account is None:
-                group.account = group.name
-                self._notes.put(self._assumed(group, "istio.account", "its service account is not known"))
-        for _, pod in self._groups.merged:
-            message = f"it shares the account {pod.account!r} with others from which no labels tell it apart"
-            source = f"workload {pod.namespace}/{pod.name}"
-            self._notes.put(
-                Part(
-                    fate=Fate.LEFT_OUT,
-                    code="istio.shared-account",
-                    source=source,
-                    message=message,
-                    span=pod.span,
-                )
-            )
-
-    def _assumed(self, group: Group, code: str, message: str) -> Part:
-        first = next((policy for policy in self._policies if group in policy.groups), self._policies[0])
-        labels = ", ".join(f"{key}={value}" for key, value in sorted(group.labels.items()))
-        return Part(
-            fate=Fate.ASSUMED,
-            code=code,
-            source=f"pods {labels} in {group.namespace}",
-            message=message,
-            written=f"{group.account!r}: mend it in the chapter targets",
-            span=first.manifest.span,
-        )
 
     def _groups_of(self, policy: AuthPolicy) -> list[Group]:
         namespace = None if policy.is_root else policy.manifest.namespace

@@ -16,10 +16,11 @@ from everyhop.policy.model import OUTSIDE
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from everyhop.importing.istio_policies import AuthPolicy, Notes
+    from everyhop.importing.istio_policies import AuthPolicy
     from everyhop.importing.istio_rules import Condition, Place
     from everyhop.importing.istio_users import Users
     from everyhop.importing.model import Wishes
+    from everyhop.importing.notes import Notes
     from everyhop.importing.workloads import Group
     from everyhop.manifests import Manifest
 

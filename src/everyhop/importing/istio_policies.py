@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Objects of ``security.istio.io`` as values, and the list of what became of them."""
+"""Objects of ``security.istio.io`` as values."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 from everyhop.core.errors import InputError
 from everyhop.importing.istio_rules import ReadRule, read_rule
 from everyhop.importing.istio_users import JwtRule
-from everyhop.importing.model import Fate, Part
+from everyhop.importing.model import Fate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from everyhop.importing.notes import Notes
     from everyhop.importing.workloads import Group
     from everyhop.manifests import Manifest, Manifests
 
@@ -21,35 +22,6 @@ SECURITY: Final = "security.istio.io"
 ROOT: Final = "istio-system"
 _DRY_RUN: Final = "istio.io/dry-run"
 _DENYING: Final = frozenset({"DENY", "CUSTOM"})
-
-
-class Notes:
-    """The parts of the source, in order, each once."""
-
-    def __init__(self) -> None:
-        self.parts: Final[list[Part]] = []
-        self._seen: set[Part] = set()
-
-    def put(self, part: Part) -> None:
-        """Take a part down."""
-        if part not in self._seen:
-            self._seen.add(part)
-            self.parts.append(part)
-
-    def add(
-        self, fate: Fate, code: str, one: Manifest, message: str, where: str = "", written: str = ""
-    ) -> None:
-        """Take down what became of an object, or of the part of it that ``where`` names."""
-        self.put(
-            Part(
-                fate=fate,
-                code=code,
-                source=where or str(one),
-                message=message,
-                span=one.span,
-                written=written,
-            )
-        )
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
