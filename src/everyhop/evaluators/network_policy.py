@@ -94,9 +94,13 @@ class Judgement:
 
 
 class NetworkPolicies:
-    """The NetworkPolicies of manifests, ready to be asked."""
+    """The NetworkPolicies of manifests, ready to be asked.
 
-    def __init__(self, manifests: Manifests, pods: Pods) -> None:
+    ``blocks_hold_pods``: an ipBlock fits the address of a pod too, as the API has it; Cilium's do not.
+    """
+
+    def __init__(self, manifests: Manifests, pods: Pods, *, blocks_hold_pods: bool = True) -> None:
+        self._blocks_hold_pods = blocks_hold_pods
         self._by_namespace: dict[str, list[Policy]] = {}
         for manifest in manifests.of(KIND):
             policy = read_policy(manifest)
@@ -126,9 +130,18 @@ class NetworkPolicies:
         return {way: tuple(one for one in found if way in one.rules) for way in Direction}
 
     def _fits(self, rule: Rule, policy: Policy, other: Workload, request: Request) -> bool:
-        if rule.peers and not any(is_peer(peer, policy.namespace, other) for peer in rule.peers):
+        if rule.peers and not any(self._is_peer(peer, policy.namespace, other) for peer in rule.peers):
             return False
         return not rule.ports or any(self._is_port(one, policy, request) for one in rule.ports)
+
+    def _is_peer(self, peer: Peer, namespace: str, other: Workload) -> bool:
+        if peer.network is not None:
+            return other.ip in peer.network and (self._blocks_hold_pods or not other.namespace)
+        if not other.namespace:
+            return False
+        if peer.namespaces is None:
+            return other.namespace == namespace and peer.pods.selects(other.labels)
+        return peer.namespaces.selects(labels_of_namespace(other)) and peer.pods.selects(other.labels)
 
     def _is_port(self, ports: Ports, policy: Policy, request: Request) -> bool:
         if not ports.is_tcp:
@@ -177,17 +190,6 @@ class NetworkPolicyEvaluator:
 def is_node(source: Workload, nodes: tuple[Network, ...]) -> bool:
     """Tell whether a connection comes from a node itself, the kubelet's probes for example."""
     return not source.namespace and any(source.ip in one for one in nodes)
-
-
-def is_peer(peer: Peer, namespace: str, other: Workload) -> bool:
-    """Tell whether a workload is a peer of a policy in ``namespace``."""
-    if peer.network is not None:
-        return other.ip in peer.network
-    if not other.namespace:
-        return False
-    if peer.namespaces is None:
-        return other.namespace == namespace and peer.pods.selects(other.labels)
-    return peer.namespaces.selects(labels_of_namespace(other)) and peer.pods.selects(other.labels)
 
 
 def read_policy(manifest: Manifest) -> Policy:
