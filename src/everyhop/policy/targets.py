@@ -107,6 +107,17 @@ OPTIONS: Final[Mapping[str, Mapping[str, Option]]] = MappingProxyType(
             **_with(),
             "dns_namespace": Option(OptionKind.NAME, "kube-system", "where the cluster's DNS runs"),
             "dns_label": Option(OptionKind.TEXT, "k8s-app=kube-dns", "the label of its pods"),
+            "cluster": Option(
+                OptionKind.NAME,
+                "",
+                "the cluster's name in a cluster mesh; pods of other clusters are strangers",
+            ),
+            "traffic": Option(
+                OptionKind.TEXT,
+                "plain",
+                "what Cilium's proxy would see; encrypted by a mesh beside it, rules end at the port",
+                ("plain", "encrypted"),
+            ),
         },
         "networkpolicy": {
             **_with(),
