@@ -122,15 +122,15 @@ MATRIX: Final[Mapping[str, Mapping[Feature, Cell]]] = MappingProxyType(
                 Feature.IDENTITY: Cell(E, "MeshTLSAuthentication"),
                 Feature.MTLS: Cell(E, "a MeshTLSAuthentication for each client set"),
                 Feature.ROUTE: Cell(E, "HTTPRoute with method and exact path"),
-                Feature.PARAMETER: Cell(E, "anchored regular expression"),
+                Feature.PARAMETER: Cell(E, "anchored regular expression, without what more specific routes take"),
                 Feature.REST: Cell(E, "anchored regular expression"),
-                Feature.AMBIGUOUS_PATHS: Cell(N, "a rule matches plain paths only"),
+                Feature.AMBIGUOUS_PATHS: Cell(E, "no route matches them"),
                 Feature.GRPC: Cell(E, "POST and the path"),
                 Feature.WEBSOCKET: Cell(E, "GET and the path"),
                 Feature.TCP: Cell(E, "Server with an opaque protocol"),
                 Feature.PROBES: Cell(E, "explicit routes"),
                 Feature.OUTSIDE: Cell(E, "the gateway's identity"),
-                Feature.EGRESS: Cell(E, "EgressNetwork and routes"),
+                Feature.EGRESS: Cell(N, "EgressNetwork: at the caller's proxy, and only for a namespace as a whole"),
             }
         ),
         "cilium": _row(
