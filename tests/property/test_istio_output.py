@@ -85,7 +85,7 @@ def admits(rules, principal, method, path, port):
                 continue
             if any(matches(pattern, path) for pattern in one.get("notPaths", [])):
                 continue
-            if method in one.get("methods", [method]) and str(port) in one["ports"]:
+            if method in one.get("methods", [method]) and str(port) in one.get("ports", [str(port)]):
                 return True
     return False
 
@@ -95,6 +95,7 @@ PRINCIPALS = {
     "outside": "shop.example/ns/edge/sa/gw",
     "stranger": "shop.example/ns/shop/sa/stranger",
 }
+WAYPOINT = "shop.example/ns/shop/sa/wp"
 
 
 @given(policies())
@@ -113,6 +114,11 @@ def test_the_output_admits_whom_the_engine_admits(text):
             asked = engine.decide(caller=name, target=target, method=method, path=path).is_allowed
             assert admits(rules, principal, method, path, 8080) is asked, (caller, target, method, path)
             assert not admits(rules, principal, method, path, 8081)
+    spec = made.spec("AuthorizationPolicy", "allow-db")
+    for caller, principal in PRINCIPALS.items():
+        name = caller if caller == "outside" else f"spiffe://shop.example/service/{caller}"
+        asked = engine.decide_tcp(caller=name, target="db").is_allowed
+        assert admits(spec["rules"] if spec else [], principal, "", "", 5432) is asked
 
 
 @given(policies())
@@ -135,6 +141,33 @@ def test_every_principal_is_a_declared_one_and_every_pair_comes_from_a_grant(tex
                 caller = callers[principal]
                 name = caller if caller == "outside" else f"spiffe://shop.example/service/{caller}"
                 assert engine.decide_door(caller=name, target=target.name, door=door).is_allowed
+
+
+@given(policies())
+def test_waypoint_and_ztunnel_together_admit_whom_the_engine_admits(text):
+    made = compiled("ambient", text)
+    assert made.errors == set()
+    policy = f"version: 1\ntrust_domain: shop.example\n{text}"
+    engine = Engine(parse_policy({"p.yaml": policy.encode()}))
+    for target in SERVICES:
+        allow, admit = (made.spec("AuthorizationPolicy", f"{word}-{target}") for word in ("allow", "admit"))
+        at_waypoint, at_ztunnel = ((spec or {}).get("rules", []) for spec in (allow, admit))
+        is_open = admits(at_ztunnel, WAYPOINT, "", "", 8080)
+        assert not admits(at_ztunnel, WAYPOINT, "", "", 8081)
+        for (caller, principal), method, path in product(PRINCIPALS.items(), ("GET", "POST", "PUT"), PATHS):
+            assert not admits(at_ztunnel, principal, method, path, 8080)  # nobody goes around the waypoint
+            if "//" in path:
+                continue
+            name = caller if caller == "outside" else f"spiffe://shop.example/service/{caller}"
+            asked = engine.decide(caller=name, target=target, method=method, path=path).is_allowed
+            passes = is_open and admits(at_waypoint, principal, method, path, 80)
+            assert passes is asked, (caller, target, method, path)
+    spec = made.spec("AuthorizationPolicy", "admit-db")
+    for caller, principal in PRINCIPALS.items():
+        name = caller if caller == "outside" else f"spiffe://shop.example/service/{caller}"
+        asked = engine.decide_tcp(caller=name, target="db").is_allowed
+        assert admits((spec or {}).get("rules", []), principal, "", "", 5432) is asked
+    assert made.spec("AuthorizationPolicy", "allow-db") is None
 
 
 def _is(door, operation):

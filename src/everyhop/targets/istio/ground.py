@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from everyhop.policy.model import OUTSIDE
-from everyhop.targets.model import Feature
+from everyhop.targets.model import Feature, Fidelity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,8 +68,9 @@ class Ground:
         return next((name for name in intents.names if intents.mesh_identity(name) == own), None)
 
     def needs_token(self, door: Door) -> bool:
-        """Tell whether an access token is demanded at a door."""
-        return Feature.TOKEN in door.features
+        """Tell whether an access token is demanded at a door, and this target is the one that verifies it."""
+        is_ours = self.view.fidelity(Feature.TOKEN).fidelity is not Fidelity.REFUSED
+        return is_ours and Feature.TOKEN in door.features
 
     def diagnostics(self) -> Iterator[Diagnostic]:
         """Yield what is wrong with the settings, once for each."""

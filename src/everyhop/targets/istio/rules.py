@@ -62,11 +62,14 @@ class Opened:
         return tuple(sorted(found))
 
 
-def opened(ground: Ground, service: ServiceIntents, *, with_ports: bool) -> Opened:
-    """Return what of a service can be opened; ``with_ports`` where rules see the port that the pod listens on."""
-    doors: list[OpenDoor] = []
+def opened(ground: Ground, service: ServiceIntents, doors: Iterable[Door], *, with_ports: bool) -> Opened:
+    """Return which doors of a service can be opened; ``with_ports`` where rules see the port that the pod listens on.
+
+    Without ports no door of a tcp service may be among them: there would be nothing to say of it.
+    """
+    found: list[OpenDoor] = []
     diagnostics: list[Diagnostic] = []
-    for door in service.doors:
+    for door in doors:
         grants = [grant for grant in ground.view.grants(door) if ground.principals(grant.caller)]
         needs_token = ground.needs_token(door)
         if needs_token:
@@ -82,10 +85,10 @@ def opened(ground: Ground, service: ServiceIntents, *, with_ports: bool) -> Open
             diagnostics.append(_unwritable(ground, door, grants))
             continue
         asks = any(ground.view.asks(door, grant) for grant in grants)
-        doors.append(
+        found.append(
             OpenDoor(door=door, operation=operation, grants=tuple(grants), asks=asks, needs_token=needs_token)
         )
-    return Opened(service=service, doors=tuple(doors), diagnostics=tuple(diagnostics))
+    return Opened(service=service, doors=tuple(found), diagnostics=tuple(diagnostics))
 
 
 def allow_rules(ground: Ground, found: Opened) -> list[Noted]:
@@ -117,12 +120,9 @@ def source(principals: list[str]) -> list[dict[str, Any]]:
 def _plain_rules(ground: Ground, doors: Iterable[OpenDoor]) -> Iterator[Noted]:
     by_callers: dict[tuple[str, ...], list[OpenDoor]] = {}
     for one in doors:
-        if (
-            not one.operation
-        ):  # tcp where no port is seen: there is nothing to say but who, and of no other door
-            yield Noted({"from": source(principals_of(ground, _names(one)))}, _note(one))
-        elif not one.needs_token:
-            by_callers.setdefault(_names(one), []).append(one)
+        if not one.needs_token:
+            names = tuple(grant.caller for grant in one.grants)
+            by_callers.setdefault(names, []).append(one)
     for names, group in by_callers.items():
         rule = {"from": source(principals_of(ground, names)), "to": [_to(one) for one in group]}
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
@@ -152,10 +152,6 @@ def _token_rules(ground: Ground, found: Opened) -> Iterator[Noted]:
             yield Noted(rule, grant_note(one.door, grant))
 
 
-def _names(one: OpenDoor) -> tuple[str, ...]:
-    return tuple(grant.caller for grant in one.grants)
-
-
 def _claim(name: str, *values: str) -> dict[str, Any]:
     return {"key": f"request.auth.claims[{name}]", "values": list(values)}
 
@@ -174,10 +170,10 @@ def _note(one: OpenDoor) -> str:
 
 
 def _operation(service: ServiceIntents, door: Door, *, with_ports: bool) -> dict[str, Any] | None:
-    """Return the operation of a door, None where Istio cannot say it; empty for a tcp door without a port."""
+    """Return the operation of a door, None where Istio cannot say it."""
     ports = {"ports": [str(service.port)]} if with_ports else {}
     if door.operation is None:
-        return ports
+        return ports or None
     path, other = pattern(door.operation.route), excluded(door, service.doors)
     if path is None or other is None:
         return None

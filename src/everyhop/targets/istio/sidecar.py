@@ -29,7 +29,7 @@ class Istio:
         """Return ``istio/NAMESPACE.yaml`` for each namespace with services."""
         ground = Ground(view)
         found = {
-            service.name: opened(ground, service, with_ports=True)
+            service.name: opened(ground, service, service.doors, with_ports=True)
             for namespace in ground.namespaces
             for service in ground.services(namespace)
         }
