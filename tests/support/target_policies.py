@@ -6,7 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 from hypothesis import strategies as st
-from tests.strategies import fact_documents, policy_documents
+from tests.strategies import fact_documents, policy_documents, to_files
+
+from everyhop.core.errors import PolicyError
+from everyhop.policy import Snapshot, parse_policy
 
 NAMESPACES = ("default", "shop", "shop-x", "edge")
 TOKENS = {"issuer": "https://issuer.shop.example", "jwks_uri": "https://issuer.shop.example/jwks"}
@@ -80,3 +83,15 @@ def _from_outside(draw: st.DrawFn, document: dict[str, Any]) -> None:
             chosen = draw(st.lists(st.sampled_from(known), min_size=1, unique=True))
             rule = {"from": "outside", "to": name, "operations": sorted(chosen)}
             document["allow"] = [*document.get("allow", []), rule]
+
+
+def target_policies(*, facts: bool = True) -> st.SearchStrategy[Snapshot]:
+    """Checked snapshots; the few documents that the language refuses (a header read of a tcp service) are left out."""
+    return target_documents(facts=facts).map(_parsed).filter(lambda found: found is not None)
+
+
+def _parsed(document: dict[str, Any]) -> Snapshot | None:
+    try:
+        return parse_policy(to_files(document))
+    except PolicyError:
+        return None

@@ -36,6 +36,7 @@ class Population:
         self._domain = intents.trust_domain
         self._known: dict[str, Caller] = {}
         self._pods: dict[str, Workload] = {}
+        self._copies: dict[str, Workload] = {}
         self._namespaces: dict[str, Mapping[str, str]] = {}
         self._numbers = {name: number for number, name in enumerate(sorted(self._snapshot.services))}
 
@@ -198,6 +199,17 @@ class Population:
         networks = self._intents.settings.probe_networks
         pods = ((one, replace(_OUTSIDE_POD, name="probe", ip=_first(one))) for one in networks)
         return tuple(_plain(CallerKind.PROBE, f"a probe from {network}", pod) for network, pod in pods)
+
+    def elsewhere(self, name: str) -> Workload:
+        """Return a pod with the labels of a service in a namespace of nobody."""
+        found = self._copies.get(name)
+        if found is None:
+            namespace = f"{self.workload(name).namespace}-x"
+            while namespace in self._intents.namespaces:
+                namespace += "-x"
+            pod = replace(self.workload(name), name=f"{name}-elsewhere", namespace=namespace)
+            found = self._copies[name] = replace(pod, namespace_labels=self._labels_of(namespace))
+        return found
 
     def _pod(self, name: str, namespace: str, account: str, labels: Mapping[str, str]) -> Workload:
         return Workload(

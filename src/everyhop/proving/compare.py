@@ -83,7 +83,7 @@ class Prover:
         outcomes = [self._outcome(system, ask, answer) for system in self._systems]
         is_allowed = answer.says is Says.ALLOW
         for system, outcome, kept in zip(self._systems, outcomes, keeps, strict=True):
-            if outcome.allowed is is_allowed:
+            if outcome.allowed is is_allowed or (ask.is_bound and not system.isolates):
                 continue
             found = Difference(
                 target=system.name, ask=ask, policy=answer, outcome=outcome, place=system.place(outcome)
@@ -125,6 +125,8 @@ class Prover:
 
     def _answers_for(self, system: System, ask: Ask) -> bool:
         """Tell whether a target claims to hold by itself what a request turns on."""
+        if ask.is_bound:
+            return True
         aspects = {ask.aspect}
         by_labels = system.view.fidelity(Feature.IDENTITY).fidelity is not Fidelity.EXACT
         if by_labels and not ask.request.source.namespace:
@@ -195,7 +197,7 @@ class Prover:
         return system.view.missing(self._doors(ask.service)[ask.door].door, grant)
 
     def _grant(self, ask: Ask) -> Grant | None:
-        if ask.is_egress or not ask.door:
+        if ask.is_egress or ask.is_bound or not ask.door:
             return None
         grants = self._doors(ask.service)[ask.door].grants
         return grants.get(ask.caller.claims_to_be or "")
@@ -221,7 +223,7 @@ def _needs(grant: Grant) -> frozenset[Feature]:
 def _is_unseen(name: str, ask: Ask) -> bool:
     if ask.request.wire is Wire.TCP and Feature.TCP in _UNSEEN.get(name, ()):
         return True
-    return ask.aspect in _UNSEEN.get(name, ()) or ask.is_egress
+    return ask.aspect in _UNSEEN.get(name, ()) or ask.is_egress or ask.is_bound
 
 
 class _Kept:

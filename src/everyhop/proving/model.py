@@ -75,7 +75,8 @@ class Ask:
 
     ``door`` is the door that it was made for, ``operation`` its operation; ``variation`` says in words how it differs from a
     plain call of that door ("" for none).  ``aspect`` is the feature on which the answer turns.  ``rank`` orders examples: the
-    plainest first.  ``egress``: the request leaves, for ``request.dns_name``.
+    plainest first.  ``is_egress``: the request leaves for ``request.dns_name``.  ``is_bound``: it goes to what is no service of
+    the policy, and only systems that isolate pods in both directions are asked; ``is_dns``: to the cluster's DNS.
     """
 
     caller: Caller
@@ -90,6 +91,8 @@ class Ask:
     context: Context = NOTHING_KNOWN
     is_body_valid: bool = True
     is_egress: bool = False
+    is_bound: bool = False
+    is_dns: bool = False
 
 
 class Says(StrEnum):

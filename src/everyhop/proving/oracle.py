@@ -37,6 +37,8 @@ class Oracle:
         Without ``mtls`` a pod is believed to be whose place it has, without ``identity`` whose labels it has; without
         ``token-binding`` a token is good in whoever's hand.
         """
+        if ask.is_bound:
+            return self._bound(ask)
         if ask.is_egress:
             return self._leaving(ask)
         caller = self._caller(ask, relaxed)
@@ -100,6 +102,15 @@ class Oracle:
         if operation.token is not TokenMode.NONE and ask.token is TokenState.NONE:
             return Answer(Says.DENY, "it carries no token")
         return _SILENT
+
+    def _bound(self, ask: Ask) -> Answer:
+        if ask.is_dns:
+            return Answer(Says.ALLOW, "names have to be resolved")
+        request = ask.request
+        leaves = {(port, name) for _, port, name in self._egress}
+        if not request.target.namespace and (request.port, ask.caller.name) in leaves:
+            return _SILENT  # by address nobody tells the declared host from another one
+        return Answer(Says.DENY, "no service of the policy is there")
 
     def _leaving(self, ask: Ask) -> Answer:
         request = ask.request

@@ -11,7 +11,7 @@ from everyhop.policy.targets import ELSEWHERE
 from everyhop.proving.compare import Prover
 from everyhop.proving.oracle import Oracle
 from everyhop.proving.space import Space
-from everyhop.proving.systems import BUILDERS, Material, System
+from everyhop.proving.systems import BUILDERS, Material, System, dns_of
 from everyhop.targets.compiling import compile_policy
 from everyhop.targets.intents import Intents
 from everyhop.targets.matrix import MATRIX
@@ -63,4 +63,4 @@ def prove_policy(
         systems.append(known[name](material))
     engine = Engine(snapshot)
     prover = Prover(engine, intents, Oracle(engine, intents), systems, elsewhere)
-    return prover.prove(Space(engine, intents), progress)
+    return prover.prove(Space(engine, intents, dns=dns_of(systems)), progress)

@@ -130,6 +130,9 @@ def _call(ask: Ask) -> str:
     request = ask.request
     if ask.is_egress:
         return f"leaving for {request.dns_name}:{request.port}"
+    if ask.is_bound:
+        where = request.target.namespace or "the world outside"
+        return f"a connection to {request.target.name} in {where}, port {request.port},"
     if request.wire is Wire.TCP:
         return f"a connection to port {request.port}"
     path = (

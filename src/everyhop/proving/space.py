@@ -11,17 +11,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from everyhop.authz.boundary_cases import boundary_cases
-from everyhop.evaluators.model import Request, Token, Wire
+from everyhop.evaluators.model import Wire
 from everyhop.policy.facts import NOTHING_KNOWN
-from everyhop.policy.model import OUTSIDE, Protocol, TokenMode
-from everyhop.proving.callers import Population, outside
+from everyhop.policy.model import OUTSIDE, TokenMode
+from everyhop.proving.asking import WIRES, Asking
+from everyhop.proving.leaving import UNUSED_PORT, bounds, egress
 from everyhop.proving.model import Ask, Caller, CallerKind, TokenState
 from everyhop.proving.tokens import token_of, token_states
-from everyhop.proving.variations import method_variations, path_variations, plain_path
+from everyhop.proving.variations import method_variations, path_variations
 from everyhop.targets.model import Feature
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from everyhop.authz.boundary_cases import Case
     from everyhop.authz.engine import Engine
+    from everyhop.evaluators.model import Workload
     from everyhop.policy.facts import Context
     from everyhop.targets.intents import Door, Grant, Intents, ServiceIntents
 
@@ -36,30 +37,29 @@ EXHAUSTIVE: Final = 4_000
 """Pairs of a declared caller and a door up to which every pair is asked."""
 
 _FEW: Final = 2
-_UNUSED_PORT: Final = 9
-_OTHER_HOST: Final = "everyhop-not-allowed.example"
-_WIRES: Final = {Protocol.HTTP: Wire.HTTP, Protocol.GRPC: Wire.GRPC, Protocol.WEBSOCKET: Wire.WEBSOCKET}
-_HEADERS: Final = MappingProxyType(
-    {
-        Wire.GRPC: {"content-type": ("application/grpc",), "te": ("trailers",)},
-        Wire.WEBSOCKET: {"connection": ("upgrade",), "upgrade": ("websocket",)},
-    }
-)
 
 
 class Space:
     """The requests of one snapshot, in the order of services and doors.
 
-    ``mentioned`` names for a service the declared services that the manifests name in what speaks of it, beyond its callers.
+    ``dns`` is a pod of the cluster's DNS, given where something isolates pods in both directions: then each service is also asked
+    for what it may reach beyond the policy.  ``mentioned`` names for a service the declared services that the manifests name in what speaks of it, beyond its callers.
     """
 
     def __init__(
-        self, engine: Engine, intents: Intents, mentioned: Mapping[str, frozenset[str]] | None = None
+        self,
+        engine: Engine,
+        intents: Intents,
+        mentioned: Mapping[str, frozenset[str]] | None = None,
+        *,
+        dns: Workload | None = None,
     ) -> None:
         self._engine = engine
         self._intents = intents
-        self._population = Population(intents)
+        self._asking = Asking(intents)
+        self._population = self._asking.population
         self._mentioned = mentioned or {}
+        self._dns = dns
         self._names = intents.names
         doors = sum(
             len(one.operations) + len(one.probes) + (one.tcp is not None)
@@ -72,22 +72,59 @@ class Space:
         for service in self._intents:
             yield from self._service(service)
         yield from self._facts()
-        yield from self._egress()
+        yield from egress(self._intents, self._population)
+        if self._dns is not None:
+            yield from bounds(self._intents, self._population, self._reached, self._dns)
+
+    @cached_property
+    def _edges(self) -> Mapping[str, frozenset[str]]:
+        """Return who may pass a door of each service; a probe, which is open to all, counts in a small policy only."""
+        return {
+            service.name: frozenset(
+                grant.caller
+                for door in service.doors
+                if self._is_small or not door.is_probe
+                for grant in door.grants
+            )
+            for service in self._intents
+        }
+
+    @cached_property
+    def _reached(self) -> Mapping[str, frozenset[str]]:
+        found: dict[str, set[str]] = {}
+        for service, callers in self._edges.items():
+            for caller in callers:
+                found.setdefault(caller, set()).add(service)
+        return {caller: frozenset(services) for caller, services in found.items()}
 
     # -- one service
 
     def _service(self, service: ServiceIntents) -> Iterator[Ask]:
         if not service.doors:
             yield from self._shut(service)
-        reach = frozenset(service.callers)
+        reach = self._edges[service.name]
+        met: set[str] = set()
         for door in service.doors:
             yield from self._door(service, door, reach)
+            yield from self._posed(service, door, met)
+
+    def _posed(self, service: ServiceIntents, door: Door, met: set[str]) -> Iterator[Ask]:
+        """Everybody who may pass some door is posed as at the first of them, and tries other ports there."""
+        kinds = {grant.caller for grant in _kinds(door)}
+        for grant in door.grants:
+            name = grant.caller
+            if name in met or name not in self._edges[service.name]:
+                continue
+            met.add(name)
+            caller = self._caller(name)
+            if caller is not None and name not in kinds:
+                yield from self._impostors(service, door, caller)
 
     def _shut(self, service: ServiceIntents) -> Iterator[Ask]:
         """Ask a canary, or a service without doors."""
         callers = [self._population.service(name) for name in self._others(service, frozenset())]
         for caller in (*callers, *self._population.strangers(service.place.namespace)):
-            request = self._request(service, caller, Wire.HTTP, "GET", "/")
+            request = self._asking.request(service, caller, Wire.HTTP, "GET", "/")
             yield Ask(caller=caller, service=service.name, door="", request=request, aspect=Feature.IDENTITY)
 
     def _door(self, service: ServiceIntents, door: Door, reach: frozenset[str]) -> Iterator[Ask]:
@@ -95,7 +132,7 @@ class Space:
         for caller in self._callers(service, set(grants)):
             aspect = _aspect(caller, grants, reach)
             rank = 0 if caller.kind in {CallerKind.SERVICE, CallerKind.STRANGER} else 1
-            yield self._ask(service, door, caller, aspect=aspect, rank=rank)
+            yield self._asking.ask(service, door, caller, aspect=aspect, rank=rank)
         kinds = _kinds(door)
         for grant in kinds:
             granted = self._caller(grant.caller)
@@ -106,7 +143,7 @@ class Space:
             yield from self._varied(service, door, stranger, None, is_first=True)
 
     def _callers(self, service: ServiceIntents, granted: set[str]) -> Iterator[Caller]:
-        for name in sorted(granted):
+        for name in sorted(granted if self._is_small else granted & self._edges[service.name]):
             caller = self._caller(name)
             if caller is not None:
                 yield caller
@@ -126,7 +163,7 @@ class Space:
         """Return representatives of the declared services that a door does not know, and those that manifests name."""
         chosen = {service.name}
         chosen.update(self._mentioned.get(service.name, ()))
-        chosen.update(name for name in service.callers if name != OUTSIDE)
+        chosen.update(name for name in self._edges[service.name] if name != OUTSIDE)
         count = 0
         for name in self._names:
             if count == _FEW:
@@ -171,25 +208,20 @@ class Space:
     def _variations(
         self, service: ServiceIntents, door: Door, caller: Caller, *, is_first: bool
     ) -> Iterator[Ask]:
-        impostors = () if caller.claims_to_be is None else self._population.impostors(caller.claims_to_be)
-        for impostor in impostors:
-            aspect = Feature.MTLS if impostor.policy_id is None else Feature.IDENTITY
-            yield self._ask(service, door, impostor, aspect=aspect, rank=2)
-        for port, words in self._other_ports(service.port):
-            yield self._ask(service, door, caller, variation=words, rank=3, port=port, aspect=Feature.TCP)
+        yield from self._impostors(service, door, caller)
         operation = door.operation
         if operation is None:
             return
         if operation.body is not None:
-            yield self._ask(
+            yield self._asking.ask(
                 service, door, caller, variation="a body that its schema refuses", rank=3, aspect=Feature.BODY,
                 is_body_valid=False,
             )  # fmt: skip
         for state in token_states(operation):
-            yield self._ask(
+            yield self._asking.ask(
                 service, door, caller, rank=3, aspect=_TOKEN_ASPECTS.get(state, Feature.TOKEN), token=state
             )
-        yield self._ask(
+        yield self._asking.ask(
             service,
             door,
             caller,
@@ -200,14 +232,26 @@ class Space:
         )
         methods = {one.route.method for one in (*service.service.operations, *service.service.probes)}
         for method, words in method_variations(operation, frozenset(methods)):
-            yield self._ask(
+            yield self._asking.ask(
                 service, door, caller, variation=words, rank=3, aspect=Feature.ROUTE, method=method
             )
         for path, words, aspect in path_variations(operation):
             rank = 4 if aspect is not Feature.AMBIGUOUS_PATHS else 5
-            yield self._ask(service, door, caller, variation=words, rank=rank, aspect=aspect, path=path)
+            yield self._asking.ask(
+                service, door, caller, variation=words, rank=rank, aspect=aspect, path=path
+            )
         if is_first and caller.kind is not CallerKind.STRANGER:
             yield from self._probed(service, door)
+
+    def _impostors(self, service: ServiceIntents, door: Door, caller: Caller) -> Iterator[Ask]:
+        impostors = () if caller.claims_to_be is None else self._population.impostors(caller.claims_to_be)
+        for impostor in impostors:
+            aspect = Feature.MTLS if impostor.policy_id is None else Feature.IDENTITY
+            yield self._asking.ask(service, door, impostor, aspect=aspect, rank=2)
+        for port, words in self._other_ports(service.port):
+            yield self._asking.ask(
+                service, door, caller, variation=words, rank=3, port=port, aspect=Feature.TCP
+            )
 
     def _probed(self, service: ServiceIntents, door: Door) -> Iterator[Ask]:
         """A network of which probes come reaches a probe at most: ask for what only nearly is one."""
@@ -215,8 +259,10 @@ class Space:
             return
         for caller in self._population.probes:
             for path, words, aspect in path_variations(door.operation):
-                yield self._ask(service, door, caller, variation=words, rank=5, aspect=aspect, path=path)
-            yield self._ask(
+                yield self._asking.ask(
+                    service, door, caller, variation=words, rank=5, aspect=aspect, path=path
+                )
+            yield self._asking.ask(
                 service, door, caller, variation="EVIL", rank=5, aspect=Feature.ROUTE, method="EVIL"
             )
 
@@ -224,80 +270,7 @@ class Space:
         other = next((port for port in self._ports if port != own), None)
         if other is not None:
             yield other, f"port {other}, which is another service's"
-        yield _UNUSED_PORT, f"port {_UNUSED_PORT}"
-
-    def _ask(
-        self,
-        service: ServiceIntents,
-        door: Door,
-        caller: Caller,
-        *,
-        aspect: Feature,
-        variation: str = "",
-        rank: int = 0,
-        port: int | None = None,
-        wire: Wire | None = None,
-        method: str | None = None,
-        path: str | None = None,
-        token: TokenState | None = None,
-        is_body_valid: bool = True,
-    ) -> Ask:
-        operation = door.operation
-        if wire is None:
-            wire = Wire.TCP if operation is None else _WIRES[operation.protocol]
-        if token is None:
-            asks = operation is not None and operation.token is not TokenMode.NONE
-            token = TokenState.GOOD if asks and wire is not Wire.TCP else TokenState.NONE
-        elif not variation:
-            variation = _TOKEN_WORDS.get(token, f"a token {token.value}")
-        if operation is None or wire is Wire.TCP:
-            method, path, carried = "", "", None
-        else:
-            method = operation.route.method if method is None else method
-            path = plain_path(operation.route) if path is None else path
-            carried = token_of(token, operation, service.name, caller, self._intents)
-        return Ask(
-            caller=caller,
-            service=service.name,
-            door=door.name,
-            request=self._request(service, caller, wire, method, path, port=port, token=carried),
-            aspect=aspect,
-            operation=operation,
-            variation=variation,
-            rank=rank,
-            token=token,
-            is_body_valid=is_body_valid,
-        )
-
-    def _request(
-        self,
-        service: ServiceIntents,
-        caller: Caller,
-        wire: Wire,
-        method: str,
-        path: str,
-        *,
-        port: int | None = None,
-        token: Token | None = None,
-        headers: Mapping[str, tuple[str, ...]] | None = None,
-    ) -> Request:
-        own = _HEADERS.get(wire)
-        found = own or {}
-        return Request(
-            source=caller.workload,
-            target=self._population.workload(service.name),
-            port=service.port if port is None else port,
-            peer=caller.peer,
-            wire=wire,
-            method=method,
-            path=path,
-            host="" if wire is Wire.TCP else self._host(service),
-            headers={**found, **headers} if headers else found,
-            token=token,
-        )
-
-    def _host(self, service: ServiceIntents) -> str:
-        return f"{service.name}.{service.place.namespace}.svc.{self._intents.settings.cluster_domain}"
+        yield UNUSED_PORT, f"port {UNUSED_PORT}"
 
     # -- what facts decide, and what leaves
 
@@ -322,8 +295,8 @@ class Space:
         assert operation is not None  # noqa: S101  # tcp doors were left out
         state = TokenState.GOOD if asks else TokenState.NONE
         token = token_of(state, operation, target, caller, self._intents)
-        request = self._request(
-            service, caller, _WIRES[operation.protocol], method, path, token=token, headers=context.headers
+        request = self._asking.request(
+            service, caller, WIRES[operation.protocol], method, path, token=token, headers=context.headers
         )
         return Ask(
             caller=caller,
@@ -338,36 +311,7 @@ class Space:
             context=context,
         )
 
-    def _egress(self) -> Iterator[Ask]:
-        """Ask for the declared hosts by everybody who may, a few who may not, for a port beside, and for another host."""
-        for one in self._intents.settings.egress:
-            others = [name for name in self._names if name not in one.callers][:_FEW]
-            for name in (*one.callers, *others):
-                yield self._leaving(name, one.host, one.port)
-            for name in one.callers[:_FEW]:
-                yield self._leaving(name, one.host, _UNUSED_PORT, f"port {_UNUSED_PORT}")
-                yield self._leaving(name, f"x-{one.host}", one.port, "a host that ends alike")
-                yield self._leaving(name, f"{one.host}.evil.example", one.port, "a host that starts alike")
-                yield self._leaving(name, _OTHER_HOST, one.port, "another host")
 
-    def _leaving(self, name: str, host: str, port: int, words: str = "") -> Ask:
-        caller = self._population.service(name)
-        request = Request(
-            source=caller.workload,
-            target=outside(host),
-            port=port,
-            peer=None,
-            wire=Wire.TCP,
-            host=host,
-            dns_name=host,
-        )
-        return Ask(
-            caller=caller, service=host, door="egress", request=request, aspect=Feature.EGRESS, variation=words,
-            rank=3 if words else 0, is_egress=True,
-        )  # fmt: skip
-
-
-_TOKEN_WORDS: Final = {TokenState.NONE: "without a token", TokenState.GOOD: "a good token"}
 _TOKEN_ASPECTS: Final = {
     TokenState.OTHER_OPERATION: Feature.TOKEN_OPERATION,
     TokenState.WHOLE_SERVICE: Feature.TOKEN_OPERATION,

@@ -9,11 +9,11 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from everyhop.evaluators.model import Outcome
+from everyhop.evaluators.model import Outcome, Workload
 from everyhop.manifests import read_manifests
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from everyhop.core.problems import Span
     from everyhop.evaluators.model import Evaluator
@@ -31,7 +31,7 @@ class System:
     """One target as it stands on the hops that are proven.
 
     ``diagnostics`` are those of compiling the policy to it, ``places`` the file and line of each object by its name.
-    ``is_own_form``: it sees SPIFFE IDs as the policy writes them, not as the mesh does.
+    ``isolates``: it holds pods to the policy where they call too, not only where they are called.  ``is_own_form``: it sees SPIFFE IDs as the policy writes them, not as the mesh does.
     """
 
     name: str
@@ -41,10 +41,11 @@ class System:
     places: Mapping[str, Span] = field(default_factory=dict)
     is_own_form: bool = False
     sees_egress: bool = True
+    isolates: bool = False
 
     def evaluate(self, ask: Ask) -> Outcome:
         """Return what the system does with a request."""
-        if ask.is_egress and not self.sees_egress:
+        if (ask.is_egress and not self.sees_egress) or (ask.is_bound and not self.isolates):
             return _UNSEEN
         request = ask.request
         if self.is_own_form and request.peer is not None:
@@ -103,6 +104,18 @@ class Material:
         )
 
 
+def dns_of(systems: Iterable[System]) -> Workload | None:
+    """Return a pod of the cluster's DNS as a target that isolates pods is told of it, None where none does."""
+    for system in systems:
+        if system.isolates:
+            key, _, value = system.view.option("dns_label").partition("=")
+            namespace = system.view.option("dns_namespace")
+            return Workload(
+                name="dns", namespace=namespace, service_account="dns", labels={key: value}, ip="10.96.0.10"
+            )
+    return None
+
+
 Builder = Callable[[Material], System]
 """Makes a system; raises InputError for files that it would reject."""
 
@@ -111,14 +124,16 @@ def _network_policy(material: Material) -> System:
     from everyhop.evaluators.network_policy import NetworkPolicyEvaluator
 
     networks = material.settings.probe_networks
-    return material.system(NetworkPolicyEvaluator(material.manifests, node_networks=networks))
+    return material.system(NetworkPolicyEvaluator(material.manifests, node_networks=networks), isolates=True)
 
 
 def _cluster_network_policy(material: Material) -> System:
     from everyhop.evaluators.cluster_network_policy import ClusterNetworkPolicyEvaluator
 
     networks = material.settings.probe_networks
-    return material.system(ClusterNetworkPolicyEvaluator(material.manifests, node_networks=networks))
+    return material.system(
+        ClusterNetworkPolicyEvaluator(material.manifests, node_networks=networks), isolates=True
+    )
 
 
 BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(

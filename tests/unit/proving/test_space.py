@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from tests.strategies import to_files
 from tests.support.mini_mesh import World
-from tests.support.target_policies import target_documents
+from tests.support.target_policies import target_policies
 
 from everyhop.authz import Engine
 from everyhop.evaluators.model import Wire
@@ -138,9 +138,8 @@ def test_an_unknown_caller_that_manifests_name_is_asked():
     assert {a.caller.name for a in named if a.service == "s7"} - plain == {"s42"}
 
 
-@given(target_documents())
-def test_any_policy_has_a_space_and_an_answer(document):
-    snapshot = parse_policy(to_files(document))
+@given(target_policies())
+def test_any_policy_has_a_space_and_an_answer(snapshot):
     engine, intents = Engine(snapshot), Intents(snapshot)
     oracle = Oracle(engine, intents)
     for ask in Space(engine, intents):
