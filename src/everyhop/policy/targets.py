@@ -53,8 +53,8 @@ class Option:
 
 ACCEPT: Final = "accept"
 """The option that every enforcing target has: what the operator accepts to be held by nobody there."""
-ACCEPTABLE: Final = ("mtls", "token-binding")
-"""What can be accepted: both are about a thief who is already inside the caller's place."""
+ACCEPTABLE: Final = ("mtls", "token-binding", "ambiguous-paths")
+"""What can be accepted: what a thief inside the caller's place could do, and paths that applications may read in two ways."""
 
 
 def _with() -> dict[str, Option]:
@@ -107,6 +107,17 @@ OPTIONS: Final[Mapping[str, Mapping[str, Option]]] = MappingProxyType(
             **_with(),
             "dns_namespace": Option(OptionKind.NAME, "kube-system", "where the cluster's DNS runs"),
             "dns_label": Option(OptionKind.TEXT, "k8s-app=kube-dns", "the label of its pods"),
+            "cluster": Option(
+                OptionKind.NAME,
+                "",
+                "the cluster's name in a cluster mesh; pods of other clusters are strangers",
+            ),
+            "traffic": Option(
+                OptionKind.TEXT,
+                "plain",
+                "what Cilium's proxy would see; encrypted by a mesh beside it, rules end at the port",
+                ("plain", "encrypted"),
+            ),
         },
         "networkpolicy": {
             **_with(),
@@ -136,6 +147,11 @@ OPTIONS: Final[Mapping[str, Mapping[str, Option]]] = MappingProxyType(
         "admission": {
             "namespaces": Option(
                 OptionKind.NAMES, (), "where the guard rails hold; the services' namespaces without it"
+            ),
+            "url": Option(
+                OptionKind.TEXT,
+                "",
+                "https URL of the server's face as the cluster reaches it; without it no webhook",
             ),
         },
         "gatekeeper": {
