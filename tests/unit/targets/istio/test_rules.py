@@ -3,6 +3,7 @@
 
 import pytest
 from tests.support.compiled import compiled
+from tests.support.crds import objects_of
 
 SERVICES = """
 attributes: {user: {level: int}}
@@ -194,6 +195,29 @@ def test_http_operations_name_method_path_and_port_and_tcp_only_the_port(everyth
         assert {"methods", "paths", "ports"} <= set(one)
         assert one["ports"] == ["8080"]
     assert operations_of(rules_of(everything, "db")) == [{"ports": ["5432"]}]
+
+
+def test_what_has_to_hold_together_stands_in_one_rule_and_one_source(everything):
+    """One more dash would make two sources of one, or two rules of one, and any of them would do."""
+    for policy in everything.all("AuthorizationPolicy"):
+        for rule in policy["spec"].get("rules", []):
+            assert set(rule) <= {"from", "to", "when"}
+            assert len(rule.get("from", [1])) == 1
+            if "when" in rule:
+                assert {"from", "to"} <= set(rule)
+                assert all(len(one["values"]) and "notValues" not in one for one in rule["when"])
+
+
+def test_strict_mtls_and_the_default_denial_come_first(everything):
+    for content in everything.files.values():
+        first, second, *_ = objects_of([content])
+        assert first["kind"] == "PeerAuthentication"
+        assert (second["kind"], second["spec"]) == ("AuthorizationPolicy", {})
+
+
+def test_nothing_is_a_dry_run(everything):
+    for one in everything.objects:
+        assert set(one["metadata"]["annotations"]) == {"everyhop/snapshot"}
 
 
 def test_strict_mtls_stands_in_every_namespace(everything):
