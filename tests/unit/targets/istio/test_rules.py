@@ -332,6 +332,19 @@ def test_who_reads_of_a_revocation_is_told_that_nobody_knows_it():
     assert "istio.token-revocation" not in istio(asks, TOKENS, "sdk").warnings
 
 
+def test_a_bad_token_is_refused_where_none_is_needed_and_that_is_said():
+    made = istio(
+        ["{from: a, to: pay, operations: [charge, list, export]}"], f"{TOKENS}, istio: {{authorizer: x}}"
+    )
+    found = [one for one in made.compilation.diagnostics if one.code == "istio.token-elsewhere"]
+    assert [one.rules for one in found] == [("allow[0]",), ()]
+    assert "at list, export too" in found[0].message or "at export, list too" in found[0].message
+    assert "probes[0]" in found[1].message
+    assert not any(one.is_error for one in found)
+    without = istio(["{from: a, to: pay, operations: [list]}"], f"{TOKENS}, istio: {{authorizer: x}}")
+    assert "istio.token-elsewhere" not in without.warnings
+
+
 def test_a_gateway_among_the_services_is_shut_and_said():
     made = istio(
         ["{from: outside, to: pay, operations: [list]}"], "gateway: {namespace: shop, service_account: gw}"
