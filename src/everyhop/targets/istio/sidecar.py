@@ -73,7 +73,8 @@ def _documents(
         timing = traffic.virtual_service(view, service)
         if timing is not None:
             yield timing
-        yield traffic.sidecar(ground, service, reachable.get(service.name, ()))
+        asks = any(one.asks for one in found[service.name].doors)
+        yield traffic.sidecar(ground, service, reachable.get(service.name, ()), asks=asks)
     yield from traffic.service_entries(view, namespace)
 
 
