@@ -59,6 +59,10 @@ class View:
                 return other
         return "accepted" if feature.value in self.accepted else None
 
+    def is_held_beside(self, feature: Feature) -> bool:
+        """Tell whether another target on the same hops holds a feature, whatever this one does."""
+        return any(other in MATRIX and self._other(other, feature) for other in self.beside)
+
     def _other(self, other: str, feature: Feature) -> bool:
         found = cell(other, feature).fidelity
         if found is Fidelity.ASKS:
