@@ -107,6 +107,17 @@ OPTIONS: Final[Mapping[str, Mapping[str, Option]]] = MappingProxyType(
             **_with(),
             "dns_namespace": Option(OptionKind.NAME, "kube-system", "where the cluster's DNS runs"),
             "dns_label": Option(OptionKind.TEXT, "k8s-app=kube-dns", "the label of its pods"),
+            "cluster": Option(
+                OptionKind.NAME,
+                "",
+                "the cluster's name in a cluster mesh; pods of other clusters are strangers",
+            ),
+            "traffic": Option(
+                OptionKind.TEXT,
+                "plain",
+                "what Cilium's proxy would see; encrypted by a mesh beside it, rules end at the port",
+                ("plain", "encrypted"),
+            ),
         },
         "networkpolicy": {
             **_with(),
@@ -136,6 +147,11 @@ OPTIONS: Final[Mapping[str, Mapping[str, Option]]] = MappingProxyType(
         "admission": {
             "namespaces": Option(
                 OptionKind.NAMES, (), "where the guard rails hold; the services' namespaces without it"
+            ),
+            "url": Option(
+                OptionKind.TEXT,
+                "",
+                "https URL of the server's face as the cluster reaches it; without it no webhook",
             ),
         },
         "gatekeeper": {
@@ -169,6 +185,12 @@ OPTIONS: Final[Mapping[str, Mapping[str, Option]]] = MappingProxyType(
             "authorizer": _AUTHORIZER,
             "certificates": Option(
                 OptionKind.PATH, "/etc/everyhop/svid", "svid.pem, key.pem, bundle.pem of the service"
+            ),
+            "authorizer_identity": Option(
+                OptionKind.NAME, "", "the service whose SVID an authorizer at HOST:PORT shows"
+            ),
+            "directory": Option(
+                OptionKind.PATH, "/etc/everyhop/envoy", "where the directories of the services are put"
             ),
             "listen": Option(OptionKind.TEXT, "0.0.0.0", "the address of the listener"),  # noqa: S104  # mTLS is demanded there
             "listen_port": Option(OptionKind.NUMBER, 15443, "its port"),

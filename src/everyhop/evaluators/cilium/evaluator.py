@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Cilium does with a request.
+
+At each end that is a pod: a deny that fits refuses; else any allow that fits lets pass, where rules of layer 7 are asked only if no
+allow without them fits (an allow of layer 4 absorbs them); else the pod's mode in that direction decides, which is default deny as
+soon as one policy asks for it.  Layer 7 is read from plaintext HTTP: who speaks TLS of its own is refused there in truth, and what is
+answered here is for the hop without it.  Certificates are not looked at, and ``authentication`` is no mTLS.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from everyhop.core.errors import InputError
+from everyhop.evaluators.cilium.http import MAX_PROGRAM, HttpRule, normalised
+from everyhop.evaluators.cilium.identities import NODE, WORLD, labels_of
+from everyhop.evaluators.cilium.rules import CLUSTERWIDE, NAMESPACED, read_policies
+from everyhop.evaluators.labels import Selector
+from everyhop.evaluators.model import Outcome, Wire
+from everyhop.evaluators.network_policy import (
+    Direction,
+    NetworkPolicies,
+    is_node,
+)
+from everyhop.evaluators.networks import read_networks
+from everyhop.evaluators.pods import PerWorkload, Pods
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from everyhop.evaluators.cilium.rules import Peers, Policy, PortRule, Rule
+    from everyhop.evaluators.model import Request, Workload
+    from everyhop.manifests.model import Manifests
+
+_MAX_REMEMBERED: Final = 65536
+_PODS: Final = frozenset({"all", "cluster"})
+_NODES: Final = frozenset({"all", "cluster", "host", "remote-node"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """An allow that fits; ``http`` None: nothing of layer 7 is asked."""
+
+    by: str
+    http: tuple[HttpRule, ...] | None
+
+
+class CiliumEvaluator:
+    """A cluster in Cilium's default enforcement mode.
+
+    ``node_networks`` are addresses of nodes (``host`` and ``remote-node``; a pod always hears its own node, so those reach it).
+    ``named_ports`` are as for NetworkPolicy.  ``addresses`` (name to addresses): what DNS answers; with it a name is reachable that
+    nobody allowed but that lives at an allowed one's address.  ``max_program`` is Envoy's limit for the size of an expression, None
+    for none, ``normalises`` whether its proxies normalise paths; both defaults are Cilium's.
+    """
+
+    def __init__(
+        self,
+        manifests: Manifests,
+        *,
+        cluster: str = "default",
+        named_ports: Mapping[str, int] | None = None,
+        node_networks: Iterable[str] = (),
+        addresses: Mapping[str, Iterable[str]] | None = None,
+        max_program: int | None = MAX_PROGRAM,
+        normalises: bool = True,
+    ) -> None:
+        for one in manifests.of("CiliumCIDRGroup"):
+            raise InputError(f"{one.span}: {one}: groups of networks are not read here")
+        self._policies = tuple(
+            policy
+            for kind in (NAMESPACED, CLUSTERWIDE)
+            for manifest in manifests.of(kind)
+            for policy in read_policies(manifest, max_program)
+        )
+        self._pods = Pods(manifests, named_ports)
+        self._network = NetworkPolicies(manifests, self._pods, blocks_hold_pods=False)
+        self._nodes = read_networks(node_networks, "node_networks")
+        self._addresses = {
+            name.lower().rstrip("."): frozenset(found) for name, found in (addresses or {}).items()
+        }
+        self._normalises = normalises
+        self._labels = PerWorkload(lambda one: self._labels_of(one, cluster))
+        self._selecting = PerWorkload(self._find)
+        self._selected: dict[int, tuple[Selector, dict[int, tuple[Workload, bool]]]] = {}
+
+    def evaluate(self, request: Request) -> Outcome:
+        """Return whether a request is let pass at both ends, and by which policy."""
+        allowed_by = None
+        for direction, end in ((Direction.EGRESS, request.source), (Direction.INGRESS, request.target)):
+            if not end.namespace or (direction is Direction.INGRESS and is_node(request.source, self._nodes)):
+                continue
+            outcome = self._decide(direction, request, end)
+            if not outcome.allowed:
+                return outcome
+            allowed_by = outcome.by or allowed_by
+        why = "allowed at both ends" if allowed_by else "nothing isolates either end"
+        return Outcome(allowed=True, why=why, by=allowed_by)
+
+    def _decide(self, direction: Direction, request: Request, end: Workload) -> Outcome:
+        where = f"{direction.lower()} of {end.namespace}/{end.name}"
+        other = request.source if direction is Direction.INGRESS else request.target
+        policies = self._selecting(end)
+        fits: list[_Fit] = []
+        for policy in policies:
+            for rule in policy.rules[direction]:
+                for found in self._fits(rule, policy, other, end, request):
+                    if rule.is_deny:
+                        return Outcome(allowed=False, why=f"the {where} is denied", by=found.by)
+                    fits.append(found)
+        network = self._network.judge(direction, request)
+        if network.by is not None:
+            fits.append(_Fit(network.by, None))
+        for one in fits:
+            if one.http is None:
+                return Outcome(allowed=True, why=f"the {where} is allowed", by=one.by)
+        if fits:
+            return self._layer_7(where, fits, request)
+        isolating = next((one.name for one in policies if direction in one.isolates), None)
+        if isolating is None and not network.is_isolated:
+            return Outcome(allowed=True, why=f"nothing isolates the {where}")
+        return Outcome(allowed=False, why=f"nothing allows the {where}", by=isolating)
+
+    def _layer_7(self, where: str, fits: Iterable[_Fit], request: Request) -> Outcome:
+        if request.wire is not Wire.TCP:
+            path = normalised(request.path) if self._normalises else request.path
+            for one in fits:
+                if path is not None and any(
+                    rule.matches(request.method, request.host, path, request.headers)
+                    for rule in one.http or ()
+                ):
+                    return Outcome(allowed=True, why=f"an HTTP rule allows the {where}", by=one.by)
+        why = f"no HTTP rule allows the {where}: 403"
+        return Outcome(allowed=False, why=why, by=next(one.by for one in fits))
+
+    def _find(self, workload: Workload) -> tuple[Policy, ...]:
+        labels = self._labels(workload)
+        found = tuple(one for one in self._policies if one.endpoints.selects(labels))
+        return () if found and self._pods.uses_host_network(workload) else found
+
+    def _labels_of(self, workload: Workload, cluster: str) -> Mapping[str, str]:
+        if workload.namespace:
+            return labels_of(workload, cluster)
+        return NODE if is_node(workload, self._nodes) else WORLD
+
+    def _fits(
+        self, rule: Rule, policy: Policy, other: Workload, end: Workload, request: Request
+    ) -> Iterator[_Fit]:
+        if rule.peers is None and rule.ports is None:
+            return  # an empty rule isolates and allows nothing
+        if rule.peers is not None and not self._is_peer(rule.peers, other, end, request):
+            return
+        if rule.ports is None:
+            yield _Fit(policy.name, None)
+            return
+        for one in rule.ports:
+            if self._is_port(one, policy, request):
+                yield from self._port_fit(one, policy, request)
+
+    def _port_fit(self, ports: PortRule, policy: Policy, request: Request) -> Iterator[_Fit]:
+        if ports.dns is not None and request.wire is not Wire.TCP:
+            return  # the proxy of DNS speaks nothing else
+        yield _Fit(policy.name, ports.http)
+
+    def _is_port(self, rule: PortRule, policy: Policy, request: Request) -> bool:
+        for one in rule.ports:
+            if one.name is not None:
+                if request.target.namespace and request.port in self._pods.numbers(
+                    request.target, one.name, policy.name
+                ):
+                    return True
+            elif one.low <= request.port <= one.high:
+                return True
+        return False
+
+    def _is_peer(self, peers: Peers, other: Workload, end: Workload, request: Request) -> bool:
+        if any(self._selects(one, other) for one in peers.selectors):
+            return True
+        if other.namespace:
+            return bool(peers.entities & _PODS)
+        if is_node(other, self._nodes):
+            return bool(peers.entities & _NODES)
+        version = "world-ipv6" if ":" in other.ip else "world-ipv4"
+        if peers.entities & {"all", "world", version}:
+            return True
+        # Blocks are for what is no pod and no node.
+        if any(other.ip in one for one in peers.networks):
+            return True
+        return bool(peers.names) and self._is_named(peers, end, request)
+
+    def _selects(self, selector: Selector, workload: Workload) -> bool:
+        """Ask a selector about a workload, once: the same few selectors are asked about the same few workloads."""
+        _, answers = self._selected.setdefault(id(selector), (selector, {}))
+        found = answers.get(id(workload))
+        if found is None or found[0] is not workload:
+            if len(answers) >= _MAX_REMEMBERED:
+                answers.clear()
+            found = answers[id(workload)] = (workload, selector.selects(self._labels(workload)))
+        return found[1]
+
+    def _is_named(self, peers: Peers, end: Workload, request: Request) -> bool:
+        """Tell whether the target has an address of an allowed name that the pod's own DNS rules let it learn."""
+        asked = (request.dns_name or "").lower().rstrip(".")
+        known = {name for name, found in self._addresses.items() if request.target.ip in found}
+        return any(
+            name in one and self._learns(end, name)
+            for name in sorted({asked, *known} - {""})
+            for one in peers.names
+        )
+
+    def _learns(self, end: Workload, name: str) -> bool:
+        return any(
+            name in names
+            for policy in self._selecting(end)
+            for rule in policy.rules[Direction.EGRESS]
+            for ports in rule.ports or ()
+            for names in ports.dns or ()
+        )
