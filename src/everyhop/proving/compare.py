@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from everyhop.evaluators.model import Outcome, Wire
-from everyhop.proving.model import Difference, Proof, Says, TargetReport
+from everyhop.proving.model import CallerKind, Difference, Proof, Says, TargetReport
 from everyhop.proving.space import Space
 from everyhop.targets.model import Feature, Fidelity
 
@@ -200,8 +200,9 @@ class Prover:
     def _grant(self, ask: Ask) -> Grant | None:
         if ask.is_egress or ask.is_bound or not ask.door:
             return None
-        grants = self._doors(ask.service)[ask.door].grants
-        return grants.get(ask.caller.claims_to_be or "")
+        if ask.caller.kind not in {CallerKind.SERVICE, CallerKind.GATEWAY}:
+            return None  # who only poses as a caller has no grant
+        return self._doors(ask.service)[ask.door].grants.get(ask.caller.claims_to_be or "")
 
 
 class _Door(NamedTuple):

@@ -136,8 +136,44 @@ def _cluster_network_policy(material: Material) -> System:
     )
 
 
+def _cilium(material: Material) -> System:
+    from everyhop.evaluators.cilium import CiliumEvaluator
+
+    networks = material.settings.probe_networks
+    return material.system(CiliumEvaluator(material.manifests, node_networks=networks), isolates=True)
+
+
+def _istio(material: Material) -> System:
+    from everyhop.evaluators.istio import Istio
+
+    evaluator = Istio(
+        material.manifests,
+        trust_domain=material.view.intents.trust_domain,
+        aliases=material.option("trust_domain_aliases"),
+        root_namespace=material.option("root_namespace"),
+    )
+    return material.system(evaluator)
+
+
+def _ambient(material: Material) -> System:
+    from everyhop.evaluators.istio import Ambient
+
+    waypoint = material.option("waypoint")
+    evaluator = Ambient(
+        material.manifests,
+        trust_domain=material.view.intents.trust_domain,
+        aliases=material.option("trust_domain_aliases"),
+        root_namespace=material.option("root_namespace"),
+        uses=dict.fromkeys(material.view.intents.namespaces, waypoint) if waypoint else {},
+    )
+    return material.system(evaluator)
+
+
 BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
     {
+        "istio": _istio,
+        "ambient": _ambient,
+        "cilium": _cilium,
         "networkpolicy": _network_policy,
         "clusternetworkpolicy": _cluster_network_policy,
     }
