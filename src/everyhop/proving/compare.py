@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from everyhop.evaluators.model import Outcome, Wire
 from everyhop.proving.model import CallerKind, Difference, Proof, Says, TargetReport
-from everyhop.proving.space import Space
 from everyhop.targets.model import Feature, Fidelity
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ class Prover:
         self._known: dict[str, dict[str, _Door]] = {}
         self._accepted = frozenset(Feature(name) for one in systems for name in one.view.accepted)
 
-    def prove(self, space: Space, progress: Callable[[int], None] | None = None) -> Proof:
+    def prove(self, space: Iterable[Ask], progress: Callable[[int], None] | None = None) -> Proof:
         """Return what was found; ``progress`` is told how many requests were asked.
 
         Raises InputError for manifests that a system would reject.
