@@ -53,8 +53,8 @@ class Option:
 
 ACCEPT: Final = "accept"
 """The option that every enforcing target has: what the operator accepts to be held by nobody there."""
-ACCEPTABLE: Final = ("mtls", "token-binding")
-"""What can be accepted: both are about a thief who is already inside the caller's place."""
+ACCEPTABLE: Final = ("mtls", "token-binding", "ambiguous-paths")
+"""What can be accepted: what a thief inside the caller's place could do, and paths that applications may read in two ways."""
 
 
 def _with() -> dict[str, Option]:

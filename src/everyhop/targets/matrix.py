@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """How a target holds a feature; ``note`` says by what, or why not."""
+    """How a target holds a feature; ``note`` says by what, or why not.
+
+    ``needs`` is the option without which it holds nothing of it.
+    """
 
     fidelity: Fidelity
     note: str
+    needs: str | None = None
 
 
 E: Final = Fidelity.EXACT
@@ -46,26 +50,41 @@ def _row(
     return MappingProxyType({**{feature: Cell(A, note) for feature in asks}, **cells})
 
 
-_ISTIO: Final = _row(
-    {
+_WAYPOINT: Final = "waypoint"
+
+
+def _istio(*, is_ambient: bool) -> Mapping[Feature, Cell]:
+    """Return the row of Istio; in ambient mode what is of layer 7 needs a waypoint."""
+    needs = _WAYPOINT if is_ambient else None
+    by = "the waypoint" if is_ambient else "the sidecar"
+    cells = {
+        Feature.ROUTE: Cell(
+            E, f"{by}: methods and paths, judged and forwarded as the mesh normalises them", needs
+        ),
+        Feature.PARAMETER: Cell(E, "{*}, one segment that is not empty", needs),
+        Feature.REST: Cell(E, "{**} as last segment", needs),
+        Feature.AMBIGUOUS_PATHS: Cell(
+            A, "{*} takes a%2fb and a;b too; a CUSTOM policy asks everyhop's authorizer", needs
+        ),
+        Feature.GRPC: Cell(E, "POST /package.Service/Method", needs),
+        Feature.WEBSOCKET: Cell(E, "GET and the path", needs),
+        Feature.PROBES: Cell(E, "for services; the kubelet's own do not pass the policy", needs),
+        Feature.TOKEN: Cell(
+            E, "RequestAuthentication, and the claims iss, client_id, aud and scope; no revocation", needs
+        ),
+        Feature.TOKEN_OPERATION: Cell(E, "the audience SERVICE#OPERATION", needs),
+        **{feature: Cell(A, "a CUSTOM policy asks everyhop's authorizer", needs) for feature in _FACTS},
         Feature.IDENTITY: Cell(E, "full principals"),
         Feature.MTLS: Cell(E, "PeerAuthentication STRICT"),
-        Feature.ROUTE: Cell(E, "methods and paths"),
-        Feature.PARAMETER: Cell(E, "{*}, one non-empty segment"),
-        Feature.REST: Cell(E, "{**} as last segment"),
-        Feature.AMBIGUOUS_PATHS: Cell(N, "paths are normalised mesh-wide; a rule matches plain paths only"),
-        Feature.GRPC: Cell(E, "POST /package.Service/Method"),
-        Feature.WEBSOCKET: Cell(E, "GET and the path"),
         Feature.TCP: Cell(E, "ports, without layer 7"),
-        Feature.PROBES: Cell(E, "for services; the kubelet's are rewritten by the sidecar"),
         Feature.OUTSIDE: Cell(E, "the gateway's principal"),
-        Feature.TOKEN: Cell(E, "RequestAuthentication, requestPrincipals and audiences"),
-        Feature.TOKEN_OPERATION: Cell(E, "the audience SERVICE#OPERATION"),
-        Feature.EGRESS: Cell(N, "REGISTRY_ONLY and ServiceEntry: routing hygiene, no security boundary"),
-    },
-    asks=_FACTS,
-    note="a CUSTOM policy asks everyhop's authorizer",
-)
+    }
+    if not is_ambient:
+        cells[Feature.EGRESS] = Cell(
+            N, "REGISTRY_ONLY and ServiceEntry: routing hygiene, no security boundary"
+        )
+    return MappingProxyType(cells)
+
 
 _NO_LAYER_7: Final = "there is no layer 7"
 _LABELS: Final = "pods by their labels: who may write labels may be the caller"
@@ -83,8 +102,8 @@ _NETWORK: Final = MappingProxyType(
 
 MATRIX: Final[Mapping[str, Mapping[Feature, Cell]]] = MappingProxyType(
     {
-        "istio": _ISTIO,
-        "ambient": _ISTIO,
+        "istio": _istio(is_ambient=False),
+        "ambient": _istio(is_ambient=True),
         "linkerd": _row(
             {
                 Feature.IDENTITY: Cell(E, "MeshTLSAuthentication"),
