@@ -161,6 +161,8 @@ class CiliumEvaluator:
     def _port_fit(self, ports: PortRule, policy: Policy, request: Request) -> Iterator[_Fit]:
         if ports.dns is not None and request.wire is not Wire.TCP:
             return  # the proxy of DNS speaks nothing else
+        if ports.servers is not None and _name(request) not in ports.servers:
+            return  # TLS has to ask for one of these names
         yield _Fit(policy.name, ports.http)
 
     def _is_port(self, rule: PortRule, policy: Policy, request: Request) -> bool:
@@ -201,7 +203,7 @@ class CiliumEvaluator:
 
     def _is_named(self, peers: Peers, end: Workload, request: Request) -> bool:
         """Tell whether the target has an address of an allowed name that the pod's own DNS rules let it learn."""
-        asked = (request.dns_name or "").lower().rstrip(".")
+        asked = _name(request)
         known = {name for name, found in self._addresses.items() if request.target.ip in found}
         return any(
             name in one and self._learns(end, name)
@@ -217,3 +219,8 @@ class CiliumEvaluator:
             for ports in rule.ports or ()
             for names in ports.dns or ()
         )
+
+
+def _name(request: Request) -> str:
+    """Return the name that a request asks DNS and TLS for, empty where it asks for none."""
+    return (request.dns_name or "").lower().rstrip(".")

@@ -61,11 +61,15 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class PortRule:
-    """Ports and what may be spoken there: ``http`` or ``dns`` None where nothing is said of it."""
+    """Ports and what may be spoken there: ``http``, ``dns`` or ``servers`` None where nothing is said of it.
+
+    ``servers`` are names in TLS (SNI), in lower case, of which a connection has to ask for one.
+    """
 
     ports: tuple[Ports, ...]
     http: tuple[HttpRule, ...] | None = None
     dns: tuple[Names, ...] | None = None
+    servers: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,12 +217,15 @@ class _Reader:
         tcp = tuple(one for one, protocol in ports if protocol in {"TCP", "ANY"})
         if is_deny:
             return PortRule(tcp)
-        for key in ("terminatingTLS", "originatingTLS", "serverNames", "listener"):
+        for key in ("terminatingTLS", "originatingTLS", "listener"):
             if key in fields:
                 raise InputError(f"{fields.where}: {key} is not read here")
+        servers = self._servers(fields, direction)
         rules = fields.inner("rules")
         if rules is None:
-            return PortRule(tcp)
+            return PortRule(tcp, servers=servers)
+        if servers is not None:
+            raise InputError(f"{fields.where}: serverNames stand without rules, as nothing here ends TLS")
         with rules:
             http = rules.each("http", partial(read_http, max_program=self._max_program))
             dns = rules.each("dns", read_names)
@@ -228,6 +235,17 @@ class _Reader:
         self._check_rules(rules.where, direction, http, dns, ports)
         # An empty list asks for nothing, and so all of it is allowed.
         return PortRule(tcp, http or None, dns or None)
+
+    def _servers(self, fields: Fields, direction: Direction) -> frozenset[str] | None:
+        """Read ``serverNames``: exact ones, of what leaves a pod."""
+        names = fields.texts("serverNames")
+        if names is None:
+            return None
+        if direction is Direction.INGRESS:
+            raise InputError(f"{fields.where}: serverNames is not read here for what comes in")
+        if not names or any(not name or "*" in name for name in names):
+            raise InputError(f"{fields.where}.serverNames: exact names are read here, one at least")
+        return frozenset(name.lower() for name in names)
 
     def _check_rules(
         self,
