@@ -148,6 +148,11 @@ OPTIONS: Final[Mapping[str, Mapping[str, Option]]] = MappingProxyType(
             "namespaces": Option(
                 OptionKind.NAMES, (), "where the guard rails hold; the services' namespaces without it"
             ),
+            "url": Option(
+                OptionKind.TEXT,
+                "",
+                "https URL of the server's face as the cluster reaches it; without it no webhook",
+            ),
         },
         "gatekeeper": {
             "namespaces": Option(
@@ -172,6 +177,12 @@ OPTIONS: Final[Mapping[str, Mapping[str, Option]]] = MappingProxyType(
             "authorizer": _AUTHORIZER,
             "certificates": Option(
                 OptionKind.PATH, "/etc/everyhop/svid", "svid.pem, key.pem, bundle.pem of the service"
+            ),
+            "authorizer_identity": Option(
+                OptionKind.NAME, "", "the service whose SVID an authorizer at HOST:PORT shows"
+            ),
+            "directory": Option(
+                OptionKind.PATH, "/etc/everyhop/envoy", "where the directories of the services are put"
             ),
             "listen": Option(OptionKind.TEXT, "0.0.0.0", "the address of the listener"),  # noqa: S104  # mTLS is demanded there
             "listen_port": Option(OptionKind.NUMBER, 15443, "its port"),

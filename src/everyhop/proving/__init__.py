@@ -1,2 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether what is enforced elsewhere is the policy: every kind of request asked of both, and what differs."""
+
+from everyhop.proving.model import Difference, Proof, TargetReport, Verdict
+from everyhop.proving.proving import prove_policy
+from everyhop.proving.rendering import describe, render
+
+__all__ = ["Difference", "Proof", "TargetReport", "Verdict", "describe", "prove_policy", "render"]
