@@ -37,6 +37,7 @@ class Istio:
             *ground.diagnostics(),
             *(one for service in found.values() for one in service.diagnostics),
             *unrevoked(view, found),
+            *unasked(view, found),
         ]
         reachable = reachable_of(found)
         files = [
@@ -75,6 +76,23 @@ def unrevoked(view: View, found: Mapping[str, Opened]) -> Iterator[Diagnostic]:
         message = f"a revoked token is good at {where} until it expires: {view.target} knows no revocation"
         hint = f"targets: {view.target}: authorizer"
         yield view.warning(f"{Feature.TOKEN.value}-revocation", message, suggestion=hint)
+
+
+def unasked(view: View, found: Mapping[str, Opened]) -> Iterator[Diagnostic]:
+    """Warn of doors that ask for no token and refuse a bad one: Istio verifies whatever comes to the workload."""
+    if view.intents.settings.tokens is None:
+        return
+    doors = [
+        str(one.door)
+        for name in sorted(found)
+        if found[name].audiences
+        for one in found[name].doors
+        if not one.needs_token
+    ]
+    if doors:
+        where = doors[0] if len(doors) == 1 else f"{doors[0]} and {len(doors) - 1} more"
+        message = f"{where} asks for no token, and a call that carries a bad one is refused there all the same"
+        yield view.warning(f"{Feature.TOKEN.value}-unasked", message)
 
 
 def _documents(
