@@ -81,6 +81,9 @@ OPTIONS: Final[Mapping[str, Mapping[str, Option]]] = MappingProxyType(
                 "",
                 "the extension provider (envoyExtAuthzGrpc) that asks everyhop's authorizer",
             ),
+            "authorizer_host": Option(
+                OptionKind.DOMAIN, "", "the DNS name of its Service, unless it is in the root namespace"
+            ),
         },
         "ambient": {
             **_with(),
