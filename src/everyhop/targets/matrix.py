@@ -137,10 +137,10 @@ MATRIX: Final[Mapping[str, Mapping[Feature, Cell]]] = MappingProxyType(
             {
                 Feature.IDENTITY: Cell(N, _LABELS),
                 Feature.MTLS: Cell(X, "mutual authentication there is not per session"),
-                Feature.ROUTE: Cell(E, "anchored, query-safe regular expression"),
+                Feature.ROUTE: Cell(E, "anchored, query-safe regular expression; judged and forwarded as Envoy normalises it"),
                 Feature.PARAMETER: Cell(E, "anchored, query-safe regular expression"),
                 Feature.REST: Cell(E, "anchored, query-safe regular expression"),
-                Feature.AMBIGUOUS_PATHS: Cell(E, "the expressions match clean paths only, after Envoy normalised what it forwards"),
+                Feature.AMBIGUOUS_PATHS: Cell(E, "the expressions match clean paths only"),
                 Feature.GRPC: Cell(E, "POST and the path"),
                 Feature.WEBSOCKET: Cell(E, "GET and the path"),
                 Feature.TCP: Cell(E, "toPorts"),
