@@ -212,6 +212,9 @@ OPTIONS: Final[Mapping[str, Mapping[str, Option]]] = MappingProxyType(
             "certificates": Option(
                 OptionKind.PATH, "/etc/everyhop/svid", "svid.pem, key.pem, bundle.pem of the service"
             ),
+            "directory": Option(
+                OptionKind.PATH, "/etc/everyhop/haproxy", "where the directories of the services are put"
+            ),
             "listen_port": Option(OptionKind.NUMBER, 15443, "the port of the listener"),
         },
         "opa": {
