@@ -148,6 +148,11 @@ OPTIONS: Final[Mapping[str, Mapping[str, Option]]] = MappingProxyType(
             "namespaces": Option(
                 OptionKind.NAMES, (), "where the guard rails hold; the services' namespaces without it"
             ),
+            "url": Option(
+                OptionKind.TEXT,
+                "",
+                "https URL of the server's face as the cluster reaches it; without it no webhook",
+            ),
         },
         "gatekeeper": {
             "namespaces": Option(

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from everyhop.evaluators.model import Outcome, Wire
-from everyhop.proving.model import Difference, Proof, Says, TargetReport
+from everyhop.proving.model import CallerKind, Difference, Proof, Says, TargetReport
 from everyhop.targets.model import Feature, Fidelity
 
 if TYPE_CHECKING:
@@ -154,7 +154,15 @@ class Prover:
         ).is_allowed
 
     def _relaxed(self, system: System, ask: Ask) -> Feature | None:
-        """Return the feature that was accepted to be held by nobody and alone makes the difference."""
+        """Return the feature that was accepted to be held by nobody, or held otherwise, and alone makes the difference.
+
+        A path with a second reading is none any more where the proxy rewrites it first and forwards what it decided on.
+        """
+        plain = _normalised(system, ask)
+        if plain is not None:
+            if self._oracle.answer(plain).says is not Says.DENY:
+                return Feature.AMBIGUOUS_PATHS
+            ask = plain
         candidates = set(self._accepted)
         if system.view.fidelity(Feature.IDENTITY).fidelity is Fidelity.NARROWER:
             candidates.add(Feature.IDENTITY)  # by labels: the warning says who can write them
@@ -199,13 +207,24 @@ class Prover:
     def _grant(self, ask: Ask) -> Grant | None:
         if ask.is_egress or ask.is_bound or not ask.door:
             return None
-        grants = self._doors(ask.service)[ask.door].grants
-        return grants.get(ask.caller.claims_to_be or "")
+        if ask.caller.kind not in {CallerKind.SERVICE, CallerKind.GATEWAY}:
+            return None  # who only poses as a caller has no grant
+        return self._doors(ask.service)[ask.door].grants.get(ask.caller.claims_to_be or "")
 
 
 class _Door(NamedTuple):
     door: Door
     grants: Mapping[str, Grant]
+
+
+def _normalised(system: System, ask: Ask) -> Ask | None:
+    """Return a request as a proxy forwards it, None where it changes nothing or refuses it."""
+    if system.normalise is None or ask.request.wire is Wire.TCP:
+        return None
+    path = system.normalise(ask.request.path)
+    if path is None or path == ask.request.path:
+        return None
+    return replace(ask, request=replace(ask.request, path=path))
 
 
 def _codes(system: System, features: Iterable[Feature]) -> tuple[str, ...]:

@@ -37,6 +37,15 @@ def target_of(name: str) -> Target:
     return target
 
 
+def check_beside(names: Iterable[str]) -> None:
+    """Raise InputError for a name that stands for nothing which could hold anything on a hop."""
+    for name in names:
+        if name not in MATRIX:
+            raise InputError(
+                f"nothing named {name[:60]!r} stands on a hop", hint="known: " + ", ".join(MATRIX)
+            )
+
+
 def compile_policy(
     snapshot: Snapshot, targets: Sequence[str], *, beside: Iterable[str] = ()
 ) -> tuple[Compilation, ...]:

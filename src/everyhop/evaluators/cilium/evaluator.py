@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from everyhop.core.errors import InputError
-from everyhop.evaluators.cilium.http import MAX_PROGRAM, HttpRule, normalised
+from everyhop.evaluators.cilium.http import MAX_PROGRAM, normalised
 from everyhop.evaluators.cilium.identities import NODE, WORLD, labels_of
 from everyhop.evaluators.cilium.rules import CLUSTERWIDE, NAMESPACED, read_policies
 from everyhop.evaluators.labels import Selector
@@ -40,10 +40,10 @@ _NODES: Final = frozenset({"all", "cluster", "host", "remote-node"})
 
 @dataclass(frozen=True, slots=True)
 class _Fit:
-    """An allow that fits; ``http`` None: nothing of layer 7 is asked."""
+    """An allow that fits; ``rule`` None: nothing of what is spoken is asked."""
 
     by: str
-    http: tuple[HttpRule, ...] | None
+    rule: PortRule | None = None
 
 
 class CiliumEvaluator:
@@ -111,9 +111,9 @@ class CiliumEvaluator:
                     fits.append(found)
         network = self._network.judge(direction, request)
         if network.by is not None:
-            fits.append(_Fit(network.by, None))
+            fits.append(_Fit(network.by))
         for one in fits:
-            if one.http is None:
+            if one.rule is None:
                 return Outcome(allowed=True, why=f"the {where} is allowed", by=one.by)
         if fits:
             return self._layer_7(where, fits, request)
@@ -123,16 +123,22 @@ class CiliumEvaluator:
         return Outcome(allowed=False, why=f"nothing allows the {where}", by=isolating)
 
     def _layer_7(self, where: str, fits: Iterable[_Fit], request: Request) -> Outcome:
-        if request.wire is not Wire.TCP:
-            path = normalised(request.path) if self._normalises else request.path
-            for one in fits:
-                if path is not None and any(
-                    rule.matches(request.method, request.host, path, request.headers)
-                    for rule in one.http or ()
-                ):
-                    return Outcome(allowed=True, why=f"an HTTP rule allows the {where}", by=one.by)
-        why = f"no HTTP rule allows the {where}: 403"
+        for one in fits:
+            if one.rule is not None and self._speaks(one.rule, request):
+                return Outcome(allowed=True, why=f"a rule of layer 7 allows the {where}", by=one.by)
+        why = f"no rule of layer 7 allows the {where}: 403"
         return Outcome(allowed=False, why=why, by=next(one.by for one in fits))
+
+    def _speaks(self, rule: PortRule, request: Request) -> bool:
+        """Tell whether a request is what a rule of layer 7 lets be spoken; an opaque connection is TLS or DNS."""
+        if request.wire is Wire.TCP:
+            if rule.servers is not None:
+                return request.dns_name is not None and any(request.dns_name in one for one in rule.servers)
+            return rule.dns is not None
+        path = normalised(request.path) if self._normalises else request.path
+        return path is not None and any(
+            one.matches(request.method, request.host, path, request.headers) for one in rule.http or ()
+        )
 
     def _find(self, workload: Workload) -> tuple[Policy, ...]:
         labels = self._labels(workload)
@@ -152,16 +158,12 @@ class CiliumEvaluator:
         if rule.peers is not None and not self._is_peer(rule.peers, other, end, request):
             return
         if rule.ports is None:
-            yield _Fit(policy.name, None)
+            yield _Fit(policy.name)
             return
         for one in rule.ports:
             if self._is_port(one, policy, request):
-                yield from self._port_fit(one, policy, request)
-
-    def _port_fit(self, ports: PortRule, policy: Policy, request: Request) -> Iterator[_Fit]:
-        if ports.dns is not None and request.wire is not Wire.TCP:
-            return  # the proxy of DNS speaks nothing else
-        yield _Fit(policy.name, ports.http)
+                is_plain = one.http is None and one.dns is None and one.servers is None
+                yield _Fit(policy.name, None if is_plain else one)
 
     def _is_port(self, rule: PortRule, policy: Policy, request: Request) -> bool:
         for one in rule.ports:

@@ -27,7 +27,7 @@ MAX_PROGRAM: Final = 100
 
 _HEX: Final = "0123456789ABCDEF"
 _SPECIAL: Final = frozenset(".$()*+")
-_PLAIN: Final = "[]!$&-,:=@A-Z[_a-z~0-9-]"  # of a clean segment all but the dot and the percent sign
+_PLAIN: Final = r"[!$&-,:=@A-Z\[\]_a-z~0-9-]"  # of a clean segment all but the dot and the percent sign
 _QUERY: Final = r"(?:\?[!-~]*)?"
 
 # Instructions of RE2, measured: of the frame with its query, of a segment, of the plain characters, of the rest.

@@ -10,7 +10,7 @@ from everyhop.policy.model import OUTSIDE
 from everyhop.targets.model import Feature, Fidelity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from everyhop.targets.intents import Door, ServiceIntents
     from everyhop.targets.model import Diagnostic
@@ -34,11 +34,17 @@ class Ground:
         """Return the namespaces in which objects are written: never the root one, where a selector means the whole mesh."""
         return tuple(name for name in self.view.intents.namespaces if name != self.root_namespace)
 
-    def services(self, namespace: str) -> Iterator[ServiceIntents]:
-        """Yield the services of a namespace that exist, canaries left out."""
+    def services(self, namespace: str) -> tuple[ServiceIntents, ...]:
+        """Return the services of a namespace that exist, canaries left out."""
+        return self._by_namespace.get(namespace, ())
+
+    @cached_property
+    def _by_namespace(self) -> Mapping[str, tuple[ServiceIntents, ...]]:
+        found: dict[str, list[ServiceIntents]] = {}
         for service in self.view.intents:
-            if service.place.namespace == namespace and not service.service.is_canary:
-                yield service
+            if not service.service.is_canary:
+                found.setdefault(service.place.namespace, []).append(service)
+        return {namespace: tuple(services) for namespace, services in found.items()}
 
     def principals(self, caller: str) -> tuple[str, ...]:
         """Return the principals of a caller, the mesh's trust domain before its aliases; empty for one without identity."""
