@@ -60,7 +60,16 @@ class TokenState(StrEnum):
     OTHER_OPERATION = "for another operation"
     WHOLE_SERVICE = "for the whole service"
     ONE_OPERATION = "for this operation alone"
+    AUDIENCE_AFTER = "for an audience that starts alike"
+    AUDIENCE_BEFORE = "for an audience that ends alike"
     NARROW_SCOPE = "with a scope that lacks the operation"
+    BARE_SCOPE = "with the bare name of the operation as its scope"
+    SCOPE_AFTER = "with a scope that starts alike"
+    SCOPE_BEFORE = "with a scope that ends alike"
+    BARE_SCOPE_AFTER = "with a bare scope that starts alike"
+    BARE_SCOPE_BEFORE = "with a bare scope that ends alike"
+    SUBJECT_AFTER = "of a caller that starts alike"
+    SUBJECT_BEFORE = "of a caller that ends alike"
     WRONG_ISSUER = "of another issuer"
     EXPIRED = "expired"
     FORGED = "forged"
@@ -105,10 +114,11 @@ class Says(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the policy says, and by which rule or reason."""
+    """What the policy says, and by which rule or reason; ``is_ambiguous``: the path has a second reading, whatever the rules say."""
 
     says: Says
     why: str
+    is_ambiguous: bool = False
 
 
 class Verdict(StrEnum):

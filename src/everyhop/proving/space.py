@@ -25,7 +25,7 @@ from everyhop.proving.variations import method_variations, path_variations
 from everyhop.targets.model import Feature
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from everyhop.authz.boundary_cases import Case
     from everyhop.authz.engine import Engine
@@ -107,6 +107,8 @@ class Space:
         for door in service.doors:
             yield from self._door(service, door, reach)
             yield from self._posed(service, door, met)
+        for other in self._neighbours(service):
+            yield from self._misdirected(service, other)
 
     def _posed(self, service: ServiceIntents, door: Door, met: set[str]) -> Iterator[Ask]:
         """Everybody who may pass some door is posed as at the first of them, and tries other ports there."""
@@ -119,6 +121,50 @@ class Space:
             caller = self._caller(name)
             if caller is not None and name not in kinds:
                 yield from self._impostors(service, door, caller)
+
+    def _neighbours(self, service: ServiceIntents) -> Iterator[ServiceIntents]:
+        """Yield services whose rules could come to lie on this one: all in a small policy, else the next of the namespace."""
+        if self._is_small:
+            names: Sequence[str] = self._names
+        else:
+            names = (self._next[service.name],)
+        for name in names:
+            if name != service.name:
+                yield self._intents.of(name)
+
+    @cached_property
+    def _next(self) -> Mapping[str, str]:
+        namespaces: dict[str, list[str]] = {}
+        for name in self._names:
+            namespaces.setdefault(self._intents.settings.place(name).namespace, []).append(name)
+        return {
+            name: names[(index + 1) % len(names)]
+            for names in namespaces.values()
+            for index, name in enumerate(names)
+        }
+
+    def _misdirected(self, service: ServiceIntents, other: ServiceIntents) -> Iterator[Ask]:
+        """Send what another service permits to this one, as a rule would let it that lost its selector."""
+        if service.service.tcp is not None and other.service.tcp is None:
+            return  # to a tcp port HTTP is bytes as any
+        for door in other.doors:
+            for grant in _kinds(door)[:_FEW]:
+                caller = self._caller(grant.caller)
+                if caller is None:
+                    continue
+                meant = self._asking.ask(other, door, caller, aspect=Feature.ROUTE)
+                request = replace(
+                    meant.request, target=self._population.workload(service.name), port=service.port
+                )
+                yield replace(
+                    meant,
+                    service=service.name,
+                    door="",
+                    operation=None,
+                    request=request,
+                    variation=f"a call that is meant for {other.name}",
+                    rank=4,
+                )
 
     def _shut(self, service: ServiceIntents) -> Iterator[Ask]:
         """Ask a canary, or a service without doors."""

@@ -31,7 +31,8 @@ class System:
     """One target as it stands on the hops that are proven.
 
     ``diagnostics`` are those of compiling the policy to it, ``places`` the file and line of each object by its name.
-    ``isolates``: it holds pods to the policy where they call too, not only where they are called.  ``is_own_form``: it sees SPIFFE IDs as the policy writes them, not as the mesh does.
+    ``isolates``: it holds pods to the policy where they call too, not only where they are called.  ``lets_nodes``: what comes from a pod's own node is never refused, whoever sends it there.  ``normalise`` is what its proxies make
+    of a path before they decide on it and forward it (None: nothing), itself None for a path that they refuse.  ``is_own_form``: it sees SPIFFE IDs as the policy writes them, not as the mesh does.
     """
 
     name: str
@@ -40,8 +41,10 @@ class System:
     diagnostics: Sequence[Diagnostic] = ()
     places: Mapping[str, Span] = field(default_factory=dict)
     is_own_form: bool = False
+    normalise: Callable[[str], str | None] | None = None
     sees_egress: bool = True
     isolates: bool = False
+    lets_nodes: bool = False
 
     def evaluate(self, ask: Ask) -> Outcome:
         """Return what the system does with a request."""
@@ -124,7 +127,9 @@ def _network_policy(material: Material) -> System:
     from everyhop.evaluators.network_policy import NetworkPolicyEvaluator
 
     networks = material.settings.probe_networks
-    return material.system(NetworkPolicyEvaluator(material.manifests, node_networks=networks), isolates=True)
+    return material.system(
+        NetworkPolicyEvaluator(material.manifests, node_networks=networks), isolates=True, lets_nodes=True
+    )
 
 
 def _cluster_network_policy(material: Material) -> System:
@@ -132,12 +137,75 @@ def _cluster_network_policy(material: Material) -> System:
 
     networks = material.settings.probe_networks
     return material.system(
-        ClusterNetworkPolicyEvaluator(material.manifests, node_networks=networks), isolates=True
+        ClusterNetworkPolicyEvaluator(material.manifests, node_networks=networks),
+        isolates=True,
+        lets_nodes=True,
     )
+
+
+def _cilium(material: Material) -> System:
+    from everyhop.evaluators.cilium import CiliumEvaluator
+
+    networks = material.settings.probe_networks
+    evaluator = CiliumEvaluator(material.manifests, node_networks=networks)
+    return material.system(evaluator, isolates=True, lets_nodes=True, normalise=_as_cilium)
+
+
+def _as_cilium(path: str) -> str | None:
+    from everyhop.evaluators.cilium.http import seen_path
+
+    return seen_path(path, normalises=True)
+
+
+def _istio(material: Material) -> System:
+    from everyhop.evaluators.istio import Istio
+
+    evaluator = Istio(
+        material.manifests,
+        trust_domain=material.view.intents.trust_domain,
+        aliases=material.option("trust_domain_aliases"),
+        root_namespace=material.option("root_namespace"),
+    )
+    return material.system(evaluator, normalise=_as_istio, sees_egress=False)
+
+
+def _as_istio(path: str) -> str | None:
+    from everyhop.evaluators.envoy_paths import normalized
+    from everyhop.evaluators.istio import Normalization
+
+    return normalized(path, Normalization.BASE)
+
+
+def _linkerd(material: Material) -> System:
+    from everyhop.evaluators.linkerd import LinkerdEvaluator, Mesh
+
+    mesh = Mesh(
+        control_plane_namespace=material.option("control_plane_namespace"),
+        trust_domain=material.view.intents.trust_domain,
+    )
+    return material.system(LinkerdEvaluator(material.manifests, mesh=mesh))
+
+
+def _ambient(material: Material) -> System:
+    from everyhop.evaluators.istio import Ambient
+
+    waypoint = material.option("waypoint")
+    evaluator = Ambient(
+        material.manifests,
+        trust_domain=material.view.intents.trust_domain,
+        aliases=material.option("trust_domain_aliases"),
+        root_namespace=material.option("root_namespace"),
+        uses=dict.fromkeys(material.view.intents.namespaces, waypoint) if waypoint else {},
+    )
+    return material.system(evaluator, normalise=_as_istio, sees_egress=False)
 
 
 BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(
     {
+        "istio": _istio,
+        "ambient": _ambient,
+        "linkerd": _linkerd,
+        "cilium": _cilium,
         "networkpolicy": _network_policy,
         "clusternetworkpolicy": _cluster_network_policy,
     }

@@ -19,19 +19,7 @@ _NO_ISSUER: Final = "https://no-issuer.invalid"
 _OTHER_ISSUER: Final = "https://other-issuer.invalid"
 _OTHER: Final = "everyhop-other"
 
-_ALWAYS: Final = (
-    TokenState.NONE,
-    TokenState.WRONG_AUDIENCE,
-    TokenState.OTHER_OPERATION,
-    TokenState.NARROW_SCOPE,
-    TokenState.WRONG_ISSUER,
-    TokenState.EXPIRED,
-    TokenState.FORGED,
-    TokenState.OTHER_SUBJECT,
-    TokenState.STOLEN,
-    TokenState.WHOLE_SERVICE,
-    TokenState.ONE_OPERATION,
-)
+_ALWAYS: Final = tuple(state for state in TokenState if state not in {TokenState.GOOD, TokenState.USED})
 _IRRELEVANT: Final = (TokenState.GOOD, TokenState.EXPIRED, TokenState.FORGED, TokenState.WRONG_ISSUER)
 
 
@@ -45,7 +33,7 @@ def token_states(operation: Operation) -> tuple[TokenState, ...]:
 def is_taken(state: TokenState, operation: Operation) -> bool:
     """Tell whether the policy takes a token in this state at an operation that asks for one."""
     match state:
-        case TokenState.GOOD | TokenState.ONE_OPERATION:
+        case TokenState.GOOD | TokenState.ONE_OPERATION | TokenState.BARE_SCOPE:
             return True
         case TokenState.WHOLE_SERVICE:
             return operation.token is TokenMode.SERVICE
@@ -66,23 +54,14 @@ def token_of(
     subject = _subject(caller, intents)
     audience = f"{service}#{operation.name}" if operation.token is TokenMode.OPERATION else service
     scope = f"{service}.{operation.name}"
-    match state:
-        case TokenState.WRONG_AUDIENCE:
-            audience = _OTHER
-        case TokenState.OTHER_OPERATION:
-            audience = f"{service}#{_OTHER}"
-        case TokenState.WHOLE_SERVICE:
-            audience = service
-        case TokenState.ONE_OPERATION:
-            audience = f"{service}#{operation.name}"
-        case TokenState.NARROW_SCOPE:
-            scope = f"{service}.{_OTHER}"
-        case TokenState.WRONG_ISSUER:
-            issuer = _OTHER_ISSUER
-        case TokenState.OTHER_SUBJECT:
-            subject = f"spiffe://{intents.snapshot.trust_domain.name}/{_OTHER}"
-        case _:
-            pass
+    audience = _audience(state, audience, service, operation)
+    scope = _scope(state, scope, service, operation)
+    if state is TokenState.WRONG_ISSUER:
+        issuer = _OTHER_ISSUER
+    elif state is TokenState.OTHER_SUBJECT:
+        subject = f"spiffe://{intents.snapshot.trust_domain.name}/{_OTHER}"
+    elif state in {TokenState.SUBJECT_AFTER, TokenState.SUBJECT_BEFORE}:
+        subject = f"{subject}-x" if state is TokenState.SUBJECT_AFTER else f"x-{subject}"
     return Token(
         issuer=issuer,
         subject=subject,
@@ -99,3 +78,39 @@ def _subject(caller: Caller, intents: Intents) -> str:
     if service is not None:
         return str(service.spiffe_id)
     return caller.own_peer or f"spiffe://{intents.snapshot.trust_domain.name}/{_OTHER}"
+
+
+def _audience(state: TokenState, plain: str, service: str, operation: Operation) -> str:
+    match state:
+        case TokenState.WRONG_AUDIENCE:
+            return _OTHER
+        case TokenState.OTHER_OPERATION:
+            return f"{service}#{_OTHER}"
+        case TokenState.WHOLE_SERVICE:
+            return service
+        case TokenState.ONE_OPERATION:
+            return f"{service}#{operation.name}"
+        case TokenState.AUDIENCE_AFTER:
+            return f"{plain}-x"
+        case TokenState.AUDIENCE_BEFORE:
+            return f"x-{plain}"
+        case _:
+            return plain
+
+
+def _scope(state: TokenState, plain: str, service: str, operation: Operation) -> str:
+    match state:
+        case TokenState.NARROW_SCOPE:
+            return f"{service}.{_OTHER}"
+        case TokenState.BARE_SCOPE:
+            return operation.name
+        case TokenState.SCOPE_AFTER:
+            return f"{plain}-x"
+        case TokenState.SCOPE_BEFORE:
+            return f"x-{plain}"
+        case TokenState.BARE_SCOPE_AFTER:
+            return f"{operation.name}-x"
+        case TokenState.BARE_SCOPE_BEFORE:
+            return f"x-{operation.name}"
+        case _:
+            return plain

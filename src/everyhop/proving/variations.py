@@ -152,3 +152,4 @@ def method_variations(operation: Operation, others: frozenset[str]) -> Iterator[
             yield method, f"{method} in place of {own}"
     yield own.lower(), f"{own} in lower case"
     yield own + "X", f"{own} with a letter more"
+    yield "X" + own, f"{own} with a letter before"

@@ -491,6 +491,36 @@ class TestNames:
         assert not passes([text], "GET", "/", A, dns, port=53)
         assert not reaches([text], A, dns, 54)
 
+    @pytest.mark.parametrize(
+        ("servers", "name", "expected"),
+        [
+            ("api.example.com", "api.example.com", True),
+            ("api.example.com", "API.example.com", True),
+            ("api.example.com", "x.api.example.com", False),
+            ("api.example.com", "evil.example", False),
+            ("api.example.com", None, False),
+            ("'*.example.com'", "api.example.com", True),
+            ("'*.example.com'", "a.b.example.com", False),
+            ("'*.example.com'", "example.com", False),
+            ("'**.example.com'", "a.b.example.com", True),
+        ],
+    )
+    def test_names_in_tls(self, servers, name, expected):
+        text = from_a(
+            f'{{toEntities: [world], toPorts: [{{ports: [{{port: "443", protocol: TCP}}], serverNames: [{servers}]}}]}}'
+        )
+        assert ask([text], tcp(A, outside(), 443, dns_name=name)).allowed is expected
+        assert not ask(
+            [text], call(A, outside(), port=443, dns_name=name)
+        ).allowed  # without TLS there is no name
+        assert not ask([text], tcp(A, outside(), 444, dns_name=name)).allowed
+
+    def test_a_name_in_tls_binds_another_name_at_the_same_address(self):
+        same = {"api.example.com": ["198.51.100.7"], "evil.example": ["198.51.100.7"]}
+        names = "{matchName: api.example.com}], toPorts: [{ports: [{port: '443', protocol: TCP}], serverNames: [api.example.com]}]}, {toFQDNs: [{matchName: x.y}"
+        assert self.ask(names, name="api.example.com", addresses=same)
+        assert not self.ask(names, name="evil.example", addresses=same)
+
     def test_egress_to_blocks_and_the_world(self):
         assert reaches([from_a("{toCIDR: [198.51.100.0/24]}")], A, outside("198.51.100.7"))
         assert not reaches([from_a("{toCIDR: [198.51.100.0/24]}")], A, outside("203.0.113.1"))
@@ -531,8 +561,8 @@ class TestNames:
             "none of TCP",
         ),
         (
-            '{endpointSelector: {}, ingress: [{toPorts: [{ports: [{port: "80"}], serverNames: [a]}]}]}',
-            "serverNames is not read",
+            '{endpointSelector: {}, ingress: [{toPorts: [{ports: [{port: "80"}], listener: {name: a}}]}]}',
+            "listener is not read",
         ),
         (
             '{endpointSelector: {}, ingress: [{toPorts: [{ports: [{port: "80"}], rules: {http: [{}]}}]}]}',
@@ -595,4 +625,4 @@ def test_other_versions_and_groups_of_networks_are_refused():
 def test_the_answer_names_the_policy():
     assert ask([policy(B_FROM_A)], tcp(A, B)).by == "CiliumNetworkPolicy shop/p"
     assert ask([policy(B_FROM_A)], tcp(C, B)).by == "CiliumNetworkPolicy shop/p"
-    assert ask([TestHttp.PAY], call(A, B)).why == "no HTTP rule allows the ingress of shop/b: 403"
+    assert ask([TestHttp.PAY], call(A, B)).why == "no rule of layer 7 allows the ingress: 403"

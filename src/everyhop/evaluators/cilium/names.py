@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _NAME: Final = re.compile(r"[-a-zA-Z0-9_.]+")
 _PATTERN: Final = re.compile(r"[-a-zA-Z0-9_.*]+")
+_SERVER_NAME: Final = re.compile(r"(?:\*?\*\.)?(?:[-a-zA-Z0-9_]+\.?)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,17 @@ class Names:
     def __contains__(self, name: str) -> bool:
         """Tell whether a name fits; neither case nor a dot at the end makes a difference."""
         return self.pattern.fullmatch(name.lower().rstrip(".")) is not None
+
+
+def read_server_name(text: str, where: str) -> Names:
+    """Read a name in TLS (``serverNames``): ``*.`` stands for one label, ``**.`` for one or more."""
+    if not _SERVER_NAME.fullmatch(text):
+        raise InputError(f"{where}: {text[:60]!r} is no server name")
+    stars = len(text) - len(text.lstrip("*"))
+    label = r"[-a-zA-Z0-9_]+\."
+    lead = ("", label, f"(?:{label})+")[stars]
+    rest = text[stars + 1 :] if stars else text
+    return Names(text, re.compile(lead + re.escape(rest.lower().rstrip("."))))
 
 
 def read_names(fields: Fields) -> Names:

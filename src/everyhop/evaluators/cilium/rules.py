@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from everyhop.core.errors import InputError
 from everyhop.evaluators.cilium.http import HttpRule, read_http
 from everyhop.evaluators.cilium.identities import NAMESPACE, in_namespace, read_labels
-from everyhop.evaluators.cilium.names import Names, read_names
+from everyhop.evaluators.cilium.names import Names, read_names, read_server_name
 from everyhop.evaluators.fields import Fields
 from everyhop.evaluators.network_policy import MAX_PORT, Direction
 from everyhop.evaluators.networks import Network, read_block, read_network
@@ -61,11 +61,12 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class PortRule:
-    """Ports and what may be spoken there: ``http`` or ``dns`` None where nothing is said of it."""
+    """Ports and what may be spoken there: ``http``, ``dns`` or the name in TLS, None where nothing is said of it."""
 
     ports: tuple[Ports, ...]
     http: tuple[HttpRule, ...] | None = None
     dns: tuple[Names, ...] | None = None
+    servers: tuple[Names, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,12 +214,15 @@ class _Reader:
         tcp = tuple(one for one, protocol in ports if protocol in {"TCP", "ANY"})
         if is_deny:
             return PortRule(tcp)
-        for key in ("terminatingTLS", "originatingTLS", "serverNames", "listener"):
+        for key in ("terminatingTLS", "originatingTLS", "listener"):
             if key in fields:
                 raise InputError(f"{fields.where}: {key} is not read here")
+        servers = tuple(
+            read_server_name(one, f"{fields.where}.serverNames") for one in fields.texts("serverNames") or ()
+        )
         rules = fields.inner("rules")
         if rules is None:
-            return PortRule(tcp)
+            return PortRule(tcp, servers=servers or None)
         with rules:
             http = rules.each("http", partial(read_http, max_program=self._max_program))
             dns = rules.each("dns", read_names)
@@ -226,8 +230,10 @@ class _Reader:
                 if key in rules:
                     raise InputError(f"{rules.where}: {key} is not read here")
         self._check_rules(rules.where, direction, http, dns, ports)
+        if servers and (http or dns):
+            raise InputError(f"{fields.where}: names in TLS and layer 7 rules need TLS to end at the proxy")
         # An empty list asks for nothing, and so all of it is allowed.
-        return PortRule(tcp, http or None, dns or None)
+        return PortRule(tcp, http or None, dns or None, servers or None)
 
     def _check_rules(
         self,

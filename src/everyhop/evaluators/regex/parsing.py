@@ -19,9 +19,10 @@ Ranges = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Chars:
-    """One character of these ranges, in order and apart."""
+    """One character of these ranges, in order and apart; ``folds``: written as itself where case does not count."""
 
     ranges: Ranges
+    folds: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ _DOT: Final = ((0, 9), (11, TOP))
 _HEX: Final = re.compile(r"x(?:([0-9A-Fa-f]{2})|\{([0-9A-Fa-f]{1,6})\})")
 _REPEAT: Final = re.compile(r"\{(\d{1,5})(,(\d{1,5})?)?\}")
 _POSIX: Final = re.compile(r"\[:(\^?)([a-z]+):\]")
+_SCOPE: Final = re.compile(r"\?(-?i)?:")
 _NAME: Final = re.compile(r"\?P?<([A-Za-z_][A-Za-z0-9_]*)>")
 
 
@@ -234,7 +236,7 @@ class _Parser:
             case "(":
                 return self._group()
             case "[":
-                return self._chars(self._set())
+                return Chars(self._set())
             case ".":
                 return Chars(_DOT)
             case "^":
@@ -248,13 +250,14 @@ class _Parser:
         return self._chars(((ord(sign), ord(sign)),))
 
     def _chars(self, ranges: Ranges) -> Chars:
-        return Chars(_folded(ranges) if self._folds else ranges)
+        return Chars(_folded(ranges), folds=True) if self._folds else Chars(ranges)
 
     def _group(self) -> Node:
-        captures = True
-        if self._text.startswith("?:", self._at):
-            self._at += 2
+        captures, folds = True, self._folds
+        if scoped := _SCOPE.match(self._text, self._at):
+            self._at = scoped.end()
             captures = False
+            self._folds = {"i": True, "-i": False}.get(scoped[1] or "", folds)
         elif found := _NAME.match(self._text, self._at):
             self._at = found.end()
         elif self._peek() == "?":
@@ -263,6 +266,7 @@ class _Parser:
         if self._peek() != ")":
             self._fail("a group has no end")
         self._at += 1
+        self._folds = folds
         return Capture(node) if captures else node
 
     def _escape(self) -> Node:

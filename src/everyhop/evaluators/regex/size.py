@@ -44,7 +44,7 @@ def program_size(text: str) -> int:
     while begins < len(parts) and isinstance(parts[begins], Begin):
         begins += 1
     stripped = begins
-    while begins and stripped < len(parts) and _is_literal(parts[stripped]):
+    while begins and stripped < len(parts) and _is_literal(parts[stripped], like=parts[begins]):
         stripped += 1
     if (
         begins and stripped > begins
@@ -61,9 +61,9 @@ def _parts(node: Node) -> Sequence[Node]:
     return node.parts if isinstance(node, Concat) else (node,)
 
 
-def _is_literal(node: Node) -> bool:
-    """Tell whether a node is one character, in one case or in both."""
-    if not isinstance(node, Chars):
+def _is_literal(node: Node, like: Node | None = None) -> bool:
+    """Tell whether a node is one character, in one case or in both, as its neighbour ``like`` is."""
+    if not isinstance(node, Chars) or (isinstance(like, Chars) and like.folds != node.folds):
         return False
     codes = [code for low, high in node.ranges for code in (low, high) if low == high]
     if len(node.ranges) == 1:
@@ -168,9 +168,9 @@ def _factored(options: list[Node]) -> Node:
 
 
 def _leading_literals(node: Node) -> tuple[Node, ...]:
-    found = []
+    found: list[Node] = []
     for part in _parts(node):
-        if not _is_literal(part):
+        if not _is_literal(part, like=found[0] if found else None):
             break
         found.append(part)
     return tuple(found)

@@ -116,7 +116,7 @@ def _fitting(
             raise AssertionError(f"{door} has no route")  # pragma: no cover  # tcp services do not come here
         expression = path_expression(door.operation.route, guarded)
         if not expression.fits:
-            message = f"the path of {door} is an expression of {expression.size} instructions; Envoy takes {MAX_PROGRAM}, and Cilium would lose the whole policy"
+            message = f"the path of {door} is an expression of {expression.size} instructions, and {MAX_PROGRAM} are safe: with one that Envoy refuses, Cilium loses the whole policy"
             hint = "fewer parameters, or shorter texts behind the first"
             said.append(view.error("regex-size", message, door=door, suggestion=hint))
             continue

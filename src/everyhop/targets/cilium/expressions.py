@@ -22,12 +22,12 @@ from everyhop.policy.model import SegmentKind
 if TYPE_CHECKING:
     from everyhop.policy.model import Route, Segment
 
-MAX_PROGRAM: Final = 100
-"""Envoy's default of ``re2.max_program_size.error_level``."""
+MAX_PROGRAM: Final = 96
+"""What we write at most: Envoy's default of ``re2.max_program_size.error_level``, 100, less what another RE2 may count more."""
 
 _HEX: Final = "0123456789ABCDEF"
 _SPECIAL: Final = frozenset(".$()*+")
-_PLAIN: Final = "[]!$&-,:=@A-Z[_a-z~0-9-]"  # of a clean segment all but the dot and the percent sign
+_PLAIN: Final = r"[!$&-,:=@A-Z\[\]_a-z~0-9-]"  # of a clean segment all but the dot and the percent sign
 _QUERY: Final = r"(?:\?[!-~]*)?"
 
 # Instructions of RE2, measured: of the frame with its query, of a segment, of the plain characters, of the rest.

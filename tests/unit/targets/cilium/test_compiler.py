@@ -289,7 +289,7 @@ def test_traffic_that_a_mesh_encrypts_is_warned_of():
 
 
 def test_traffic_that_a_mesh_encrypts_ends_at_the_port_and_says_so():
-    found = cilium(with_targets("  cilium: {with: [istio], traffic: encrypted}\n"))
+    found = cilium(with_targets("  cilium: {with: [istio, authorizer], traffic: encrypted}\n"))
     assert codes(found, errors=True) == []
     assert all(file.is_superset for file in found.files)
     assert all("http" not in port.get("rules", {}) for _, _, port in all_ports(found))
