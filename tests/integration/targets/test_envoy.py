@@ -12,6 +12,7 @@ from tests.support.envoy_pair import free_port
 from tests.support.foreign_proxies import Process
 
 from everyhop.core.decision import Effect
+from everyhop.core.errors import Unavailable
 from everyhop.dataplane.envoy import locate_envoy, validate_configuration
 from everyhop.evaluators.model import Wire
 from everyhop.runtime.mtls import client_context
@@ -325,6 +326,17 @@ def test_each_bootstrap_is_valid_to_envoy_itself(alone, asking, tmp_path, author
             if path.endswith("bootstrap.json"):
                 places.bootstrap.write_bytes(moved(content, places, "0" * 32))
                 validate_configuration(locate_envoy(), places.bootstrap)
+
+
+def test_an_envoy_that_refuses_its_configuration_is_no_answer(asking, authority, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    document = json.loads(bootstrap(asking))
+    (chain,) = document["static_resources"]["listeners"][0]["filter_chains"]
+    chain["filters"][0]["typed_config"]["no_such_field"] = 1
+    broken = json.dumps(document).encode()
+    with pytest.raises(Unavailable, match="no_such_field"):
+        asyncio.run(ask_envoy(broken, [request_of("web", "GET", "/orders")], authority=authority))
+    assert not list(tmp_path.iterdir())
 
 
 def test_as_an_evaluator_it_starts_each_envoy_once_and_a_few_at_a_time(asking, monkeypatch):
