@@ -215,3 +215,23 @@ def test_where_the_authorizer_is_asked_its_silence_refuses(asking):
 def test_an_alias_is_ours_and_another_trust_domain_is_not(asking):
     assert asking.ask("orders", CHECKOUT.replace("shop.example", "old.example"), "GET", "/orders") == 200
     assert asking.ask("orders", CHECKOUT.replace("shop.example", "new.example"), "GET", "/orders") == 403
+
+
+def policies_for_bytes(target, name):
+    found = translated(compiled(target, SHOP).files, [workload(name, MODES[target] and "waypoint")])
+    (network,) = found["workloads"][name]["tcp"]
+    rules = network["typedConfig"]["rules"]
+    assert rules.get("action", "ALLOW") == "ALLOW"
+    return {key.split("[")[2].partition("]")[0]: policy for key, policy in rules["policies"].items()}
+
+
+@pytest.mark.parametrize(
+    ("target", "denies"), [("istio", "everyhop-deny-all"), ("ambient", "everyhop-deny-waypoint")]
+)
+@pytest.mark.parametrize("name", ["orders", "db"])
+def test_bytes_pass_at_the_port_of_a_tcp_service_alone_and_never_at_a_waypoint(name, target, denies):
+    found = policies_for_bytes(target, name)
+    nobody = found.pop(denies)
+    assert nobody == {"permissions": [{"notRule": {"any": True}}], "principals": [{"notId": {"any": True}}]}
+    assert set(found) == ({"allow-db"} if (name, target) == ("db", "istio") else set())
+    assert all("5432" in str(policy["permissions"]) for policy in found.values())
