@@ -218,7 +218,8 @@ def test_an_alias_is_ours_and_another_trust_domain_is_not(asking):
 
 
 def policies_for_bytes(target, name):
-    found = translated(compiled(target, SHOP).files, [workload(name, MODES[target] and "waypoint")])
+    asked = [workload(name, MODES[target] and "waypoint")]
+    found = translated(compiled(target, SHOP).files, asked, aliases=["old.example"])
     (network,) = found["workloads"][name]["tcp"]
     rules = network["typedConfig"]["rules"]
     assert rules.get("action", "ALLOW") == "ALLOW"

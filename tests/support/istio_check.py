@@ -69,7 +69,7 @@ def translated(files, workloads, *, trust_domain="shop.example", aliases=()):
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
-    return json.loads(done.stdout)
+    return json.loads(done.stdout.splitlines()[-1])  # Istio's own log comes before it
 
 
 class Pods:

@@ -147,6 +147,13 @@ class TargetsReader:
                 )
                 hint = "a mesh knows a service by its account"
                 self._problems.add("same-account", place.span or node.span, message, hint)
+        gateway = settings.gateway
+        if gateway is not None:
+            taken = accounts.get((gateway.namespace, gateway.service_account))
+            if taken is not None:
+                message = f"targets: gateway: {taken!r} has the same service account in {gateway.namespace!r}"
+                hint = "whoever comes from outside would have its rights, and it theirs"
+                self._problems.add("same-account", node.span, message, hint)
         self._check_labels(settings, node)
 
     def _check_labels(self, settings: TargetSettings, node: Node) -> None:

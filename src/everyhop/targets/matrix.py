@@ -86,16 +86,29 @@ def _istio(*, is_ambient: bool) -> Mapping[Feature, Cell]:
     return MappingProxyType(cells)
 
 
-_NO_LAYER_7: Final = "there is no layer 7"
 _LABELS: Final = "pods by their labels: who may write labels may be the caller"
+
+_OUTER: Final = "an outer bound: the port as a whole"
+_PODS_ONLY: Final = "an outer bound: its rules name pods, and deny nobody else"
 
 _NETWORK: Final = MappingProxyType(
     {
         Feature.IDENTITY: Cell(N, _LABELS),
         Feature.TCP: Cell(E, "ports"),
-        Feature.PROBES: Cell(X, _NO_LAYER_7),
+        Feature.PROBES: Cell(E, "the port; a pod's own node is always let in, so the kubelet is"),
+        Feature.OUTSIDE: Cell(N, "the gateway's labels"),
         Feature.MTLS: Cell(X, "nothing is authenticated"),
-        Feature.ROUTE: Cell(X, "an outer bound: the port as a whole"),
+        **dict.fromkeys(
+            (
+                Feature.ROUTE,
+                Feature.PARAMETER,
+                Feature.REST,
+                Feature.AMBIGUOUS_PATHS,
+                Feature.GRPC,
+                Feature.WEBSOCKET,
+            ),
+            Cell(X, _OUTER),
+        ),
         Feature.EGRESS: Cell(X, "addresses only, no names"),
     }
 )
@@ -109,35 +122,37 @@ MATRIX: Final[Mapping[str, Mapping[Feature, Cell]]] = MappingProxyType(
                 Feature.IDENTITY: Cell(E, "MeshTLSAuthentication"),
                 Feature.MTLS: Cell(E, "a MeshTLSAuthentication for each client set"),
                 Feature.ROUTE: Cell(E, "HTTPRoute with method and exact path"),
-                Feature.PARAMETER: Cell(E, "anchored regular expression"),
+                Feature.PARAMETER: Cell(E, "anchored regular expression, without what more specific routes take"),
                 Feature.REST: Cell(E, "anchored regular expression"),
-                Feature.AMBIGUOUS_PATHS: Cell(N, "a rule matches plain paths only"),
+                Feature.AMBIGUOUS_PATHS: Cell(E, "no route matches them"),
                 Feature.GRPC: Cell(E, "POST and the path"),
                 Feature.WEBSOCKET: Cell(E, "GET and the path"),
                 Feature.TCP: Cell(E, "Server with an opaque protocol"),
                 Feature.PROBES: Cell(E, "explicit routes"),
                 Feature.OUTSIDE: Cell(E, "the gateway's identity"),
-                Feature.EGRESS: Cell(E, "EgressNetwork and routes"),
+                Feature.EGRESS: Cell(N, "EgressNetwork: at the caller's proxy, and only for a namespace as a whole"),
             }
         ),
         "cilium": _row(
             {
                 Feature.IDENTITY: Cell(N, _LABELS),
                 Feature.MTLS: Cell(X, "mutual authentication there is not per session"),
-                Feature.ROUTE: Cell(E, "anchored, query-safe regular expression"),
+                Feature.ROUTE: Cell(E, "anchored, query-safe regular expression; judged and forwarded as Envoy normalises it"),
                 Feature.PARAMETER: Cell(E, "anchored, query-safe regular expression"),
                 Feature.REST: Cell(E, "anchored, query-safe regular expression"),
-                Feature.AMBIGUOUS_PATHS: Cell(N, "a rule matches plain paths only"),
+                Feature.AMBIGUOUS_PATHS: Cell(E, "the expressions match clean paths only"),
                 Feature.GRPC: Cell(E, "POST and the path"),
                 Feature.WEBSOCKET: Cell(E, "GET and the path"),
                 Feature.TCP: Cell(E, "toPorts"),
-                Feature.PROBES: Cell(E, "as routes"),
+                Feature.PROBES: Cell(E, "as routes; the kubelet's come from the host, which is let in by default"),
                 Feature.OUTSIDE: Cell(N, "the gateway's labels"),
                 Feature.EGRESS: Cell(N, "toFQDNs becomes addresses; another name on the same address is reachable"),
             }
         ),
         "networkpolicy": _NETWORK,
-        "clusternetworkpolicy": _NETWORK,
+        "clusternetworkpolicy": MappingProxyType(
+            {**_NETWORK, **dict.fromkeys((Feature.TCP, Feature.PROBES), Cell(X, _PODS_ONLY))}
+        ),
         "envoy": _row(
             {
                 Feature.IDENTITY: Cell(E, "URI SAN"),
@@ -148,10 +163,12 @@ MATRIX: Final[Mapping[str, Mapping[Feature, Cell]]] = MappingProxyType(
                 Feature.AMBIGUOUS_PATHS: Cell(E, "refused with 400"),
                 Feature.GRPC: Cell(E, "POST and the path"),
                 Feature.WEBSOCKET: Cell(E, "upgrade on the route"),
-                Feature.TCP: Cell(E, "network RBAC"),
+                Feature.TCP: Cell(E, "exact names in the handshake, and network RBAC"),
                 Feature.PROBES: Cell(E, "as routes"),
+                Feature.OUTSIDE: Cell(E, "the gateway's SPIFFE ID"),
+                Feature.BODY: Cell(X, "the authorizer looks at no bodies"),
             },
-            asks=(*_FACTS, Feature.TOKEN, Feature.TOKEN_OPERATION, Feature.BODY, Feature.OUTSIDE),
+            asks=(*_FACTS, Feature.TOKEN, Feature.TOKEN_OPERATION),
             note="ext_authz asks everyhop's authorizer",
         ),
         "nginx": _row(
@@ -176,12 +193,22 @@ MATRIX: Final[Mapping[str, Mapping[Feature, Cell]]] = MappingProxyType(
                 Feature.ROUTE: Cell(E, "data"),
                 Feature.PARAMETER: Cell(E, "data"),
                 Feature.REST: Cell(E, "data"),
-                Feature.AMBIGUOUS_PATHS: Cell(E, "refused"),
+                Feature.AMBIGUOUS_PATHS: Cell(E, "refused with status 400"),
                 Feature.GRPC: Cell(E, "data"),
                 Feature.WEBSOCKET: Cell(E, "data"),
-                Feature.TCP: Cell(E, "data"),
+                Feature.TCP: Cell(E, "input.connection"),
                 Feature.PROBES: Cell(E, "data"),
+                Feature.OUTSIDE: Cell(E, "input.caller is outside"),
+                Feature.TOKEN: Cell(E, "input.token, which the enforcement point verified"),
+                Feature.TOKEN_OPERATION: Cell(E, "its audience SERVICE#OPERATION"),
+                Feature.TOKEN_BINDING: Cell(E, "its thumbprint is input.thumbprint"),
+                Feature.ONCE: Cell(X, "a decision point keeps no memory of tokens"),
+                Feature.USER: Cell(E, "input.user, whom the enforcement point verified"),
+                Feature.ROLES: Cell(E, "data"),
+                Feature.CONDITION: Cell(E, "Rego; a condition without a form there is refused by name"),
+                Feature.CONDITIONAL_DENY: Cell(E, "Rego; a condition without a form there is refused by name"),
                 Feature.MTLS: Cell(X, "a decision point sees no connections"),
+                Feature.BODY: Cell(X, "a decision point sees no bodies"),
             }
         ),
         "sdk": MappingProxyType({feature: Cell(E, "everyhop's engine") for feature in Feature if feature is not Feature.EGRESS}),

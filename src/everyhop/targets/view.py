@@ -57,10 +57,14 @@ class View:
         """Return who holds a feature on these hops: this target, one beside it, ``accepted``, or None for nobody."""
         if self.fidelity(feature).fidelity is not Fidelity.REFUSED:
             return self.target
-        for other in self.beside:
-            if other in MATRIX and self._other(other, feature):
-                return other
+        other = self.held_beside(feature)
+        if other is not None:
+            return other
         return "accepted" if feature.value in self.accepted else None
+
+    def held_beside(self, feature: Feature) -> str | None:
+        """Return the first that stands beside this target and holds a feature, or None."""
+        return next((one for one in self.beside if one in MATRIX and self._other(one, feature)), None)
 
     def _other(self, other: str, feature: Feature) -> bool:
         found = cell(other, feature)

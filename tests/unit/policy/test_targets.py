@@ -67,6 +67,11 @@ def problems(text):
         ("targets: {services: {checkout: {labels: {'a b': c}}}}", "value", "label's key"),
         ("targets: {services: {checkout: {timeout: 0s}}}", "value", "between"),
         (
+            "targets: {gateway: {namespace: default, service_account: checkout}}",
+            "same-account",
+            "targets: gateway: 'checkout' has the same",
+        ),
+        (
             "targets: {services: {checkout: {service_account: payment-processor}}}",
             "same-account",
             "service account",
