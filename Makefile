@@ -10,7 +10,8 @@ CODE   := src tests tools benchmarks
 
 # Two workers: the tests start real proxies, and more of them than cores makes their timings worthless.
 WORKERS ?= 2
-PYTEST  := $(PY) -m pytest -n $(WORKERS) --dist loadgroup
+# A file stays on one worker, for its fixtures start processes; the heavy shelves come first, so that the end is even.
+PYTEST  := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # A version younger than this is not taken into a lock: time for others to find what is wrong with it.
 COOLDOWN ?= 7 days
 

@@ -30,15 +30,23 @@ LONG = (
     "e2e/test_app_decisions.py",
     "e2e/test_audit_guide.py",
     "e2e/test_authzen_page.py",
+    "e2e/test_blocks.py",
     "e2e/test_canaries.py",
     "e2e/test_changes_guide.py",
     "e2e/test_completeness.py",
     "e2e/test_conditions.py",
     "e2e/test_decisions_guide.py",
+    "e2e/test_demo.py",
+    "e2e/test_exports.py",
     "e2e/test_foreign_proxies.py",
+    "e2e/test_lifecycle.py",
     "e2e/test_log_proofs.py",
     "e2e/test_policy_changes.py",
     "e2e/test_postgresql.py",
+    "e2e/test_spiffe_client.py",
+    "e2e/test_three_hops.py",
+    "e2e/test_tokens_guide.py",
+    "e2e/test_tutorial.py",
     "integration/bypasses/",
     "integration/dataplane/test_differential_conditions.py",
     "integration/dataplane/test_shadow.py",
@@ -46,26 +54,14 @@ LONG = (
     "integration/proxies/test_bypass_attempts.py",
 )
 
-# Tests on these shelves start processes in module fixtures; a file is kept on one worker so that they start once.
+# Tests on these shelves start processes in module fixtures; the runner keeps a file on one worker so that they start once.
 HEAVY_SHELVES = ("integration", "conformance", "e2e")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep each file of a heavy shelf on one worker, unless the test names a group of its own; mark the long ones.
-
-    A worker's own hook, which reads the groups, has run before this one, so the group is put where the scheduler
-    finds it: behind the name of the test.
-    """
-    is_grouped = config.getoption("loadgroup", default=False)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the long ones."""
     for item in items:
-        place = item.path.relative_to(TESTS)
-        own = item.get_closest_marker("xdist_group")
-        if place.parts[0] in HEAVY_SHELVES and own is None:
-            item.add_marker(pytest.mark.xdist_group(str(place)))
-            if is_grouped:
-                item._nodeid = f"{item.nodeid}@{place}"
-        if place.as_posix().startswith(LONG):
+        if item.path.relative_to(TESTS).as_posix().startswith(LONG):
             item.add_marker(pytest.mark.long)
 
 

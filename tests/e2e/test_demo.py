@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.timeout(240)]
 
 DEMO = [sys.executable, "-m", "everyhop", "demo"]
 SECONDS = 200

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from page_shell import Shell
 
-pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.timeout(180)]
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "tutorials" / "first-hop.md"
 BACKGROUND = ("everyhop up", "everyhop run orders -- python3 orders.py")

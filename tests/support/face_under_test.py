@@ -23,6 +23,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlencode
 
+from everyhop.api.admission_app import AdmissionDoor
 from everyhop.apikeys import ApiKeys
 from everyhop.authority import Authority, AuthorityKind, AuthoritySettings
 from everyhop.authz import Grants
@@ -204,6 +205,9 @@ class FaceUnderTest:
             pool=self.pool,
             exchange_pool=self.pool,
             authzen_pool=self.pool,
+            further=AdmissionDoor(records=self.storage.records, clock=self.clock, pool=self.pool).routes()
+            if self.settings.admission
+            else (),
         )
         async with face_service(
             app,

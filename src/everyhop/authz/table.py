@@ -15,7 +15,7 @@ from everyhop.policy.model import OUTSIDE, Operation, TokenMode, UserMode
 from everyhop.policy.routes import guarded_characters, specificity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from everyhop.authz.cases import Cases
     from everyhop.policy.model import Service, Snapshot
@@ -103,9 +103,17 @@ class ServiceTable:
         raise KeyError(operation)
 
 
-def service_table(snapshot: Snapshot, name: str, *, index: AccessIndex | None = None) -> ServiceTable:
+def service_table(
+    snapshot: Snapshot,
+    name: str,
+    *,
+    index: AccessIndex | None = None,
+    callers: Collection[str] | None = None,
+) -> ServiceTable:
     """Return the table of a service; give ``index`` when asking for many services of one snapshot.
 
+    ``callers`` are the names of the declared services that are worth a verdict (None: all); the others are unknown,
+    and nobody is watched.
     Raises NotFound for a service that the snapshot does not declare.
     """
     service = snapshot.services.get(name)
@@ -123,6 +131,7 @@ def service_table(snapshot: Snapshot, name: str, *, index: AccessIndex | None = 
                 operation=operation,
             ),
             operation,
+            callers,
         )
         for operations, is_probe in ((service.operations, False), (service.probes, True))
         for operation in operations
@@ -130,7 +139,7 @@ def service_table(snapshot: Snapshot, name: str, *, index: AccessIndex | None = 
     operations = tuple(entry.operation for entry in entries)
     tcp = None
     if service.tcp is not None:
-        tcp = _verdicts(snapshot, Door(service, TCP, index.of(name, TCP), is_probe=False))
+        tcp = _verdicts(snapshot, Door(service, TCP, index.of(name, TCP), is_probe=False), callers)
     return ServiceTable(
         service=service,
         guarded=guarded_characters(tuple(operation.route for operation in operations)),
@@ -149,7 +158,7 @@ def service_table(snapshot: Snapshot, name: str, *, index: AccessIndex | None = 
             for caller in snapshot.services.values()
             if snapshot.is_watched(caller.name, name)
         )
-        if snapshot.has_shadow
+        if callers is None and snapshot.has_shadow
         else frozenset(),
     )
 
@@ -191,20 +200,24 @@ def _reaches(service: Service, caller: str, index: AccessIndex) -> bool:
     )
 
 
-def _entry(snapshot: Snapshot, door: Door, operation: Operation) -> OperationEntry:
+def _entry(
+    snapshot: Snapshot, door: Door, operation: Operation, callers: Collection[str] | None
+) -> OperationEntry:
     return OperationEntry(
         operation=operation,
         is_probe=door.is_probe,
-        verdicts=_verdicts(snapshot, door),
+        verdicts=_verdicts(snapshot, door, callers),
         outside=_verdict(snapshot, door, OUTSIDE),
     )
 
 
-def _verdicts(snapshot: Snapshot, door: Door) -> dict[str, Verdict]:
-    return {
-        str(service.spiffe_id): _verdict(snapshot, door, service.name)
-        for service in snapshot.services.values()
-    }
+def _verdicts(snapshot: Snapshot, door: Door, callers: Collection[str] | None) -> dict[str, Verdict]:
+    services = (
+        snapshot.services.values()
+        if callers is None
+        else [snapshot.services[name] for name in callers if name in snapshot.services]
+    )
+    return {str(service.spiffe_id): _verdict(snapshot, door, service.name) for service in services}
 
 
 def _verdict(snapshot: Snapshot, door: Door, caller: str) -> Verdict:

@@ -36,13 +36,13 @@ _CODE: Final = f"%DYNAMIC_METADATA({names.EXT_AUTHZ}:{names.CODE})%"
 _WHY: Final = f"%DYNAMIC_METADATA({names.EXT_AUTHZ}:{names.WHY})%"
 
 
-def ingress_log(sidecar: Sidecar) -> list[Json]:
-    """Return the log of requests and connections that arrive."""
-    fields = {
+def ingress_fields(service: str) -> dict[str, str]:
+    """Return the line of a request that arrives at a service, by field."""
+    return {
         "kind": "in",
         "route": "%ROUTE_NAME%",
         "caller": "%DOWNSTREAM_PEER_URI_SAN%",
-        "target": sidecar.service,
+        "target": service,
         "verdict": _metadata("enforced_effective_policy_id"),
         "operation": _metadata("shadow_effective_policy_id"),
         "user": f"%REQ({names.USER_HEADER.upper()}):256%",
@@ -51,7 +51,11 @@ def ingress_log(sidecar: Sidecar) -> list[Json]:
         **_REQUEST,
         **_COMMON,
     }
-    return _file(sidecar, fields)
+
+
+def ingress_log(sidecar: Sidecar) -> list[Json]:
+    """Return the log of requests and connections that arrive."""
+    return _file(sidecar, ingress_fields(sidecar.service))
 
 
 def edge_log(sidecar: Sidecar) -> list[Json]:

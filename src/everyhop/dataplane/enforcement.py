@@ -32,6 +32,19 @@ if TYPE_CHECKING:
 KEY_OBJECT: Final = "everyhop.key"
 """Filter state that holds the key of a request (see :mod:`everyhop.dataplane.paths`)."""
 
+KEY_FILTER: Final = extension(
+    "key",
+    "envoy.extensions.filters.http.set_filter_state.v3.Config",
+    on_request_headers=[
+        {
+            "object_key": KEY_OBJECT,
+            "factory_key": "envoy.string",
+            "format_string": {"text_format_source": {"inline_string": "%REQ(:METHOD)% %PATH(NQ:PATH)%"}},
+        }
+    ],
+)
+"""The filter that writes the key; it stands before the policy's."""
+
 _KEY: Final = extension(
     "key", "envoy.extensions.matching.common_inputs.network.v3.FilterStateInput", key=KEY_OBJECT
 )
@@ -96,8 +109,12 @@ def template_buckets(templates: Sequence[Operation]) -> dict[str, list[Operation
     return buckets
 
 
-def http_authorization(snapshot: Snapshot, table: ServiceTable) -> Json:
-    """Return the RBAC filter of an HTTP service: it decides by method, path and caller, and names the operation."""
+def http_authorization(snapshot: Snapshot, table: ServiceTable, *, marks_strangers: bool = True) -> Json:
+    """Return the RBAC filter of an HTTP service: it decides by method, path and caller, and names the operation.
+
+    ``marks_strangers``: the name of the operation tells whether its caller is declared, for which the filter holds the
+    name of every service.
+    """
     refused = {
         reason: named_action(names.verdict(snapshot.hash, reason, None), allow=False)
         for reason in (Reason.AMBIGUOUS_PATH, Reason.UNKNOWN_OPERATION, Reason.NO_RULE)
@@ -113,7 +130,9 @@ def http_authorization(snapshot: Snapshot, table: ServiceTable) -> Json:
             unknown=_unknown(snapshot, table, refused[Reason.UNKNOWN_OPERATION]),
             leaves=enforced,
         ).matcher(),
-        shadow_matcher=_named(snapshot, lambda mark: _operations(table, mark)),
+        shadow_matcher=_named(snapshot, lambda mark: _operations(table, mark))
+        if marks_strangers
+        else _operations(table, ""),
     )
 
 

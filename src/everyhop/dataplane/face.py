@@ -67,6 +67,8 @@ class Face:
     sds_socket: Path
     admin_socket: Path
     limits: Limits = field(default_factory=Limits)
+    large_bodies: tuple[tuple[str, int], ...] = ()
+    """Paths whose requests may be larger than 64 KiB, with their limits in bytes."""
     requests_a_second: int = 500
     """Of everybody together; more are refused with 429, so that strangers cannot keep the server from its agents."""
 
@@ -125,7 +127,7 @@ def _manager(face: Face) -> Json:
     )
     config: dict[str, Any] = manager["typed_config"]
     del config["rds"]  # nothing here changes while it runs
-    return {**manager, "typed_config": {**config, "route_config": _routes()}}
+    return {**manager, "typed_config": {**config, "route_config": _routes(face)}}
 
 
 def _rate(face: Face) -> Json:
@@ -148,7 +150,7 @@ def _rate(face: Face) -> Json:
     )
 
 
-def _routes() -> Json:
+def _routes(face: Face) -> Json:
     forward = {"cluster": _SERVER, "timeout": duration(ANSWER_SECONDS), "retry_policy": _RETRY}
     return {
         "name": FACE,
@@ -158,6 +160,10 @@ def _routes() -> Json:
                 "domains": ["*"],
                 "routes": [
                     {"match": {"prefix": "/", "headers": [_TWO_HOSTS]}, "direct_response": {"status": 400}},
+                    *(
+                        {"match": {"path": path}, "route": forward, "typed_per_filter_config": _body(limit)}
+                        for path, limit in face.large_bodies
+                    ),
                     {"match": {"safe_regex": {"regex": _CLEAN}}, "route": forward},
                     {"name": _UNCLEAN, "match": {"prefix": "/"}, "direct_response": {"status": 400}},
                 ],
@@ -173,6 +179,11 @@ def _routes() -> Json:
             }
         ],
     }
+
+
+def _body(limit: int) -> Json:
+    kind = "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute"
+    return {"whole-body": {"@type": kind, "buffer": {"max_request_bytes": limit}}}
 
 
 def _server(face: Face) -> Json:

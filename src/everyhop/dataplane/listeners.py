@@ -26,7 +26,7 @@ from everyhop.dataplane.access_log import (
     ingress_log,
 )
 from everyhop.dataplane.checks import edge_check, egress_check, ingress_checks
-from everyhop.dataplane.enforcement import KEY_OBJECT, delivered_filter
+from everyhop.dataplane.enforcement import KEY_FILTER, delivered_filter
 from everyhop.dataplane.http import connection_manager, http1_options
 from everyhop.dataplane.local_replies import egress_replies, ingress_replies
 from everyhop.dataplane.model import LOOPBACK
@@ -42,17 +42,6 @@ if TYPE_CHECKING:
     from everyhop.spiffe.ids import SpiffeId
 
 _LISTENER: Final = "envoy.config.listener.v3.Listener"
-_KEY_FILTER: Final = extension(
-    "key",
-    "envoy.extensions.filters.http.set_filter_state.v3.Config",
-    on_request_headers=[
-        {
-            "object_key": KEY_OBJECT,
-            "factory_key": "envoy.string",
-            "format_string": {"text_format_source": {"inline_string": "%REQ(:METHOD)% %PATH(NQ:PATH)%"}},
-        }
-    ],
-)
 _LONG_LIVED: Final = frozenset({Protocol.WEBSOCKET, Protocol.GRPC})
 
 
@@ -138,7 +127,7 @@ def _ingress(sidecar: Sidecar, table: ServiceTable) -> Json:
         names.INGRESS,
         [blocked, policy]
         if is_tcp
-        else [blocked, _KEY_FILTER, policy, *ingress_checks(sidecar, table.chosen_headers)],
+        else [blocked, KEY_FILTER, policy, *ingress_checks(sidecar, table.chosen_headers)],
         routes=names.INGRESS,
         access_log=ingress_log(sidecar),
         replies=ingress_replies(),
@@ -155,7 +144,7 @@ def _edge(sidecar: Sidecar, table: ServiceTable) -> Json:
         names.EDGE,
         [
             delivered_filter(names.EDGE_BLOCKED),
-            _KEY_FILTER,
+            KEY_FILTER,
             delivered_filter(names.EDGE_AUTHZ),
             edge_check(sidecar, table.chosen_headers),
         ],

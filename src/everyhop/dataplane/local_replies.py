@@ -102,6 +102,15 @@ def egress_replies() -> Json:
     }
 
 
+def passed_on(detail: str) -> Json:
+    """Return what lets an answer stand as whoever was asked wrote it; ``detail`` is what Envoy says of the request."""
+    body = {
+        "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"},
+        "content_type": "application/problem+json",
+    }
+    return {"filter": _expression(f"response.code_details == '{detail}'"), "body_format_override": body}
+
+
 def _check_replies() -> list[Json]:
     """Return the answers where credentials were checked: status and challenge are the agent's, the body is ours."""
     told = f"%DYNAMIC_METADATA({names.EXT_AUTHZ}:{{}})%"

@@ -9,30 +9,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.dataplane import _names as names
-from everyhop.dataplane._resources import Json, discovery_response, duration, set_header, typed
+from everyhop.dataplane._resources import Json, discovery_response, set_header, typed
+from everyhop.dataplane.app_routes import EVERYTHING, app_routes, forward, match_of, refuse, tunnel
 from everyhop.dataplane.checks import enabled_checks, fetched_token, takes_users
-from everyhop.dataplane.paths import template_path_expression
 from everyhop.policy.model import OUTSIDE, Protocol
-from everyhop.policy.routes import overlaps, specificity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from everyhop.authz.table import ServiceTable
     from everyhop.dataplane.lanes import Lane, Lanes
-    from everyhop.dataplane.model import Limits, Sidecar
-    from everyhop.policy.model import Operation, Route, Service, Snapshot
+    from everyhop.dataplane.model import Sidecar
+    from everyhop.policy.model import Service, Snapshot
 
 _ROUTES: Final = "envoy.config.route.v3.RouteConfiguration"
 _CONNECT: Final[Json] = {"connect_matcher": {}}
-_EVERYTHING: Final[Json] = {"prefix": "/"}
-_UPGRADES: Final = {"name": "upgrade", "present_match": True}
-# Two Host headers reach us joined by a comma; which one an application believes is its own matter.  And whoever makes
-# an address of a host with a user, a path or a query in it arrives elsewhere.
-_NO_HOST: Final = {
-    "name": ":authority",
-    "string_match": {"safe_regex": {"regex": r".*[^A-Za-z0-9._~%\[\]:-].*"}},
-}
 _ENVOYS_OWN: Final = ("x-envoy-external-address", "x-envoy-internal")
 _OPERATION: Final = set_header(
     names.OPERATION_HEADER, f"%DYNAMIC_METADATA({names.HTTP_RBAC}:shadow_effective_policy_id)%"
@@ -57,7 +48,7 @@ def edge_routes(snapshot: Snapshot, sidecar: Sidecar, table: ServiceTable) -> Js
     host = {
         "name": "app",
         "domains": ["*"],
-        "routes": _named(snapshot, sidecar.service, _http_routes(sidecar, table)),
+        "routes": _named(snapshot, sidecar.service, app_routes(table, sidecar.limits)),
         "request_headers_to_add": [set_header(names.CALLER_HEADER, OUTSIDE), _OPERATION, *_source(table)],
         "request_headers_to_remove": ["authorization", "dpop", *_ENVOYS_OWN],
     }
@@ -67,13 +58,13 @@ def edge_routes(snapshot: Snapshot, sidecar: Sidecar, table: ServiceTable) -> Js
 def ingress_routes(snapshot: Snapshot, sidecar: Sidecar, table: ServiceTable) -> Json:
     """Return the routes to the application; whether a request may pass is the RBAC filter's matter alone."""
     if table.tcp_verdicts is not None:
-        tunnel = _tunnel(names.APP, sidecar.limits, {"upgrade_type": "CONNECT", "connect_config": {}})
+        connect = tunnel(names.APP, sidecar.limits, {"upgrade_type": "CONNECT", "connect_config": {}})
         routes = [
-            {"match": _CONNECT, "route": tunnel},
-            {"match": _EVERYTHING, "direct_response": {"status": 403}},
+            {"match": _CONNECT, "route": connect},
+            {"match": EVERYTHING, "direct_response": {"status": 403}},
         ]
     else:
-        routes = _http_routes(sidecar, table)
+        routes = app_routes(table, sidecar.limits)
     host: Json = {
         "name": "app",
         "domains": ["*"],
@@ -107,41 +98,26 @@ def egress_routes(
     ``lanes`` has the ways to each target.
     """
     hosts = [_virtual_host(snapshot, sidecar, target, lanes[target.name]) for target in targets]
-    refused = [{"name": f"{snapshot.hash}|", **_refuse(match, 403)} for match in (_CONNECT, _EVERYTHING)]
+    refused = [{"name": f"{snapshot.hash}|", **refuse(match, 403)} for match in (_CONNECT, EVERYTHING)]
     hosts.append({"name": "undeclared", "domains": ["*"], "routes": refused})
     return _file(names.EGRESS, hosts, snapshot, ignore_port_in_host_matching=True)
-
-
-def _http_routes(sidecar: Sidecar, table: ServiceTable) -> list[Json]:
-    return [_refuse({**_EVERYTHING, "headers": [_NO_HOST]}, 400), *_app_routes(sidecar, table)]
 
 
 def _named(snapshot: Snapshot, target: str, routes: list[Json]) -> list[Json]:
     return [{"name": f"{snapshot.hash}|{target}", **route} for route in routes]
 
 
-def _app_routes(sidecar: Sidecar, table: ServiceTable) -> list[Json]:
-    routes = [
-        _to_app(route, sidecar.limits, upgrade=upgrade)
-        for route, upgrade in _upgrade_routes(table.operations)
-    ]
-    if any(operation.protocol is Protocol.GRPC for operation in table.operations):
-        routes.append({"match": {**_EVERYTHING, "grpc": {}}, "route": _action(names.APP_H2)})
-    routes.append({"match": _EVERYTHING, "route": _action(names.APP)})
-    return routes
-
-
 def _virtual_host(snapshot: Snapshot, sidecar: Sidecar, target: Service, lanes: Lanes) -> Json:
     if target.tcp is not None:
         cluster = lanes.default.cluster
-        tunnel = _tunnel(cluster, sidecar.limits, {"upgrade_type": "CONNECT"}, retry_policy=_RETRY)
-        routes = [{"match": _CONNECT, "route": tunnel}, _refuse(_EVERYTHING, 403)]
+        connect = tunnel(cluster, sidecar.limits, {"upgrade_type": "CONNECT"}, retry_policy=_RETRY)
+        routes = [{"match": _CONNECT, "route": connect}, refuse(EVERYTHING, 403)]
     else:
         upgrades = any(operation.protocol is Protocol.WEBSOCKET for operation in target.operations)
         routes = [
-            _refuse(_CONNECT, 403),
-            *(_by_lane(_match(o.route), lane, upgrades=upgrades) for o, lane in lanes.routes),
-            _by_lane(_EVERYTHING, lanes.default, upgrades=upgrades),
+            refuse(_CONNECT, 403),
+            *(_by_lane(match_of(o.route), lane, upgrades=upgrades) for o, lane in lanes.routes),
+            _by_lane(EVERYTHING, lanes.default, upgrades=upgrades),
         ]
     return {
         "name": target.name,
@@ -155,69 +131,14 @@ def _virtual_host(snapshot: Snapshot, sidecar: Sidecar, target: Service, lanes: 
 
 def _by_lane(match: Json, lane: Lane | None, *, upgrades: bool) -> Json:
     if lane is None:
-        return _refuse(match, 503)
-    route = _action(lane.cluster, retry_policy=_RETRY)
+        return refuse(match, 503)
+    route = forward(lane.cluster, retry_policy=_RETRY)
     if upgrades:
         route["upgrade_configs"] = [{"upgrade_type": "websocket"}]
     found: Json = {"match": match, "route": route}
     if lane.fetched is not None and lane.generation is not None:
         found["typed_per_filter_config"] = fetched_token(lane.target, lane.fetched, lane.generation)
     return found
-
-
-def _match(route: Route, *more: Json) -> Json:
-    """Return what matches the requests of a route (besides those of a more specific one)."""
-    match: Json = (
-        {"path": route.template}
-        if route.is_literal
-        else {"safe_regex": {"regex": template_path_expression(route)}}
-    )
-    match["headers"] = [*more, {"name": ":method", "string_match": {"exact": route.method}}]
-    return match
-
-
-def _upgrade_routes(operations: Sequence[Operation]) -> list[tuple[Route, bool]]:
-    """Return, the most specific first, the routes that decide where an upgrade is possible.
-
-    A more specific GET that is no WebSocket stands before the WebSocket template that it overlaps.
-    """
-    sockets = [o for o in operations if o.protocol is Protocol.WEBSOCKET]
-    shadowing = [
-        o
-        for o in operations
-        if o.protocol is not Protocol.WEBSOCKET
-        and any(o.route.method == s.route.method and overlaps(o.route, s.route) for s in sockets)
-    ]
-    ordered = sorted([*sockets, *shadowing], key=lambda o: (specificity(o.route), o.route.template))
-    return [(o.route, o.protocol is Protocol.WEBSOCKET) for o in ordered]
-
-
-def _to_app(route: Route, limits: Limits, *, upgrade: bool) -> Json:
-    match = _match(route, _UPGRADES)
-    if upgrade:
-        return {"match": match, "route": _tunnel(names.APP, limits, {"upgrade_type": "websocket"})}
-    return {"match": match, "route": _action(names.APP)}
-
-
-def _action(cluster: str, **more: Any) -> Json:
-    """Return a forwarding action without a time-out for the whole answer: idle time and stream age bound it."""
-    return {"cluster": cluster, "timeout": "0s", **more}
-
-
-def _tunnel(cluster: str, limits: Limits, upgrade: Json, **more: Any) -> Json:
-    """Return an action for what may be silent for long."""
-    age = limits.tcp_age if upgrade["upgrade_type"] == "CONNECT" else limits.stream_age
-    return _action(
-        cluster,
-        upgrade_configs=[upgrade],
-        idle_timeout=duration(limits.stream_age),
-        max_stream_duration={"max_stream_duration": duration(age)},
-        **more,
-    )
-
-
-def _refuse(match: Json, status: int) -> Json:
-    return {"match": match, "direct_response": {"status": status}}
 
 
 def _file(name: str, hosts: list[Json], snapshot: Snapshot, **more: Any) -> Json:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +35,17 @@ class Workload:
     namespace_labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     ip: str = "10.1.0.1"
     ports: tuple[int, ...] = ()
+
+
+NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
+
+
+def labels_of_namespace(workload: Workload) -> Mapping[str, str]:
+    """Return the labels of a workload's namespace, with the one that Kubernetes always sets: nobody can change that one."""
+    labels = workload.namespace_labels
+    if labels.get(NAMESPACE_LABEL) == workload.namespace:
+        return labels
+    return {**labels, NAMESPACE_LABEL: workload.namespace}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -111,8 +111,9 @@ def _self_calls(snapshot: Snapshot) -> Iterator[Problem]:
 
 def _workloads(snapshot: Snapshot) -> Iterator[Problem]:
     owners: dict[frozenset[Selector], list[Service]] = defaultdict(list)
+    is_elsewhere = snapshot.targets.span is not None  # others give the identities
     for service in snapshot.services.values():
-        if not service.workload:
+        if not service.workload and not is_elsewhere:
             message = f"service {service.name!r} has no workload, so no process can get its identity"
             yield _warn("no-workload", service.span, message, "add for example workload: [{run: true}]")
         for alternative in service.workload:

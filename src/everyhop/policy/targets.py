@@ -53,8 +53,8 @@ class Option:
 
 ACCEPT: Final = "accept"
 """The option that every enforcing target has: what the operator accepts to be held by nobody there."""
-ACCEPTABLE: Final = ("mtls", "token-binding")
-"""What can be accepted: both are about a thief who is already inside the caller's place."""
+ACCEPTABLE: Final = ("mtls", "token-binding", "ambiguous-paths")
+"""What can be accepted: what a thief inside the caller's place could do, and paths that applications may read in two ways."""
 
 
 def _with() -> dict[str, Option]:
@@ -80,6 +80,9 @@ OPTIONS: Final[Mapping[str, Mapping[str, Option]]] = MappingProxyType(
                 OptionKind.NAME,
                 "",
                 "the extension provider (envoyExtAuthzGrpc) that asks everyhop's authorizer",
+            ),
+            "authorizer_host": Option(
+                OptionKind.DOMAIN, "", "the DNS name of its Service, unless it is in the root namespace"
             ),
         },
         "ambient": {
@@ -107,6 +110,17 @@ OPTIONS: Final[Mapping[str, Mapping[str, Option]]] = MappingProxyType(
             **_with(),
             "dns_namespace": Option(OptionKind.NAME, "kube-system", "where the cluster's DNS runs"),
             "dns_label": Option(OptionKind.TEXT, "k8s-app=kube-dns", "the label of its pods"),
+            "cluster": Option(
+                OptionKind.NAME,
+                "",
+                "the cluster's name in a cluster mesh; pods of other clusters are strangers",
+            ),
+            "traffic": Option(
+                OptionKind.TEXT,
+                "plain",
+                "what Cilium's proxy would see; encrypted by a mesh beside it, rules end at the port",
+                ("plain", "encrypted"),
+            ),
         },
         "networkpolicy": {
             **_with(),
@@ -137,6 +151,11 @@ OPTIONS: Final[Mapping[str, Mapping[str, Option]]] = MappingProxyType(
             "namespaces": Option(
                 OptionKind.NAMES, (), "where the guard rails hold; the services' namespaces without it"
             ),
+            "url": Option(
+                OptionKind.TEXT,
+                "",
+                "https URL of the server's face as the cluster reaches it; without it no webhook",
+            ),
         },
         "gatekeeper": {
             "namespaces": Option(
@@ -144,23 +163,37 @@ OPTIONS: Final[Mapping[str, Mapping[str, Option]]] = MappingProxyType(
             ),
         },
         "spire": {
-            "parent": Option(OptionKind.PATH, "/spire/agent", "the path of the parent's SPIFFE ID"),
+            "parent": Option(
+                OptionKind.PATH, "/spire-agents", "the path of the parent's SPIFFE ID: an alias of all agents"
+            ),
+            "cluster": Option(OptionKind.NAME, "everyhop", "the cluster's name for node attestation"),
             "class_name": Option(OptionKind.TEXT, "", "className of the controller manager"),
             "ttl": Option(OptionKind.SECONDS, 3600, "the life of an X509-SVID"),
             "jwt_ttl": Option(OptionKind.SECONDS, 300, "the life of a JWT-SVID"),
             "namespace": Option(OptionKind.NAME, "spire", "where server and agents run"),
             "version": Option(OptionKind.TEXT, "1.14.0", "of the images of server and agent"),
+            "images": Option(OptionKind.TEXT, "", "where they are pulled from, before /spire-server"),
+            "dns": Option(OptionKind.SWITCH, False, "whether an SVID has the DNS name of the service too"),
         },
         "cert-manager": {
             "issuer": Option(OptionKind.NAME, "", "the Issuer or ClusterIssuer that signs"),
             "issuer_kind": Option(OptionKind.TEXT, "ClusterIssuer", "its kind", ("Issuer", "ClusterIssuer")),
             "duration": Option(OptionKind.SECONDS, 86400, "the life of a certificate, an hour or more"),
+            "dns": Option(
+                OptionKind.SWITCH, False, "whether a certificate has the DNS name of the service too"
+            ),
         },
         "envoy": {
             **_with(),
             "authorizer": _AUTHORIZER,
             "certificates": Option(
                 OptionKind.PATH, "/etc/everyhop/svid", "svid.pem, key.pem, bundle.pem of the service"
+            ),
+            "authorizer_identity": Option(
+                OptionKind.NAME, "", "the service whose SVID an authorizer at HOST:PORT shows"
+            ),
+            "directory": Option(
+                OptionKind.PATH, "/etc/everyhop/envoy", "where the directories of the services are put"
             ),
             "listen": Option(OptionKind.TEXT, "0.0.0.0", "the address of the listener"),  # noqa: S104  # mTLS is demanded there
             "listen_port": Option(OptionKind.NUMBER, 15443, "its port"),
@@ -178,6 +211,9 @@ OPTIONS: Final[Mapping[str, Mapping[str, Option]]] = MappingProxyType(
             "authorizer": _AUTHORIZER,
             "certificates": Option(
                 OptionKind.PATH, "/etc/everyhop/svid", "svid.pem, key.pem, bundle.pem of the service"
+            ),
+            "directory": Option(
+                OptionKind.PATH, "/etc/everyhop/haproxy", "where the directories of the services are put"
             ),
             "listen_port": Option(OptionKind.NUMBER, 15443, "the port of the listener"),
         },

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from everyhop.admission.webhook import MAX_BODY_BYTES, PATH
 from everyhop.core.errors import Conflict, SettingsError, Unavailable
 from everyhop.dataplane.envoy import envoy_argv, envoy_version, locate_envoy
 from everyhop.dataplane.face import Face, render_face
@@ -85,6 +86,7 @@ def plan_face(layout: StateLayout, settings: Settings) -> FacePlan:
         sds_socket=layout.face_socket,
         admin_socket=layout.face_admin_socket,
         limits=Limits(connections=settings.max_connections, connection_age=_CONNECTION_SECONDS),
+        large_bodies=((PATH, MAX_BODY_BYTES),) if settings.admission else (),
     )
     _replace(layout.face / "bootstrap.json", render_face(face))
     return FacePlan(

@@ -10,6 +10,7 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
+from everyhop.api.admission_app import AdmissionDoor
 from everyhop.api.http import http_server, serve_until_stopped
 from everyhop.api.log_app import LogDoor
 from everyhop.api.server_app import AdminDoor, AgentDoor
@@ -243,6 +244,16 @@ def _log_door(
     )
 
 
+def _admission_routes(
+    storage: Storage, settings: Settings, stack: contextlib.AsyncExitStack
+) -> Sequence[Route]:
+    if not settings.admission:
+        return ()
+    # One thread: a cluster's objects are judged in milliseconds, and a flood of them costs no token.
+    pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="admission"))
+    return AdmissionDoor(records=storage.records, clock=SystemClock(), pool=pool).routes()
+
+
 def _detection(
     control: ControlPlane, storage: Storage, settings: Settings, stack: contextlib.AsyncExitStack
 ) -> Detection:
@@ -321,7 +332,10 @@ async def run_server(layout: StateLayout, settings: Settings, policy: Path) -> N
             pool=strangers,
             exchange_pool=exchange_pool,
             authzen_pool=peps,
-            further=_log_door(control, storage, signer, stack).routes(),
+            further=[
+                *_log_door(control, storage, signer, stack).routes(),
+                *_admission_routes(storage, settings, stack),
+            ],
         )
         await stack.enter_async_context(
             face_service(

@@ -112,6 +112,8 @@ class Settings:
     """Where each checkpoint is posted; empty means nowhere.  May hold a secret."""
     log_witnesses: tuple[str, ...] = ()
     """Witnesses of the log, each ``URL VKEY``."""
+    admission: bool = False
+    """Whether the face answers Kubernetes' API servers which objects may be admitted."""
     log_level: str = "info"
     """debug, info, warning or error."""
 

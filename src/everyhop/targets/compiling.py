@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from everyhop.core.errors import InputError
-from everyhop.policy.targets import OPTIONS
+from everyhop.policy.targets import ACCEPT, ACCEPTABLE, OPTIONS
 from everyhop.targets.intents import Intents
 from everyhop.targets.matrix import MATRIX
 from everyhop.targets.model import Compilation, Diagnostic, Feature, Fidelity
@@ -35,6 +35,15 @@ def target_of(name: str) -> Target:
         raise InputError(f"there is no target {name[:60]!r}", hint="targets: " + ", ".join(NAMES))
     target: Target = import_module(f"everyhop.targets.{name.replace('-', '_')}").TARGET
     return target
+
+
+def check_beside(names: Iterable[str]) -> None:
+    """Raise InputError for a name that stands for nothing which could hold anything on a hop."""
+    for name in names:
+        if name not in MATRIX:
+            raise InputError(
+                f"nothing named {name[:60]!r} stands on a hop", hint="known: " + ", ".join(MATRIX)
+            )
 
 
 def compile_policy(
@@ -87,15 +96,12 @@ def _held_by_nobody(view: View) -> Iterator[Diagnostic]:
 def _refusal(view: View, feature: Feature, where: str, rules: Iterable[str], door: Door | None) -> Diagnostic:
     holders = [name for name, row in MATRIX.items() if name != view.target and _holds(row, feature)]
     message = f"{view.target} cannot hold {feature.value} of {where}: {view.fidelity(feature).note}"
-    return view.error(
-        feature.value,
-        message,
-        door=door,
-        rules=rules,
-        suggestion=f"put one of these on the same hop and name it in `with`: {', '.join(holders)}"
-        if holders
-        else None,
+    ways = (
+        [f"put one of these on the same hop and name it in `with`: {', '.join(holders)}"] if holders else []
     )
+    if feature.value in ACCEPTABLE and ACCEPT in OPTIONS[view.target]:
+        ways.append(f"accept: [{feature.value}] if nobody has to hold it")
+    return view.error(feature.value, message, door=door, rules=rules, suggestion="; or ".join(ways) or None)
 
 
 def _holds(row: Mapping[Feature, Cell], feature: Feature) -> bool:

@@ -233,7 +233,9 @@ def _features(operation: Operation | None, *, is_probe: bool) -> Iterator[Featur
     if operation is None:
         yield Feature.TCP
         return
-    yield from (Feature.ROUTE, Feature.AMBIGUOUS_PATHS)
+    yield Feature.ROUTE
+    if not operation.route.is_literal:
+        yield Feature.AMBIGUOUS_PATHS  # a path that is compared as a whole has no second spelling to refuse
     if operation.protocol in _PROTOCOLS:
         yield _PROTOCOLS[operation.protocol]
     for segment in operation.route.segments:

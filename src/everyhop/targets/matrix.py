@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """How a target holds a feature; ``note`` says by what, or why not."""
+    """How a target holds a feature; ``note`` says by what, or why not.
+
+    ``needs`` is the option without which it holds nothing of it.
+    """
 
     fidelity: Fidelity
     note: str
+    needs: str | None = None
 
 
 E: Final = Fidelity.EXACT
@@ -46,45 +50,73 @@ def _row(
     return MappingProxyType({**{feature: Cell(A, note) for feature in asks}, **cells})
 
 
-_ISTIO: Final = _row(
-    {
+_WAYPOINT: Final = "waypoint"
+
+
+def _istio(*, is_ambient: bool) -> Mapping[Feature, Cell]:
+    """Return the row of Istio; in ambient mode what is of layer 7 needs a waypoint."""
+    needs = _WAYPOINT if is_ambient else None
+    by = "the waypoint" if is_ambient else "the sidecar"
+    cells = {
+        Feature.ROUTE: Cell(
+            E, f"{by}: methods and paths, judged and forwarded as the mesh normalises them", needs
+        ),
+        Feature.PARAMETER: Cell(N, "{*}, one segment that is not empty; one with [ or ] is refused", needs),
+        Feature.REST: Cell(N, "{**} as last segment; a path with [ or ] is refused", needs),
+        Feature.AMBIGUOUS_PATHS: Cell(
+            A, "{*} takes a%2fb and a;b too; a CUSTOM policy asks everyhop's authorizer", needs
+        ),
+        Feature.GRPC: Cell(E, "POST /package.Service/Method", needs),
+        Feature.WEBSOCKET: Cell(E, "GET and the path", needs),
+        Feature.PROBES: Cell(E, "for services; the kubelet's own do not pass the policy", needs),
+        Feature.TOKEN: Cell(
+            E, "RequestAuthentication, and the claims iss, client_id, aud and scope; no revocation", needs
+        ),
+        Feature.TOKEN_OPERATION: Cell(E, "the audience SERVICE#OPERATION", needs),
+        **{feature: Cell(A, "a CUSTOM policy asks everyhop's authorizer", needs) for feature in _FACTS},
         Feature.IDENTITY: Cell(E, "full principals"),
         Feature.MTLS: Cell(E, "PeerAuthentication STRICT"),
-        Feature.ROUTE: Cell(E, "methods and paths"),
-        Feature.PARAMETER: Cell(E, "{*}, one non-empty segment"),
-        Feature.REST: Cell(E, "{**} as last segment"),
-        Feature.AMBIGUOUS_PATHS: Cell(N, "paths are normalised mesh-wide; a rule matches plain paths only"),
-        Feature.GRPC: Cell(E, "POST /package.Service/Method"),
-        Feature.WEBSOCKET: Cell(E, "GET and the path"),
         Feature.TCP: Cell(E, "ports, without layer 7"),
-        Feature.PROBES: Cell(E, "for services; the kubelet's are rewritten by the sidecar"),
         Feature.OUTSIDE: Cell(E, "the gateway's principal"),
-        Feature.TOKEN: Cell(E, "RequestAuthentication, requestPrincipals and audiences"),
-        Feature.TOKEN_OPERATION: Cell(E, "the audience SERVICE#OPERATION"),
-        Feature.EGRESS: Cell(N, "REGISTRY_ONLY and ServiceEntry: routing hygiene, no security boundary"),
-    },
-    asks=_FACTS,
-    note="a CUSTOM policy asks everyhop's authorizer",
-)
+    }
+    if not is_ambient:
+        cells[Feature.EGRESS] = Cell(
+            N, "REGISTRY_ONLY and ServiceEntry: routing hygiene, no security boundary"
+        )
+    return MappingProxyType(cells)
 
-_NO_LAYER_7: Final = "there is no layer 7"
+
 _LABELS: Final = "pods by their labels: who may write labels may be the caller"
+
+_OUTER: Final = "an outer bound: the port as a whole"
+_PODS_ONLY: Final = "an outer bound: its rules name pods, and deny nobody else"
 
 _NETWORK: Final = MappingProxyType(
     {
         Feature.IDENTITY: Cell(N, _LABELS),
         Feature.TCP: Cell(E, "ports"),
-        Feature.PROBES: Cell(X, _NO_LAYER_7),
+        Feature.PROBES: Cell(E, "the port; a pod's own node is always let in, so the kubelet is"),
+        Feature.OUTSIDE: Cell(N, "the gateway's labels"),
         Feature.MTLS: Cell(X, "nothing is authenticated"),
-        Feature.ROUTE: Cell(X, "an outer bound: the port as a whole"),
+        **dict.fromkeys(
+            (
+                Feature.ROUTE,
+                Feature.PARAMETER,
+                Feature.REST,
+                Feature.AMBIGUOUS_PATHS,
+                Feature.GRPC,
+                Feature.WEBSOCKET,
+            ),
+            Cell(X, _OUTER),
+        ),
         Feature.EGRESS: Cell(X, "addresses only, no names"),
     }
 )
 
 MATRIX: Final[Mapping[str, Mapping[Feature, Cell]]] = MappingProxyType(
     {
-        "istio": _ISTIO,
-        "ambient": _ISTIO,
+        "istio": _istio(is_ambient=False),
+        "ambient": _istio(is_ambient=True),
         "linkerd": _row(
             {
                 Feature.IDENTITY: Cell(E, "MeshTLSAuthentication"),
@@ -105,20 +137,22 @@ MATRIX: Final[Mapping[str, Mapping[Feature, Cell]]] = MappingProxyType(
             {
                 Feature.IDENTITY: Cell(N, _LABELS),
                 Feature.MTLS: Cell(X, "mutual authentication there is not per session"),
-                Feature.ROUTE: Cell(E, "anchored, query-safe regular expression"),
+                Feature.ROUTE: Cell(E, "anchored, query-safe regular expression; judged and forwarded as Envoy normalises it"),
                 Feature.PARAMETER: Cell(E, "anchored, query-safe regular expression"),
                 Feature.REST: Cell(E, "anchored, query-safe regular expression"),
-                Feature.AMBIGUOUS_PATHS: Cell(N, "a rule matches plain paths only"),
+                Feature.AMBIGUOUS_PATHS: Cell(E, "the expressions match clean paths only"),
                 Feature.GRPC: Cell(E, "POST and the path"),
                 Feature.WEBSOCKET: Cell(E, "GET and the path"),
                 Feature.TCP: Cell(E, "toPorts"),
-                Feature.PROBES: Cell(E, "as routes"),
+                Feature.PROBES: Cell(E, "as routes; the kubelet's come from the host, which is let in by default"),
                 Feature.OUTSIDE: Cell(N, "the gateway's labels"),
                 Feature.EGRESS: Cell(N, "toFQDNs becomes addresses; another name on the same address is reachable"),
             }
         ),
         "networkpolicy": _NETWORK,
-        "clusternetworkpolicy": _NETWORK,
+        "clusternetworkpolicy": MappingProxyType(
+            {**_NETWORK, **dict.fromkeys((Feature.TCP, Feature.PROBES), Cell(X, _PODS_ONLY))}
+        ),
         "envoy": _row(
             {
                 Feature.IDENTITY: Cell(E, "URI SAN"),
@@ -129,10 +163,12 @@ MATRIX: Final[Mapping[str, Mapping[Feature, Cell]]] = MappingProxyType(
                 Feature.AMBIGUOUS_PATHS: Cell(E, "refused with 400"),
                 Feature.GRPC: Cell(E, "POST and the path"),
                 Feature.WEBSOCKET: Cell(E, "upgrade on the route"),
-                Feature.TCP: Cell(E, "network RBAC"),
+                Feature.TCP: Cell(E, "exact names in the handshake, and network RBAC"),
                 Feature.PROBES: Cell(E, "as routes"),
+                Feature.OUTSIDE: Cell(E, "the gateway's SPIFFE ID"),
+                Feature.BODY: Cell(X, "the authorizer looks at no bodies"),
             },
-            asks=(*_FACTS, Feature.TOKEN, Feature.TOKEN_OPERATION, Feature.BODY, Feature.OUTSIDE),
+            asks=(*_FACTS, Feature.TOKEN, Feature.TOKEN_OPERATION),
             note="ext_authz asks everyhop's authorizer",
         ),
         "nginx": _row(

@@ -31,7 +31,9 @@ class Feature(StrEnum):
     ROUTE = "route"  # method and exact path
     PARAMETER = "parameter"  # {x}: one segment
     REST = "rest"  # {x...}: what follows
-    AMBIGUOUS_PATHS = "ambiguous-paths"  # //, dot segments, encoded slashes and the like are refused
+    AMBIGUOUS_PATHS = (
+        "ambiguous-paths"  # where a path has parameters: //, encoded slashes, ; and the like are refused
+    )
     GRPC = "grpc"
     WEBSOCKET = "websocket"
     TCP = "tcp"

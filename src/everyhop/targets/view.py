@@ -42,8 +42,11 @@ class View:
         return AUTHORIZER in OPTIONS[self.target] and bool(self.option(AUTHORIZER))
 
     def fidelity(self, feature: Feature) -> Cell:
-        """Return how this target itself holds a feature; what it would ask an authorizer is refused without one."""
+        """Return how this target itself holds a feature; refused without the option or the authorizer that it needs."""
         found = cell(self.target, feature)
+        if found.needs is not None and not self.option(found.needs):
+            place = f"targets: {self.target}: {found.needs}"
+            return Cell(Fidelity.REFUSED, f"that needs a {found.needs}, and none is named ({place})")
         if found.fidelity is Fidelity.ASKS and not self.has_authorizer:
             return Cell(
                 Fidelity.REFUSED, f"{found.note}, and none is named (targets: {self.target}: authorizer)"
@@ -54,20 +57,23 @@ class View:
         """Return who holds a feature on these hops: this target, one beside it, ``accepted``, or None for nobody."""
         if self.fidelity(feature).fidelity is not Fidelity.REFUSED:
             return self.target
-        for other in self.beside:
-            if other in MATRIX and self._other(other, feature):
-                return other
+        other = self.held_beside(feature)
+        if other is not None:
+            return other
         return "accepted" if feature.value in self.accepted else None
 
-    def is_held_beside(self, feature: Feature) -> bool:
-        """Tell whether another target on the same hops holds a feature, whatever this one does."""
-        return any(other in MATRIX and self._other(other, feature) for other in self.beside)
+    def held_beside(self, feature: Feature) -> str | None:
+        """Return the first that stands beside this target and holds a feature, or None."""
+        return next((one for one in self.beside if one in MATRIX and self._other(one, feature)), None)
 
     def _other(self, other: str, feature: Feature) -> bool:
-        found = cell(other, feature).fidelity
-        if found is Fidelity.ASKS:
-            return bool(AUTHORIZER in OPTIONS[other] and self.intents.settings.option(other, AUTHORIZER))
-        return found is not Fidelity.REFUSED
+        found = cell(other, feature)
+        option = self.intents.settings.option
+        if found.needs is not None and not option(other, found.needs):
+            return False
+        if found.fidelity is Fidelity.ASKS:
+            return bool(AUTHORIZER in OPTIONS[other] and option(other, AUTHORIZER))
+        return found.fidelity is not Fidelity.REFUSED
 
     def asks(self, door: Door, grant: Grant) -> bool:
         """Tell whether the authorizer of this target has to be asked for calls of a grant."""

@@ -127,6 +127,7 @@ async def test_many_who_wait_for_a_lock_are_all_answered_in_time(tmp_path, under
     assert {answer.status_code for answer in answers} == {503}
 
 
+@pytest.mark.long  # it waits for the time-outs of every door
 async def test_a_database_that_does_not_answer_at_all_stops_no_door(under_test, doors, monkeypatch):
     """As a PostgreSQL that is stopped: the threads do not come back."""
     gate = threading.Event()

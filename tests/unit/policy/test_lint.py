@@ -87,3 +87,11 @@ def test_a_policy_that_means_what_it_says():
 )  # fmt: skip
 def test_what_is_warned_about(text, expected):
     assert warnings(text) == expected
+
+
+def test_a_policy_for_other_systems_needs_no_processes_of_ours():
+    text = b"version: 1\ntrust_domain: a\nservices: {a: {operations: {x: GET /}}}\nallow: [{from: a, to: a, operations: [x]}]\n"
+    assert "no-workload" in {p.code for p in lint(parse_policy({"p": text}))}
+    assert "no-workload" not in {
+        p.code for p in lint(parse_policy({"p": text + b"targets: {namespace: shop}\n"}))
+    }

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import argparse
+import base64
+import ssl
 
 from everyhop.cli.arguments import add_state, admin
 from everyhop.cli.output import print_json
@@ -13,11 +15,20 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the command."""
     noun = commands.add_parser("bundle", help="the trust bundle (SPIFFE bundle document)")
     verbs = noun.add_subparsers(metavar="VERB", required=True)
-    show = verbs.add_parser("show", help="print the bundle document (JSON)")
+    show = verbs.add_parser("show", help="print the bundle document (JSON), or its authorities (PEM)")
+    show.add_argument(
+        "--format", choices=["spiffe", "pem"], default="spiffe", help="the document, or its X.509 authorities"
+    )
     add_state(show)
     show.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:
-    print_json(admin(args).get("/v1/bundle"))
+    document = admin(args).get("/v1/bundle")
+    if args.format == "pem":
+        for key in document["keys"]:
+            if key.get("use") == "x509-svid":
+                print(ssl.DER_cert_to_PEM_cert(base64.b64decode(key["x5c"][0])), end="")
+    else:
+        print_json(document)
     return 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``everyhop policy``: check, show, test, schema; plan, apply and approvals are in modules of their own."""
+"""``everyhop policy``: check, show, test, schema; the other verbs are in modules of their own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from everyhop.cli import policy_suggest, policy_tests
 from everyhop.cli.arguments import add_output, add_state, admin
 from everyhop.cli.exit_codes import FAILED, INVALID, OK
 from everyhop.cli.output import print_json, wants_json
-from everyhop.cli.verbs import policy_apply, policy_plan
+from everyhop.cli.verbs import (
+    policy_admission,
+    policy_apply,
+    policy_compile,
+    policy_drift,
+    policy_import,
+    policy_plan,
+    policy_prove,
+)
 
 if TYPE_CHECKING:
     from everyhop.policy.model import Snapshot
@@ -39,7 +47,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
             policy_tests.add_options(verb)
     policy_suggest.add(verbs)
     policy_plan.add(verbs)
+    policy_prove.add(verbs)
     policy_apply.add(verbs)
+    policy_compile.add(verbs)
+    policy_admission.add(verbs)
+    policy_drift.add(verbs)
+    policy_import.add(verbs)
     schema = verbs.add_parser("schema", help="print the JSON Schema, for editors")
     schema.set_defaults(run=_schema)
 

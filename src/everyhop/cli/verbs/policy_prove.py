@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``everyhop policy prove``: whether what is enforced elsewhere is the policy, with the request that tells otherwise."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from everyhop.cli.arguments import add_output
+from everyhop.cli.exit_codes import FAILED, OK
+from everyhop.cli.output import paint, print_json, printable, wants_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from everyhop.proving import Proof
+
+_EPILOG = """\
+examples:
+  everyhop policy prove --target istio                    the policy compiled, every kind of request asked of both
+  everyhop policy prove --target istio,cilium             two that stand on the same hops
+  everyhop policy prove --target istio --manifests k8s/   the manifests in force in place of the compiled ones
+  everyhop policy prove --target envoy                    the real Envoy is started for each service, and asked
+  everyhop policy prove --target linkerd --with sdk       what Linkerd cannot hold is held by the SDK
+
+exit codes: 0 equal, or narrower · 1 WIDER: a request gets through that the policy refuses
+            (with --exact also where it is narrower; 2 the policy or the manifests are wrong)
+What is proven, relative to which model of each system: docs/explanation/proving.md
+"""
+
+_SUFFIXES: Final = (".yaml", ".yml", ".json")
+_COLOURS = {"title": "bold", "wider": "red", "narrower": "yellow", "detail": "dim"}
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the verb."""
+    verb = verbs.add_parser(
+        "prove",
+        help="ask policy and compiled targets every kind of request; show what differs",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verb.add_argument("policy", metavar="FILE|DIR", type=Path, nargs="?", help="default: ./everyhop.yaml")
+    verb.add_argument(
+        "--target",
+        metavar="T[,T]",
+        type=names,
+        required=True,
+        help="the targets, which stand on the same hops",
+    )
+    verb.add_argument(
+        "--manifests",
+        metavar="DIR",
+        type=Path,
+        help="files in force (.yaml, .yml, .json) in place of what is compiled",
+    )
+    verb.add_argument(
+        "--with", dest="beside", metavar="T[,T]", type=names, default=(), help="what else stands on these hops: sdk, authorizer, targets"
+    )  # fmt: skip
+    verb.add_argument("--exact", action="store_true", help="fail for what is narrower too")
+    add_output(verb)
+    verb.set_defaults(run=_run)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Return the names of a list with commas."""
+    found = tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
+    if not found:
+        raise argparse.ArgumentTypeError("a name, or several with commas between them")
+    return found
+
+
+def files_below(path: Path) -> dict[str, bytes]:
+    """Return the manifests of a directory and those below it, or of one file; raises InputError where there is none."""
+    from everyhop.core.errors import InputError
+
+    try:
+        if path.is_file():
+            return {str(path): path.read_bytes()}
+        found = {
+            str(one): one.read_bytes()
+            for one in sorted(path.rglob("*"))
+            if one.suffix in _SUFFIXES and one.is_file()
+        }
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    if not found:
+        raise InputError(f"{path}: no manifests here", hint="files that end in " + ", ".join(_SUFFIXES))
+    return found
+
+
+def _run(args: argparse.Namespace) -> int:
+    from everyhop.cli.policy_at_hand import DEFAULT, read_policy
+    from everyhop.proving import describe, prove_policy
+    from everyhop.runtime.target_envoys import envoy_builder
+
+    snapshot = read_policy(args.policy or DEFAULT).snapshot
+    manifests = None if args.manifests is None else files_below(args.manifests)
+    with envoy_builder() as envoy:
+        proof = prove_policy(
+            snapshot,
+            args.target,
+            manifests=manifests,
+            beside=args.beside,
+            builders={"envoy": envoy},
+            progress=_progress(),
+        )
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    if wants_json(args):
+        print_json(describe(proof))
+    else:
+        _print(proof)
+    return code_of(proof, exact=args.exact)
+
+
+def code_of(proof: Proof, *, exact: bool) -> int:
+    """Return the exit code that tells what a proof means."""
+    from everyhop.proving import Verdict
+
+    refused = {Verdict.WIDER, Verdict.NARROWER} if exact else {Verdict.WIDER}
+    return FAILED if proof.verdict in refused else OK
+
+
+def _progress() -> Callable[[int], None] | None:
+    if not sys.stderr.isatty():
+        return None
+    return lambda count: print(f"\r{count} requests asked", end="", file=sys.stderr, flush=True)
+
+
+def _print(proof: Proof) -> None:
+    from everyhop.proving import render
+
+    for mark, line in render(proof):
+        print(paint(printable(line), _COLOURS[mark.value]))
