@@ -55,7 +55,7 @@ class EdgeDoor:
 
 def is_held_elsewhere(view: View, feature: Feature) -> bool:
     """Tell whether a target behind the edge holds a feature, or the operator accepts that nobody does."""
-    return view.is_held_beside(feature) or feature.value in view.accepted
+    return view.held_beside(feature) is not None or feature.value in view.accepted
 
 
 def edge_doors(view: View) -> tuple[list[EdgeDoor], list[Diagnostic]]:
