@@ -125,8 +125,9 @@ Builder = Callable[[Material], System]
 def _network_policy(material: Material) -> System:
     from everyhop.evaluators.network_policy import NetworkPolicyEvaluator
 
-    networks = material.settings.probe_networks
-    return material.system(NetworkPolicyEvaluator(material.manifests, node_networks=networks), isolates=True)
+    # Networks of probes are asked about as what they are, strangers whom an ipBlock admits: that a pod's own node is let in is no
+    # policy's doing.
+    return material.system(NetworkPolicyEvaluator(material.manifests), isolates=True)
 
 
 def _cluster_network_policy(material: Material) -> System:
@@ -142,8 +143,7 @@ def _cilium(material: Material) -> System:
     from everyhop.evaluators.cilium import CiliumEvaluator
     from everyhop.evaluators.cilium.http import normalised
 
-    networks = material.settings.probe_networks
-    evaluator = CiliumEvaluator(material.manifests, node_networks=networks)
+    evaluator = CiliumEvaluator(material.manifests)  # networks of probes are no nodes, as above
     return material.system(evaluator, isolates=True, normalise=normalised)
 
 
