@@ -3,7 +3,7 @@
 # Install the peers that slow tests and benchmarks compare us with, where this can be done without asking anyone.
 # Never fails: what needs an absent peer is skipped and says why.
 #
-# From Debian's packages, when root: nginx, redis-server, golang-golang-x-mod-dev. From Go modules, where Go is: opa, opa-envoy-plugin, into
+# From Debian's packages, when root: nginx, haproxy, redis-server, golang-golang-x-mod-dev. From Go modules, where Go is: opa, opa-envoy-plugin, into
 # .peers/bin (ignored by git; tests find them with tests/support/peers.py). The Go checksum database vouches for them.
 set -u
 
@@ -16,6 +16,7 @@ BUILD_SECONDS=1200 # two slow cores take five minutes for the first
 install_packages() {
     missing=""
     command -v nginx >/dev/null 2>&1 || [ -x /usr/sbin/nginx ] || missing="$missing nginx"
+    command -v haproxy >/dev/null 2>&1 || [ -x /usr/sbin/haproxy ] || missing="$missing haproxy"
     command -v redis-server >/dev/null 2>&1 || missing="$missing redis-server"
     # The sources of Go's own transparency logs, for the second verifier of ours.
     [ -d /usr/share/gocode/src/golang.org/x/mod ] || missing="$missing golang-golang-x-mod-dev"

@@ -13,10 +13,10 @@ from everyhop.targets import compile_policy
 HERE = Path(__file__).resolve().parents[1] / "golden" / "proxies"
 
 
-def check_golden(target):
+def check_golden(target, beside=()):
     """Compare what the golden policy compiles to with the files that were reviewed."""
     policy = (HERE / "policy.yaml").read_bytes()
-    (found,) = compile_policy(parse_policy({"policy.yaml": policy}), [target])
+    (found,) = compile_policy(parse_policy({"policy.yaml": policy}), [target], beside=beside)
     written = {file.path: file.content for file in found.files}
     if os.environ.get("EVERYHOP_UPDATE_GOLDEN"):
         for path, content in written.items():

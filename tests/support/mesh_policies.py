@@ -48,7 +48,7 @@ targets:
     payments: {namespace: pay, timeout: 5s, retries: 2}
   egress:
     bank: {host: api.bank.example, from: [payments]}
-  istio: {authorizer: everyhop, trust_domain_aliases: [old.example]}
+  istio: {authorizer: everyhop, authorizer_host: authorizer.everyhop.svc.cluster.local, trust_domain_aliases: [old.example]}
   ambient: {authorizer: everyhop, trust_domain_aliases: [old.example], waypoint: waypoint}
 """
 POLICIES = {"payment": PAYMENT, "shop": SHOP}

@@ -112,7 +112,8 @@ def service_table(
 ) -> ServiceTable:
     """Return the table of a service; give ``index`` when asking for many services of one snapshot.
 
-    ``callers`` are the names of the declared services that are worth a verdict (None: all); the others are unknown.
+    ``callers`` are the names of the declared services that are worth a verdict (None: all); the others are unknown,
+    and nobody is watched.
     Raises NotFound for a service that the snapshot does not declare.
     """
     service = snapshot.services.get(name)
@@ -157,7 +158,7 @@ def service_table(
             for caller in snapshot.services.values()
             if snapshot.is_watched(caller.name, name)
         )
-        if snapshot.has_shadow
+        if callers is None and snapshot.has_shadow
         else frozenset(),
     )
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from everyhop.core.errors import InputError
 from everyhop.evaluators.fields import Fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+T = TypeVar("T")
 
 
 class Operator(StrEnum):
@@ -82,6 +84,31 @@ class Selector:
 
 
 ALL = Selector()
+
+
+class Selected(Generic[T]):
+    """Things by the selectors that choose them: a question looks at those only whose first condition its labels meet."""
+
+    __slots__ = ("_by_label", "_count", "_others")
+
+    def __init__(self) -> None:
+        self._by_label: dict[tuple[str, str], list[tuple[int, Selector, T]]] = {}
+        self._others: list[tuple[int, Selector, T]] = []
+        self._count = 0
+
+    def add(self, selector: Selector, thing: T) -> None:
+        """Add one thing."""
+        rare = self._by_label.setdefault(selector.equal[0], []) if selector.equal else self._others
+        rare.append((self._count, selector, thing))
+        self._count += 1
+
+    def of(self, labels: Mapping[str, str]) -> tuple[T, ...]:
+        """Return what is chosen by labels, in the order in which it was added."""
+        found = [
+            one for pair in labels.items() for one in self._by_label.get(pair, ()) if one[1].selects(labels)
+        ]
+        found += [one for one in self._others if one[1].selects(labels)]
+        return tuple(thing for _, _, thing in sorted(found, key=lambda one: one[0]))
 
 
 def read_selector(value: object, where: str) -> Selector:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from everyhop.core.errors import InputError
 from everyhop.evaluators.fields import Fields, spec_of
-from everyhop.evaluators.labels import ALL, Selector, read_selector
+from everyhop.evaluators.labels import ALL, Selected, Selector, read_selector
 from everyhop.evaluators.model import Outcome, labels_of_namespace
 from everyhop.evaluators.networks import Network, read_network, read_networks
 from everyhop.evaluators.pods import PerWorkload, Pods
@@ -101,10 +101,10 @@ class NetworkPolicies:
 
     def __init__(self, manifests: Manifests, pods: Pods, *, blocks_hold_pods: bool = True) -> None:
         self._blocks_hold_pods = blocks_hold_pods
-        self._by_namespace: dict[str, list[Policy]] = {}
+        self._by_namespace: dict[str, Selected[Policy]] = {}
         for manifest in manifests.of(KIND):
             policy = read_policy(manifest)
-            self._by_namespace.setdefault(policy.namespace, []).append(policy)
+            self._by_namespace.setdefault(policy.namespace, Selected()).add(policy.pods, policy)
         self._pods = pods
         self._selecting = PerWorkload(self._find)
 
@@ -120,13 +120,10 @@ class NetworkPolicies:
         return Judgement(is_isolated=bool(policies))
 
     def _find(self, workload: Workload) -> Mapping[Direction, tuple[Policy, ...]]:
-        found = [
-            one
-            for one in self._by_namespace.get(workload.namespace, ())
-            if workload.namespace and one.pods.selects(workload.labels)
-        ]
+        chosen = self._by_namespace.get(workload.namespace) if workload.namespace else None
+        found = () if chosen is None else chosen.of(workload.labels)
         if found and self._pods.uses_host_network(workload):
-            found = []
+            found = ()
         return {way: tuple(one for one in found if way in one.rules) for way in Direction}
 
     def _fits(self, rule: Rule, policy: Policy, other: Workload, request: Request) -> bool:

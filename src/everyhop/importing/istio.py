@@ -72,6 +72,7 @@ class _Import:
             self._claims.add(policy)
         for group in services:
             self._build(draft, group)
+        self._accept_ambiguous_paths(draft)
         draft.issuers = self._users.entries()
         self._write_attributes(draft)
         if self._wishes.gateway is not None:
@@ -99,8 +100,7 @@ class _Import:
             for value in source.principals.values
             if "/ns/" in value and not value.startswith("*")
         )
-        named = [domain for domain, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))]
-        return next((domain for domain in named if domain != LOCAL), LOCAL)
+        return min(counts, key=lambda domain: (-counts[domain], domain), default=LOCAL)
 
     # -- who is there
 
@@ -204,6 +204,26 @@ class _Import:
             )
             for caller in sorted(set(callers) - {OUTSIDE})[:8]
         ]
+
+    def _accept_ambiguous_paths(self, draft: Draft) -> None:
+        """Say that Istio may be compiled to as it is: a wildcard of its own takes a%2fb and a;b today."""
+        wild = [
+            service
+            for service in draft.services.values()
+            if any("{" in text for text in service.operations.values())
+        ]
+        if wild:
+            draft.targets["istio"] = {"accept": ["ambiguous-paths"]}
+            self._notes.put(
+                Part(
+                    fate=Fate.ASSUMED,
+                    code="istio.ambiguous-paths",
+                    source=f"paths with wildcards of {len(wild)} services",
+                    message="Istio lets a%2fb and a;b through there, as it does today; the policy itself never does",
+                    written="targets: istio: accept: [ambiguous-paths]",
+                    span=self._policies[0].manifest.span,
+                )
+            )
 
     def _write_attributes(self, draft: Draft) -> None:
         if self._users.attributes:

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from everyhop.importing.doors import Claim, Says, User
-from everyhop.importing.istio_rules import LOCAL, Match, ReadRule, Source
+from everyhop.importing.istio_rules import LOCAL, Identity, Match, ReadRule, Source
 from everyhop.importing.model import Fate
 from everyhop.policy import _grammar as g
 from everyhop.policy.model import OUTSIDE
@@ -34,6 +34,7 @@ class Claims:
         self._groups: Final = groups
         self._users: Final = users
         self._domain: Final = domain
+        self._has_alias: Final = wishes.trust_domain is not None or domain == LOCAL
         self._methods: Final = wishes.methods
         self._gateway: Final = wishes.gateway
         self._notes: Final = notes
@@ -84,11 +85,20 @@ class Claims:
                     found += self._denying(policy, rule, source, place, group, where)
         return len(found) > before
 
-    def _callers(self, source: Source, own: str) -> frozenset[str]:
+    def _callers(self, source: Source, own: str, *, denies: bool = False) -> frozenset[str]:
         return frozenset(
             self.caller(group)
             for group in self._groups
-            if source.holds(self._domain, group.namespace, group.account or "", own)
+            if source.holds(
+                Identity(
+                    domain=self._domain,
+                    namespace=group.namespace,
+                    account=group.account or "",
+                    has_alias=self._has_alias,
+                ),
+                own,
+                denies=denies,
+            )
         )
 
     def _allowing(
@@ -139,11 +149,15 @@ class Claims:
             foreign = [
                 value
                 for value in source.principals.values
-                if value.partition("/")[0] not in {self._domain, LOCAL}
+                if value.partition("/")[0] not in {self._domain, *([LOCAL] if self._has_alias else [])}
             ]
             if foreign:
                 message = f"{foreign[0]!r} is of another trust domain than {self._domain!r}"
                 self._notes.add(Fate.NARROWER, "istio.trust-domain", one, message, where, "nothing for it")
+            if source.accounts.is_set:
+                message = "serviceAccounts name accounts of any trust domain"
+                written = f"those of {self._domain!r}"
+                self._notes.add(Fate.NARROWER, "istio.any-trust-domain", one, message, where, written)
             return callers
         if source.principals == Match(("*",)) and not (source.namespaces.is_set or source.accounts.is_set):
             message = "any identity is let in, declared or not"
@@ -220,7 +234,7 @@ class Claims:
         port = self.port(group)
         if place.ports.is_set and port is not None and not place.ports.holds(str(port)):
             return  # the policy opens no other port
-        callers = None if source.is_anybody else self._callers(source, one.namespace)
+        callers = None if source.is_anybody else self._callers(source, one.namespace, denies=True)
         if callers == frozenset():
             return  # strangers are let in nowhere
         wider = [*rule.losses, *source.losses, *(loss for loss in place.losses if loss.code in _UNREAD)]

@@ -59,6 +59,16 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A caller's identity; ``has_alias`` tells that ``cluster.local`` surely means its trust domain too."""
+
+    domain: str
+    namespace: str
+    account: str
+    has_alias: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """One ``from``, with what ``when`` adds to it; ``losses`` are what cannot be said of it."""
 
@@ -82,22 +92,33 @@ class Source:
         negative = (self.principals, self.namespaces, self.accounts, self.domains)
         return named and exact and not any(one.not_values for one in negative)
 
-    def holds(self, domain: str, namespace: str, account: str, own: str) -> bool:
-        """Tell whether an identity meets it; ``own`` is the namespace of the rule's object."""
-        principal = f"{domain}/ns/{namespace}/sa/{account}"
+    def holds(self, caller: Identity, own: str, *, denies: bool) -> bool:
+        """Tell whether an identity meets it; ``own`` is the namespace of the rule's object.
 
-        def same(pattern: str, value: str) -> bool:
-            head, slash, rest = pattern.partition("/")
-            return matches_text(f"{domain}/{rest}" if slash and head == LOCAL else pattern, value)
+        Whether ``cluster.local`` means the mesh's own trust domain need not be known: then a rule that allows matches less, and
+        one that ``denies`` more.
+        """
+        principal = f"{caller.domain}/ns/{caller.namespace}/sa/{caller.account}"
+
+        def matcher(*, is_alias: bool) -> Callable[[str, str], bool]:
+            def same(pattern: str, value: str) -> bool:
+                head, slash, rest = pattern.partition("/")
+                own_domain = is_alias and slash and head == LOCAL
+                return matches_text(f"{caller.domain}/{rest}" if own_domain else pattern, value)
+
+            return same
 
         def is_account(pattern: str, value: str) -> bool:
             return (pattern if "/" in pattern else f"{own}/{pattern}") == value
 
+        named = Match(self.principals.values)
+        refused = Match((), self.principals.not_values)
         return (
-            self.principals.holds(principal, same)
-            and self.namespaces.holds(namespace)
-            and self.accounts.holds(f"{namespace}/{account}", is_account)
-            and self.domains.holds(domain)
+            named.holds(principal, matcher(is_alias=caller.has_alias or denies))
+            and refused.holds(principal, matcher(is_alias=caller.has_alias or not denies))
+            and self.namespaces.holds(caller.namespace)
+            and self.accounts.holds(f"{caller.namespace}/{caller.account}", is_account)
+            and self.domains.holds(caller.domain)
         )
 
 

@@ -81,6 +81,9 @@ OPTIONS: Final[Mapping[str, Mapping[str, Option]]] = MappingProxyType(
                 "",
                 "the extension provider (envoyExtAuthzGrpc) that asks everyhop's authorizer",
             ),
+            "authorizer_host": Option(
+                OptionKind.DOMAIN, "", "the DNS name of its Service, unless it is in the root namespace"
+            ),
         },
         "ambient": {
             **_with(),
@@ -160,17 +163,25 @@ OPTIONS: Final[Mapping[str, Mapping[str, Option]]] = MappingProxyType(
             ),
         },
         "spire": {
-            "parent": Option(OptionKind.PATH, "/spire/agent", "the path of the parent's SPIFFE ID"),
+            "parent": Option(
+                OptionKind.PATH, "/spire-agents", "the path of the parent's SPIFFE ID: an alias of all agents"
+            ),
+            "cluster": Option(OptionKind.NAME, "everyhop", "the cluster's name for node attestation"),
             "class_name": Option(OptionKind.TEXT, "", "className of the controller manager"),
             "ttl": Option(OptionKind.SECONDS, 3600, "the life of an X509-SVID"),
             "jwt_ttl": Option(OptionKind.SECONDS, 300, "the life of a JWT-SVID"),
             "namespace": Option(OptionKind.NAME, "spire", "where server and agents run"),
             "version": Option(OptionKind.TEXT, "1.14.0", "of the images of server and agent"),
+            "images": Option(OptionKind.TEXT, "", "where they are pulled from, before /spire-server"),
+            "dns": Option(OptionKind.SWITCH, False, "whether an SVID has the DNS name of the service too"),
         },
         "cert-manager": {
             "issuer": Option(OptionKind.NAME, "", "the Issuer or ClusterIssuer that signs"),
             "issuer_kind": Option(OptionKind.TEXT, "ClusterIssuer", "its kind", ("Issuer", "ClusterIssuer")),
             "duration": Option(OptionKind.SECONDS, 86400, "the life of a certificate, an hour or more"),
+            "dns": Option(
+                OptionKind.SWITCH, False, "whether a certificate has the DNS name of the service too"
+            ),
         },
         "envoy": {
             **_with(),
@@ -200,6 +211,9 @@ OPTIONS: Final[Mapping[str, Mapping[str, Option]]] = MappingProxyType(
             "authorizer": _AUTHORIZER,
             "certificates": Option(
                 OptionKind.PATH, "/etc/everyhop/svid", "svid.pem, key.pem, bundle.pem of the service"
+            ),
+            "directory": Option(
+                OptionKind.PATH, "/etc/everyhop/haproxy", "where the directories of the services are put"
             ),
             "listen_port": Option(OptionKind.NUMBER, 15443, "the port of the listener"),
         },

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from everyhop.evaluators.model import Outcome, Wire
 from everyhop.proving.model import CallerKind, Difference, Proof, Says, TargetReport
+from everyhop.proving.variations import plain_path
 from everyhop.targets.model import Feature, Fidelity
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ _UNSEEN: Final = {
     "authorizer": frozenset({Feature.EGRESS, Feature.BODY, Feature.TCP}),
 }
 """What everyhop's own engine does not see on a hop."""
+
+
+_OF_TOKENS: Final = frozenset({"tokens", "token-unasked"})
+"""What compilers say of tokens beside the feature itself: that no issuer is known, that a bad one is refused wherever it comes."""
 
 
 class Prover:
@@ -115,7 +120,7 @@ class Prover:
             ),
             None,
         ) or next((name for name in self._elsewhere if not _is_unseen(name, ask)), None)
-        if covered is not None and not self._answers_for(system, ask):
+        if covered is not None and not self._answers_for(system, found):
             return
         feature = self._relaxed(system, ask)
         if feature is None:
@@ -123,14 +128,20 @@ class Prover:
         elif covered is None:
             kept.accepted(replace(found, accepted=feature))
 
-    def _answers_for(self, system: System, ask: Ask) -> bool:
+    def _answers_for(self, system: System, found: Difference) -> bool:
         """Tell whether a target claims to hold by itself what a request turns on."""
+        ask = found.ask
         if ask.is_bound:
             return True
-        aspects = {ask.aspect}
+        plain = _normalised(system, ask)
+        if plain is not None:
+            answer = self._oracle.answer(plain)
+            is_same = answer.says is Says.DENY
+            return is_same and self._answers_for(system, replace(found, ask=plain, policy=answer))
         by_labels = system.view.fidelity(Feature.IDENTITY).fidelity is not Fidelity.EXACT
-        if by_labels and not ask.request.source.namespace:
-            return False  # somebody outside of the cluster has no labels to be known by
+        if by_labels and (not ask.request.source.namespace or ask.caller.kind is CallerKind.LABELS):
+            return False  # outside of the cluster are no labels; with a caller's labels it is that caller, which is asked for
+        aspects = {Feature.AMBIGUOUS_PATHS} if found.policy.is_ambiguous else {ask.aspect}
         if not ask.is_egress and ask.request.wire is not Wire.TCP:
             door = self._engine.find(ask.service, ask.request.method, ask.request.path)
             if door is not None and door.name != ask.door:
@@ -158,11 +169,17 @@ class Prover:
 
         A path with a second reading is none any more where the proxy rewrites it first and forwards what it decided on.
         """
+        if ask.caller.kind is CallerKind.PROBE and system.lets_nodes:
+            return Feature.PROBES
+        if ask.is_egress and system.view.fidelity(Feature.EGRESS).fidelity is Fidelity.NARROWER:
+            return None if system.sees_egress else Feature.EGRESS
         plain = _normalised(system, ask)
         if plain is not None:
             if self._oracle.answer(plain).says is not Says.DENY:
                 return Feature.AMBIGUOUS_PATHS
             ask = plain
+        if self._is_accepted_reading(ask):
+            return Feature.AMBIGUOUS_PATHS
         candidates = set(self._accepted)
         if system.view.fidelity(Feature.IDENTITY).fidelity is Fidelity.NARROWER:
             candidates.add(Feature.IDENTITY)  # by labels: the warning says who can write them
@@ -173,20 +190,51 @@ class Prover:
                 return feature
         return min(candidates)
 
+    def _is_accepted_reading(self, ask: Ask) -> bool:
+        """Tell whether only the second readings of a path are against it, at a door of the caller's own, and that was accepted."""
+        if Feature.AMBIGUOUS_PATHS not in self._accepted or ask.operation is None:
+            return False
+        if not self._oracle.answer(ask).is_ambiguous:
+            return False
+        request = replace(
+            ask.request, path=plain_path(ask.operation.route), method=ask.operation.route.method
+        )
+        return self._oracle.answer(replace(ask, request=request)).says is not Says.DENY
+
     def _announced(self, system: System, ask: Ask) -> tuple[str, ...]:
         """Return the codes of the diagnostics that said that this request would be refused."""
-        said = _codes(system, self._narrow(system, ask))
-        if said:
-            return said  # the door stays shut, whatever else is about the request
+        door = self._reached(ask)
         grant = self._grant(ask)
+        if ask.is_dns:
+            return self._unreached(system, ask)
+        if door is not None and grant is not None:
+            said = _codes(system, system.view.missing(door.door, grant))
+            if said:
+                return said  # the door stays shut, whatever else is about the request
         rules = () if grant is None else grant.rules
-        span = None if ask.operation is None else ask.operation.span
+        operation = None if door is None else door.door.operation
+        span = None if operation is None else operation.span
         found = {
             one.code
             for one in system.diagnostics
             if (span is not None and one.span == span) or not set(rules).isdisjoint(one.rules)
         }
-        return tuple(sorted({*found, *_codes(system, {ask.aspect})}))
+        features = {ask.aspect} if door is None else {ask.aspect, *(door.door.features & {Feature.TOKEN})}
+        return tuple(sorted({*found, *_codes(system, features)}))
+
+    def _unreached(self, system: System, ask: Ask) -> tuple[str, ...]:
+        """Return why a service that may call somebody may call nobody here, () where it may."""
+        missing: set[Feature] = set()
+        for target in self._intents.targets_of(ask.caller.name):
+            if target == ask.caller.name:
+                continue
+            for one in self._doors(target).values():
+                grant = one.grants.get(ask.caller.name)
+                lacking = None if grant is None else system.view.missing(one.door, grant)
+                if lacking is not None and not lacking:
+                    return ()
+                missing.update(lacking or ())
+        return _codes(system, missing)
 
     def _doors(self, service: str) -> dict[str, _Door]:
         found = self._known.get(service)
@@ -197,19 +245,21 @@ class Prover:
             }
         return found
 
-    def _narrow(self, system: System, ask: Ask) -> frozenset[Feature]:
-        """Return what nobody holds of the call, so that its door stays shut."""
-        grant = self._grant(ask)
-        if grant is None:
-            return frozenset()
-        return system.view.missing(self._doors(ask.service)[ask.door].door, grant)
+    def _reached(self, ask: Ask) -> _Door | None:
+        """Return the door that a request comes to, which a variation may have changed."""
+        if ask.is_egress or ask.is_bound:
+            return None
+        name: str | None = ask.door
+        if ask.request.wire is not Wire.TCP:
+            door = self._engine.find(ask.service, ask.request.method, ask.request.path)
+            name = None if door is None else door.name
+        return self._doors(ask.service).get(name or "")
 
     def _grant(self, ask: Ask) -> Grant | None:
-        if ask.is_egress or ask.is_bound or not ask.door:
-            return None
         if ask.caller.kind not in {CallerKind.SERVICE, CallerKind.GATEWAY}:
             return None  # who only poses as a caller has no grant
-        return self._doors(ask.service)[ask.door].grants.get(ask.caller.claims_to_be or "")
+        door = self._reached(ask)
+        return None if door is None else door.grants.get(ask.caller.claims_to_be or "")
 
 
 class _Door(NamedTuple):
@@ -229,7 +279,11 @@ def _normalised(system: System, ask: Ask) -> Ask | None:
 
 def _codes(system: System, features: Iterable[Feature]) -> tuple[str, ...]:
     """Return the codes of what compiling said of features."""
-    names = {f"{system.name}.{feature.value}" for feature in features}
+    found = set(features)
+    words = {feature.value for feature in found}
+    if Feature.TOKEN in found:
+        words |= _OF_TOKENS
+    names = {f"{system.name}.{word}" for word in words}
     return tuple(sorted({one.code for one in system.diagnostics if one.code in names}))
 
 
@@ -240,8 +294,8 @@ def _needs(grant: Grant) -> frozenset[Feature]:
 
 
 def _is_unseen(name: str, ask: Ask) -> bool:
-    if ask.request.wire is Wire.TCP and Feature.TCP in _UNSEEN.get(name, ()):
-        return True
+    if ask.request.wire is Wire.TCP and ask.operation is None and Feature.TCP in _UNSEEN.get(name, ()):
+        return True  # bytes of a tcp service; where HTTP is spoken, the proxy that asks refuses what is none
     return ask.aspect in _UNSEEN.get(name, ()) or ask.is_egress or ask.is_bound
 
 

@@ -25,7 +25,7 @@ from everyhop.proving.drift_requests import Suggested
 from everyhop.proving.drift_scope import CONTEXT, WATCHED, Scope, finding, is_ours
 from everyhop.proving.oracle import Oracle
 from everyhop.proving.space import Space
-from everyhop.proving.systems import BUILDERS, Material
+from everyhop.proving.systems import BUILDERS, Material, dns_of
 from everyhop.targets.compiling import compile_policy
 from everyhop.targets.intents import Intents
 from everyhop.targets.view import View
@@ -63,6 +63,9 @@ _RESTRICTING: Final = frozenset(
     }
 )  # fmt: skip
 """Kinds that take something away; without one of them more may get through."""
+_UNSEEN: Final = frozenset({"istio.permissive", "istio.permissive-port", "istio.no-strict"})
+"""What widens though no request shows it: without mutual TLS whoever stands on the way reads and writes along."""
+
 _TRAFFIC: Final = frozenset({"DestinationRule", "VirtualService"})
 """Kinds that say how calls are made, and not which."""
 
@@ -221,14 +224,16 @@ class _Drift:
                 message = "everyhop made it, and the policy no longer does"
                 yield finding(one.found, "drift.leftover", Severity.DRIFTS, message)
 
-    def _looked(self, changes: Iterable[_Changed]) -> Iterator[Finding]:
+    def _looked(self, changes: Sequence[_Changed]) -> Iterator[Finding]:
         others = [one.found for one in changes if one.found is not None]
         look = _LOOKS.get(self._scope.target)
         said: set[str] = set()
         if look is not None:
+            ours = {str(change.key) for change in changes if change.wanted is not None}
             for one in look(self._scope, others, self._relevant):
                 said.add(one.subject)
-                yield one
+                if one.subject not in ours or not _is_of_foreign(one.code):
+                    yield one
         for change in changes:
             one_found = change.found
             if one_found is None or change.wanted is not None or str(change.key) in said:
@@ -277,7 +282,7 @@ class _Drift:
         prover = Prover(self._engine, intents, oracle, [system], self._elsewhere)
         others = [one.found for one in changes if one.found is not None][:MAX_CHANGES]
         proofs = [
-            prover.prove(Space(self._engine, intents)),
+            prover.prove(Space(self._engine, intents, dns=dns_of([system]))),
             prover.prove(Suggested(self._scope, self._engine, others)),
         ]
         wider = [one for proof in proofs for report in proof.targets.values() for one in report.wider]
@@ -323,6 +328,8 @@ class _Drift:
         request = laid.get(one.subject)
         if request is not None:
             return replace(one, severity=Severity.WIDENS, request=request)
+        if one.code in _UNSEEN:
+            return one
         if one.severity is not Severity.WIDENS or (
             one.span is None and one.code != "drift.missing" and is_wider
         ):
@@ -337,6 +344,11 @@ class _Drift:
         )
         vars(material)["manifests"] = Manifests(tuple(objects))  # they were read before, and once is enough
         return self._builder(material)
+
+
+def _is_of_foreign(code: str) -> bool:
+    """Tell whether a finding says nothing of an object of ours that was changed: its fields say it."""
+    return ".extra-" in code or code.endswith(("-level", "unknown-workload"))
 
 
 def _restricts(one: Manifest) -> bool:

@@ -96,6 +96,8 @@ def _cilium_rule(
     entities = {str(entity) for entity in rule.get(f"{peer}Entities") or ()}
     wide = sorted(entities & _WIDE)
     peers = [key for key in rule if key.startswith(peer) and key != "toPorts"]
+    if not peers and not rule.get("toPorts"):
+        return  # an empty rule asks for the default deny and opens nothing
     if wide:
         yield finding(
             one, "cilium.entities", Severity.WIDENS, f"its {side} is open to {', '.join(wide)}", services

@@ -114,10 +114,11 @@ class Says(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the policy says, and by which rule or reason."""
+    """What the policy says, and by which rule or reason; ``is_ambiguous``: the path has a second reading, whatever the rules say."""
 
     says: Says
     why: str
+    is_ambiguous: bool = False
 
 
 class Verdict(StrEnum):

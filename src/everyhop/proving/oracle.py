@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from everyhop.core.decision import Reason
 from everyhop.evaluators.model import Wire
 from everyhop.policy.model import OUTSIDE, TokenMode
 from everyhop.proving.model import Answer, CallerKind, Says, TokenState
@@ -62,7 +63,10 @@ class Oracle:
             context=ask.context,
         )
         if not decision.is_allowed:
-            return Answer(Says.DENY, _reason(decision.rule, decision.reason.value))
+            is_ambiguous = decision.reason is Reason.AMBIGUOUS_PATH
+            return Answer(Says.DENY, _reason(decision.rule, decision.reason.value), is_ambiguous)
+        if decision.reason is Reason.SHADOWED:
+            return Answer(Says.EITHER, "the policy only watches there")
         if ask.caller.kind is CallerKind.CANARY:
             return _SILENT  # nobody runs it, so nobody can be it
         operation = ask.operation
@@ -105,12 +109,18 @@ class Oracle:
 
     def _bound(self, ask: Ask) -> Answer:
         if ask.is_dns:
+            if not self._calls(ask.caller.name):
+                return _SILENT
             return Answer(Says.ALLOW, "names have to be resolved")
         request = ask.request
         leaves = {(port, name) for _, port, name in self._egress}
         if not request.target.namespace and (request.port, ask.caller.name) in leaves:
             return _SILENT  # by address nobody tells the declared host from another one
         return Answer(Says.DENY, "no service of the policy is there")
+
+    def _calls(self, name: str) -> bool:
+        reached = any(target != name for target in self._intents.targets_of(name))
+        return reached or any(caller == name for _, _, caller in self._egress)
 
     def _leaving(self, ask: Ask) -> Answer:
         request = ask.request

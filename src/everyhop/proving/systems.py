@@ -31,7 +31,7 @@ class System:
     """One target as it stands on the hops that are proven.
 
     ``diagnostics`` are those of compiling the policy to it, ``places`` the file and line of each object by its name.
-    ``isolates``: it holds pods to the policy where they call too, not only where they are called.  ``normalise`` is what its proxies make
+    ``isolates``: it holds pods to the policy where they call too, not only where they are called.  ``lets_nodes``: what comes from a pod's own node is never refused, whoever sends it there.  ``normalise`` is what its proxies make
     of a path before they decide on it and forward it (None: nothing), itself None for a path that they refuse.  ``is_own_form``: it sees SPIFFE IDs as the policy writes them, not as the mesh does.
     """
 
@@ -44,6 +44,7 @@ class System:
     normalise: Callable[[str], str | None] | None = None
     sees_egress: bool = True
     isolates: bool = False
+    lets_nodes: bool = False
 
     def evaluate(self, ask: Ask) -> Outcome:
         """Return what the system does with a request."""
@@ -125,9 +126,10 @@ Builder = Callable[[Material], System]
 def _network_policy(material: Material) -> System:
     from everyhop.evaluators.network_policy import NetworkPolicyEvaluator
 
-    # Networks of probes are asked about as what they are, strangers whom an ipBlock admits: that a pod's own node is let in is no
-    # policy's doing.
-    return material.system(NetworkPolicyEvaluator(material.manifests), isolates=True)
+    networks = material.settings.probe_networks
+    return material.system(
+        NetworkPolicyEvaluator(material.manifests, node_networks=networks), isolates=True, lets_nodes=True
+    )
 
 
 def _cluster_network_policy(material: Material) -> System:
@@ -135,16 +137,24 @@ def _cluster_network_policy(material: Material) -> System:
 
     networks = material.settings.probe_networks
     return material.system(
-        ClusterNetworkPolicyEvaluator(material.manifests, node_networks=networks), isolates=True
+        ClusterNetworkPolicyEvaluator(material.manifests, node_networks=networks),
+        isolates=True,
+        lets_nodes=True,
     )
 
 
 def _cilium(material: Material) -> System:
     from everyhop.evaluators.cilium import CiliumEvaluator
-    from everyhop.evaluators.cilium.http import normalised
 
-    evaluator = CiliumEvaluator(material.manifests)  # networks of probes are no nodes, as above
-    return material.system(evaluator, isolates=True, normalise=normalised)
+    networks = material.settings.probe_networks
+    evaluator = CiliumEvaluator(material.manifests, node_networks=networks)
+    return material.system(evaluator, isolates=True, lets_nodes=True, normalise=_as_cilium)
+
+
+def _as_cilium(path: str) -> str | None:
+    from everyhop.evaluators.cilium.http import seen_path
+
+    return seen_path(path, normalises=True)
 
 
 def _istio(material: Material) -> System:
@@ -156,7 +166,7 @@ def _istio(material: Material) -> System:
         aliases=material.option("trust_domain_aliases"),
         root_namespace=material.option("root_namespace"),
     )
-    return material.system(evaluator, normalise=_as_istio)
+    return material.system(evaluator, normalise=_as_istio, sees_egress=False)
 
 
 def _as_istio(path: str) -> str | None:
@@ -187,7 +197,7 @@ def _ambient(material: Material) -> System:
         root_namespace=material.option("root_namespace"),
         uses=dict.fromkeys(material.view.intents.namespaces, waypoint) if waypoint else {},
     )
-    return material.system(evaluator, normalise=_as_istio)
+    return material.system(evaluator, normalise=_as_istio, sees_egress=False)
 
 
 BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType(

@@ -18,7 +18,7 @@ from everyhop.policy.model import OUTSIDE
 from everyhop.targets.istio import policies
 from everyhop.targets.istio.ground import Ground
 from everyhop.targets.istio.rules import Opened, callers, opened, principals_of, source
-from everyhop.targets.istio.sidecar import unrevoked
+from everyhop.targets.istio.tokens import token_warnings
 from everyhop.targets.objects import grant_note, obj, object_name, yaml_file
 from everyhop.targets.yaml import Document, Noted
 
@@ -220,7 +220,7 @@ class _Mesh:
         yield from self.ground.diagnostics()
         for found in self.layer_7.values():
             yield from found.diagnostics
-        yield from unrevoked(self.view, self.layer_7)
+        yield from token_warnings(self.view, self.layer_7)
         for namespace, name in sorted(self._taken.items()):
             if namespace in self.ground.namespaces:
                 message = (

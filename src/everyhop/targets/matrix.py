@@ -61,8 +61,8 @@ def _istio(*, is_ambient: bool) -> Mapping[Feature, Cell]:
         Feature.ROUTE: Cell(
             E, f"{by}: methods and paths, judged and forwarded as the mesh normalises them", needs
         ),
-        Feature.PARAMETER: Cell(E, "{*}, one segment that is not empty", needs),
-        Feature.REST: Cell(E, "{**} as last segment", needs),
+        Feature.PARAMETER: Cell(N, "{*}, one segment that is not empty; one with [ or ] is refused", needs),
+        Feature.REST: Cell(N, "{**} as last segment; a path with [ or ] is refused", needs),
         Feature.AMBIGUOUS_PATHS: Cell(
             A, "{*} takes a%2fb and a;b too; a CUSTOM policy asks everyhop's authorizer", needs
         ),
@@ -193,12 +193,22 @@ MATRIX: Final[Mapping[str, Mapping[Feature, Cell]]] = MappingProxyType(
                 Feature.ROUTE: Cell(E, "data"),
                 Feature.PARAMETER: Cell(E, "data"),
                 Feature.REST: Cell(E, "data"),
-                Feature.AMBIGUOUS_PATHS: Cell(E, "refused"),
+                Feature.AMBIGUOUS_PATHS: Cell(E, "refused with status 400"),
                 Feature.GRPC: Cell(E, "data"),
                 Feature.WEBSOCKET: Cell(E, "data"),
-                Feature.TCP: Cell(E, "data"),
+                Feature.TCP: Cell(E, "input.connection"),
                 Feature.PROBES: Cell(E, "data"),
+                Feature.OUTSIDE: Cell(E, "input.caller is outside"),
+                Feature.TOKEN: Cell(E, "input.token, which the enforcement point verified"),
+                Feature.TOKEN_OPERATION: Cell(E, "its audience SERVICE#OPERATION"),
+                Feature.TOKEN_BINDING: Cell(E, "its thumbprint is input.thumbprint"),
+                Feature.ONCE: Cell(X, "a decision point keeps no memory of tokens"),
+                Feature.USER: Cell(E, "input.user, whom the enforcement point verified"),
+                Feature.ROLES: Cell(E, "data"),
+                Feature.CONDITION: Cell(E, "Rego; a condition without a form there is refused by name"),
+                Feature.CONDITIONAL_DENY: Cell(E, "Rego; a condition without a form there is refused by name"),
                 Feature.MTLS: Cell(X, "a decision point sees no connections"),
+                Feature.BODY: Cell(X, "a decision point sees no bodies"),
             }
         ),
         "sdk": MappingProxyType({feature: Cell(E, "everyhop's engine") for feature in Feature if feature is not Feature.EGRESS}),

@@ -39,9 +39,12 @@ class Clean:
     triplet: str
 
     @classmethod
-    def of(cls, guarded: frozenset[str], *, encoded: bool = True) -> Clean:
-        """Return it for a service whose routes hold ``guarded`` literally; without ``encoded`` no ``%`` may stand on a path."""
-        return cls(_triplets(guarded) if encoded else "")
+    def of(cls, guarded: frozenset[str], *, encoded: bool = True, folds: bool = True) -> Clean:
+        """Return it for a service whose routes hold ``guarded`` literally; without ``encoded`` no ``%`` may stand on a path.
+
+        Without ``folds`` there is no ``(?i:`` in it, which some readers do not know; it is longer then.
+        """
+        return cls(_triplets(guarded, folds=folds) if encoded else "")
 
     def one(self, *without: str) -> str:
         """Return an expression for one character or triplet."""
@@ -143,7 +146,7 @@ def _escaped(code: int) -> str:
 
 
 @lru_cache(maxsize=256)
-def _triplets(guarded: frozenset[str]) -> str:
+def _triplets(guarded: frozenset[str], *, folds: bool) -> str:
     """Return an expression for the percent-encoded bytes that have one reading (not those of unreserved characters)."""
     plain = [
         code
@@ -153,10 +156,14 @@ def _triplets(guarded: frozenset[str]) -> str:
     shared: dict[str, list[str]] = {}
     for high in range(8):
         digits = [f"{code % 16:x}" for code in plain if code // 16 == high]
+        if not folds:
+            digits = sorted({*digits, *(digit.upper() for digit in digits)})
         if digits:
             shared.setdefault(_class_of(digits), []).append(f"{high:x}")
     choices = [f"{_class_of(firsts)}{second}" for second, firsts in shared.items()]
-    return f"(?i:%(?:{'|'.join((*choices, '[89a-f][0-9a-f]'))}))"
+    if folds:
+        return f"(?i:%(?:{'|'.join((*choices, '[89a-f][0-9a-f]'))}))"
+    return f"%(?:{'|'.join((*choices, '[89A-Fa-f][0-9A-Fa-f]'))})"
 
 
 def _class_of(characters: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
 _WORDS: Final = frozenset(
     {"y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf", "infinity"}
 )
+_BLOCK: Final = re.compile(r"[!-~][ -~]*\n(?:[ -~]*\n)*?[ -~]*[!-~]\n")
 _LINE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
 
 
@@ -70,6 +71,9 @@ def _entry(head: str, value: Any, depth: int) -> Iterator[str]:
     elif isinstance(value, list | tuple) and value:
         yield head
         yield from _items(value, depth + 1)
+    elif isinstance(value, str) and _BLOCK.fullmatch(value):  # a file in a ConfigMap, to be read by people
+        yield f"{head} |"
+        yield from (f"{'  ' * (depth + 1)}{line}" if line else "" for line in value[:-1].split("\n"))
     else:
         yield f"{head} {_leaf(value)}"
 

@@ -14,6 +14,7 @@ from everyhop.dataplane.envoy import locate_envoy, validate_configuration
 from everyhop.evaluators.model import Wire
 from everyhop.runtime.mtls import client_context
 from everyhop.runtime.target_envoy import TargetEnvoy, answers_of_envoy, ask_envoy
+from everyhop.runtime.target_envoys import EnvoyEvaluator
 from everyhop.runtime.target_places import Places, moved, secret_files
 from everyhop.testing.authority import Authority
 
@@ -320,6 +321,23 @@ def test_each_bootstrap_is_valid_to_envoy_itself(alone, asking, tmp_path, author
             if path.endswith("bootstrap.json"):
                 places.bootstrap.write_bytes(moved(content, places, "0" * 32))
                 validate_configuration(locate_envoy(), places.bootstrap)
+
+
+def test_as_an_evaluator_it_starts_each_envoy_once_and_a_few_at_a_time(asking, monkeypatch):
+    monkeypatch.setattr("everyhop.runtime.target_envoys.AT_A_TIME", 2)
+    with EnvoyEvaluator(asking.files, trust_domain="shop.example") as envoys:
+        requests = [
+            request_of("web", "GET", "/orders"),
+            request_of("job", "POST", "/orders"),
+            request_of("web", target="db", wire=Wire.TCP),
+            request_of("job", target="db", wire=Wire.TCP),
+            request_of("web", "POST", "/shop.v1.Rpc/Get", target="rpc", wire=Wire.GRPC),
+            request_of("web", "GET", "/orders/1"),
+            request_of("web", "GET", "/x", target="unheard"),
+        ]
+        found = [envoys.evaluate(request).allowed for request in requests]
+        assert len(envoys._living) == 2
+    assert found == [True, False, True, False, True, True, False]
 
 
 def test_the_access_log_names_the_rule_that_decided(asking, authority):

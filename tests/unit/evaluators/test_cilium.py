@@ -625,4 +625,4 @@ def test_other_versions_and_groups_of_networks_are_refused():
 def test_the_answer_names_the_policy():
     assert ask([policy(B_FROM_A)], tcp(A, B)).by == "CiliumNetworkPolicy shop/p"
     assert ask([policy(B_FROM_A)], tcp(C, B)).by == "CiliumNetworkPolicy shop/p"
-    assert ask([TestHttp.PAY], call(A, B)).why == "no rule of layer 7 allows the ingress of shop/b: 403"
+    assert ask([TestHttp.PAY], call(A, B)).why == "no rule of layer 7 allows the ingress: 403"

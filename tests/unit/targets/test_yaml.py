@@ -72,3 +72,19 @@ def test_it_looks_as_a_person_would_write_it():
 @pytest.mark.parametrize("note", ["a\nb: c", "a\r\nb", "a\x85b", "a\u2028b"])
 def test_a_note_cannot_end_its_line(note):
     assert len(write_yaml([Document({"a": 1}, (note,))]).decode().splitlines()) == 3
+
+
+def test_a_text_of_several_lines_is_written_to_be_read():
+    text = "server {\n  a = 1\n\n}\n"
+    written = write_yaml([Document({"data": {"conf": text, "last": "x"}})])
+    assert b"  conf: |\n    server {\n      a = 1\n\n    }\n  last: x\n" in written
+    assert yaml.safe_load(written) == {"data": {"conf": text, "last": "x"}}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a\nb", "a\n\n", " a\nb\n", "\na\n", "a\tb\nc\n", "a\né\n", "a\n b \n", "a\r\nb\n", "# a\nb\n", "a\n"],
+)
+def test_texts_of_several_lines_come_back_as_they_were(text):
+    written = write_yaml([Document({"a": {"b": text, "c": [text]}})])
+    assert yaml.safe_load(written) == {"a": {"b": text, "c": [text]}}

@@ -15,6 +15,7 @@ from everyhop.cli.verbs import (
     policy_admission,
     policy_apply,
     policy_compile,
+    policy_drift,
     policy_import,
     policy_plan,
     policy_prove,
@@ -50,6 +51,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     policy_apply.add(verbs)
     policy_compile.add(verbs)
     policy_admission.add(verbs)
+    policy_drift.add(verbs)
     policy_import.add(verbs)
     schema = verbs.add_parser("schema", help="print the JSON Schema, for editors")
     schema.set_defaults(run=_schema)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from everyhop.core.errors import InputError
-from everyhop.evaluators.cilium.http import MAX_PROGRAM, normalised
+from everyhop.evaluators.cilium.http import MAX_PROGRAM, seen_path
 from everyhop.evaluators.cilium.identities import NODE, WORLD, labels_of
-from everyhop.evaluators.cilium.rules import CLUSTERWIDE, NAMESPACED, read_policies
-from everyhop.evaluators.labels import Selector
+from everyhop.evaluators.cilium.rules import CLUSTERWIDE, NAMESPACED, Policy, read_policies
+from everyhop.evaluators.labels import Selected
 from everyhop.evaluators.model import Outcome, Wire
 from everyhop.evaluators.network_policy import (
     Direction,
@@ -29,7 +29,7 @@ from everyhop.evaluators.pods import PerWorkload, Pods
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from everyhop.evaluators.cilium.rules import Peers, Policy, PortRule, Rule
+    from everyhop.evaluators.cilium.rules import Peers, PortRule, Rule
     from everyhop.evaluators.model import Request, Workload
     from everyhop.manifests.model import Manifests
 
@@ -44,6 +44,14 @@ class _Fit:
 
     by: str
     rule: PortRule | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What is decided without reading the request, or the rules of layer 7 that it is read for."""
+
+    outcome: Outcome | None
+    fits: tuple[_Fit, ...] = ()
 
 
 class CiliumEvaluator:
@@ -68,12 +76,11 @@ class CiliumEvaluator:
     ) -> None:
         for one in manifests.of("CiliumCIDRGroup"):
             raise InputError(f"{one.span}: {one}: groups of networks are not read here")
-        self._policies = tuple(
-            policy
-            for kind in (NAMESPACED, CLUSTERWIDE)
-            for manifest in manifests.of(kind)
-            for policy in read_policies(manifest, max_program)
-        )
+        self._policies = Selected[Policy]()
+        for kind in (NAMESPACED, CLUSTERWIDE):
+            for manifest in manifests.of(kind):
+                for policy in read_policies(manifest, max_program):
+                    self._policies.add(policy.endpoints, policy)
         self._pods = Pods(manifests, named_ports)
         self._network = NetworkPolicies(manifests, self._pods, blocks_hold_pods=False)
         self._nodes = read_networks(node_networks, "node_networks")
@@ -83,22 +90,38 @@ class CiliumEvaluator:
         self._normalises = normalises
         self._labels = PerWorkload(lambda one: self._labels_of(one, cluster))
         self._selecting = PerWorkload(self._find)
-        self._selected: dict[int, tuple[Selector, dict[int, tuple[Workload, bool]]]] = {}
+        self._known: dict[
+            tuple[int, int, int, str | None], tuple[Workload, Workload, Mapping[Direction, _Verdict]]
+        ] = {}
 
     def evaluate(self, request: Request) -> Outcome:
         """Return whether a request is let pass at both ends, and by which policy."""
         allowed_by = None
-        for direction, end in ((Direction.EGRESS, request.source), (Direction.INGRESS, request.target)):
-            if not end.namespace or (direction is Direction.INGRESS and is_node(request.source, self._nodes)):
-                continue
-            outcome = self._decide(direction, request, end)
+        for direction, verdict in self._verdicts(request).items():
+            outcome = verdict.outcome or self._layer_7(f"the {direction.lower()}", verdict.fits, request)
             if not outcome.allowed:
                 return outcome
             allowed_by = outcome.by or allowed_by
         why = "allowed at both ends" if allowed_by else "nothing isolates either end"
         return Outcome(allowed=True, why=why, by=allowed_by)
 
-    def _decide(self, direction: Direction, request: Request, end: Workload) -> Outcome:
+    def _verdicts(self, request: Request) -> Mapping[Direction, _Verdict]:
+        """Return what the ends and the port alone decide: a prover asks for many requests between the same two."""
+        key = (id(request.source), id(request.target), request.port, request.dns_name)
+        found = self._known.get(key)
+        if found is None or found[0] is not request.source or found[1] is not request.target:
+            if len(self._known) >= _MAX_REMEMBERED:
+                self._known.clear()
+            found = self._known[key] = (request.source, request.target, dict(self._decided(request)))
+        return found[2]
+
+    def _decided(self, request: Request) -> Iterator[tuple[Direction, _Verdict]]:
+        if request.source.namespace:
+            yield Direction.EGRESS, self._decide(Direction.EGRESS, request, request.source)
+        if request.target.namespace and not is_node(request.source, self._nodes):
+            yield Direction.INGRESS, self._decide(Direction.INGRESS, request, request.target)
+
+    def _decide(self, direction: Direction, request: Request, end: Workload) -> _Verdict:
         where = f"{direction.lower()} of {end.namespace}/{end.name}"
         other = request.source if direction is Direction.INGRESS else request.target
         policies = self._selecting(end)
@@ -107,26 +130,26 @@ class CiliumEvaluator:
             for rule in policy.rules[direction]:
                 for found in self._fits(rule, policy, other, end, request):
                     if rule.is_deny:
-                        return Outcome(allowed=False, why=f"the {where} is denied", by=found.by)
+                        return _Verdict(Outcome(allowed=False, why=f"the {where} is denied", by=found.by))
                     fits.append(found)
         network = self._network.judge(direction, request)
         if network.by is not None:
             fits.append(_Fit(network.by))
         for one in fits:
             if one.rule is None:
-                return Outcome(allowed=True, why=f"the {where} is allowed", by=one.by)
+                return _Verdict(Outcome(allowed=True, why=f"the {where} is allowed", by=one.by))
         if fits:
-            return self._layer_7(where, fits, request)
+            return _Verdict(None, tuple(fits))
         isolating = next((one.name for one in policies if direction in one.isolates), None)
         if isolating is None and not network.is_isolated:
-            return Outcome(allowed=True, why=f"nothing isolates the {where}")
-        return Outcome(allowed=False, why=f"nothing allows the {where}", by=isolating)
+            return _Verdict(Outcome(allowed=True, why=f"nothing isolates the {where}"))
+        return _Verdict(Outcome(allowed=False, why=f"nothing allows the {where}", by=isolating))
 
     def _layer_7(self, where: str, fits: Iterable[_Fit], request: Request) -> Outcome:
         for one in fits:
             if one.rule is not None and self._speaks(one.rule, request):
-                return Outcome(allowed=True, why=f"a rule of layer 7 allows the {where}", by=one.by)
-        why = f"no rule of layer 7 allows the {where}: 403"
+                return Outcome(allowed=True, why=f"a rule of layer 7 allows {where}", by=one.by)
+        why = f"no rule of layer 7 allows {where}: 403"
         return Outcome(allowed=False, why=why, by=next(one.by for one in fits))
 
     def _speaks(self, rule: PortRule, request: Request) -> bool:
@@ -135,14 +158,13 @@ class CiliumEvaluator:
             if rule.servers is not None:
                 return request.dns_name is not None and any(request.dns_name in one for one in rule.servers)
             return rule.dns is not None
-        path = normalised(request.path) if self._normalises else request.path
+        path = seen_path(request.path, normalises=self._normalises)
         return path is not None and any(
             one.matches(request.method, request.host, path, request.headers) for one in rule.http or ()
         )
 
     def _find(self, workload: Workload) -> tuple[Policy, ...]:
-        labels = self._labels(workload)
-        found = tuple(one for one in self._policies if one.endpoints.selects(labels))
+        found = self._policies.of(self._labels(workload))
         return () if found and self._pods.uses_host_network(workload) else found
 
     def _labels_of(self, workload: Workload, cluster: str) -> Mapping[str, str]:
@@ -177,7 +199,8 @@ class CiliumEvaluator:
         return False
 
     def _is_peer(self, peers: Peers, other: Workload, end: Workload, request: Request) -> bool:
-        if any(self._selects(one, other) for one in peers.selectors):
+        labels = self._labels(other)
+        if any(one.selects(labels) for one in peers.selectors):
             return True
         if other.namespace:
             return bool(peers.entities & _PODS)
@@ -190,16 +213,6 @@ class CiliumEvaluator:
         if any(other.ip in one for one in peers.networks):
             return True
         return bool(peers.names) and self._is_named(peers, end, request)
-
-    def _selects(self, selector: Selector, workload: Workload) -> bool:
-        """Ask a selector about a workload, once: the same few selectors are asked about the same few workloads."""
-        _, answers = self._selected.setdefault(id(selector), (selector, {}))
-        found = answers.get(id(workload))
-        if found is None or found[0] is not workload:
-            if len(answers) >= _MAX_REMEMBERED:
-                answers.clear()
-            found = answers[id(workload)] = (workload, selector.selects(self._labels(workload)))
-        return found[1]
 
     def _is_named(self, peers: Peers, end: Workload, request: Request) -> bool:
         """Tell whether the target has an address of an allowed name that the pod's own DNS rules let it learn."""

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from everyhop.core.errors import InputError
+from everyhop.evaluators.envoy_paths import EscapedSlashes, canonical
 from everyhop.evaluators.regex import FullMatch, program_size
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ MAX_PROGRAM: Final = 100
 """What Envoy's ``re2.max_program_size.error_level`` is unless told."""
 _REPAIRS: Final = ("LOG", "ADD", "DELETE", "REPLACE")
 _ESCAPED_SLASH: Final = re.compile(r"%2f|%5c", re.IGNORECASE)
-_ESCAPED_UNRESERVED: Final = re.compile(r"%(2[DdEe]|3[0-9]|4[1-9A-Fa-f]|5[0-9AaFf]|6[1-9A-Fa-f]|7[0-9AaEe])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,8 @@ def _expression(fields: Fields, key: str, max_program: int | None) -> FullMatch 
     text = fields.text(key)
     if not text:
         return None
-    found = _compiled(text)
-    if max_program is not None and (size := program_size(text)) > max_program:
+    found, size = _compiled(text)
+    if max_program is not None and size > max_program:
         raise InputError(
             f"{fields.where}.{key}: the program of {text[:80]!r} has {size} instructions, and Envoy takes {max_program}:"
             " it would refuse the policy of the whole endpoint"
@@ -80,8 +80,8 @@ def _expression(fields: Fields, key: str, max_program: int | None) -> FullMatch 
 
 
 @lru_cache(maxsize=4096)
-def _compiled(text: str) -> FullMatch:
-    return FullMatch(text)
+def _compiled(text: str) -> tuple[FullMatch, int]:
+    return FullMatch(text), program_size(text)
 
 
 def _header(text: str, fields: Fields) -> Header:
@@ -100,26 +100,12 @@ def _header_match(fields: Fields) -> Header | None:
     return None if repairs else Header(name.lower(), value or None)
 
 
-def normalised(path: str) -> str | None:
+def seen_path(path: str, *, normalises: bool) -> str | None:
     """Return the ``:path`` that rules see and the service gets, None where the proxy answers by itself.
 
-    Cilium's proxies normalise (``http-normalize-path``, on unless told): dot segments and doubled slashes go, unreserved characters
-    are decoded; a path with an escaped slash is answered with a redirect, one with ``#`` or with white space with 400.
+    Cilium's proxies normalise (``http-normalize-path``, on unless told), merge slashes, and answer a path with an escaped slash
+    with a redirect.
     """
-    bare, mark, query = path.partition("?")
-    if not bare.startswith("/") or "#" in path or any(not "!" <= char <= "~" for char in path):
+    if normalises and _ESCAPED_SLASH.search(path.partition("?")[0]):
         return None
-    if _ESCAPED_SLASH.search(bare) or "%00" in bare:
-        return None
-    bare = _ESCAPED_UNRESERVED.sub(lambda found: chr(int(found[1], 16)), bare).replace("\\", "/")
-    kept: list[str] = []
-    segments = bare[1:].split("/")
-    for index, segment in enumerate(segments):
-        is_last = index == len(segments) - 1
-        if segment == "..":
-            del kept[-1:]
-        if segment in {".", ".."}:
-            kept += [""] if is_last else []
-        else:
-            kept.append(segment)
-    return re.sub("/{2,}", "/", "/" + "/".join(kept)) + mark + query
+    return canonical(path, normalizes=normalises, merges=normalises, escaped=EscapedSlashes.KEEP)

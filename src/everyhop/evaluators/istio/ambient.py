@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.evaluators.envoy_paths import Normalization
+from everyhop.evaluators.istio.attachment import Attached
 from everyhop.evaluators.istio.decision import decide
-from everyhop.evaluators.istio.peers import scopes
 from everyhop.evaluators.istio.sidecar import Istio
 from everyhop.evaluators.istio.waypoints import Waypoint, Waypoints
 from everyhop.evaluators.istio.ztunnel import Connection, decide_l4, l4_policy_of, peer_of
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from everyhop.evaluators.model import Request
     from everyhop.manifests import Manifests
 
-_MODE: Final = "istio.io/dataplane-mode"
 _NO_USES: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -32,8 +31,8 @@ class Ambient:
     """Istio's ambient mode under given manifests.
 
     Who has an identity of the mesh may reach a service through its waypoint, and anybody may go straight to the pod: a request gets
-    through if one of the ways lets it.  That a workload is in the mesh is taken for granted unless its label
-    ``istio.io/dataplane-mode`` says "none".  ``uses`` names the waypoint of namespaces whose objects are not among the manifests,
+    through if one of the ways lets it.  A workload is in the mesh as the label ``istio.io/dataplane-mode`` says, its own or that of
+    its namespace; where the manifests do not hold the namespace this is taken for granted.  ``uses`` names the waypoint of namespaces whose objects are not among the manifests,
     ``waypoint_ip`` the address with which waypoints call; further arguments are those of :class:`Istio`.
     Where the manifests hold no Service, a workload has one of its own name.
 
@@ -67,8 +66,11 @@ class Ambient:
         self._trust_domain = trust_domain
         self._waypoints = Waypoints(manifests, uses)
         self._waypoint_ip = waypoint_ip
+        self._kept: dict[
+            tuple[Waypoint, str, str | None], tuple[tuple[Policy, ...], tuple[JwtRule, ...]]
+        ] = {}
         made = (l4_policy_of(one) for one in self._istio.policies)
-        self._l4 = tuple(one for one in made if one is not None)
+        self._l4 = Attached((one for one in made if one is not None), root_namespace)
 
     def evaluate(self, request: Request) -> Outcome:
         """Return what becomes of a request by the way that lets it through, else by the first one that there is.
@@ -84,7 +86,7 @@ class Ambient:
 
         Plaintext never comes through a waypoint: who is outside of the mesh is not led there.
         """
-        if request.target.labels.get(_MODE) == "none":
+        if not self._waypoints.is_enrolled(request.target):
             yield "direct", Outcome(allowed=True, why="the workload is not in the mesh")
             return
         seen: set[Waypoint] = set()
@@ -110,7 +112,11 @@ class Ambient:
         facts = self._istio.facts(request, request.peer, trusts_forwarded=True)
         if facts is None:
             return Outcome(allowed=False, why="400: the path is malformed")
-        policies, rules = self._attached(waypoint, request, service)
+        key = (waypoint, request.target.namespace, service)
+        found = self._kept.get(key)
+        if found is None:
+            found = self._kept[key] = self._attached(*key)
+        policies, rules = found
         first = decide(policies, rules, request, facts, providers=self._istio.providers)
         if not first.allowed:
             return first
@@ -121,9 +127,9 @@ class Ambient:
         return first
 
     def _attached(
-        self, waypoint: Waypoint, request: Request, service: str | None
+        self, waypoint: Waypoint, namespace: str, service: str | None
     ) -> tuple[tuple[Policy, ...], tuple[JwtRule, ...]]:
-        services = set() if service is None else {(request.target.namespace, service)}
+        services = set() if service is None else {(namespace, service)}
         place = (waypoint.name, waypoint.namespace, services, self._istio.root_namespace)
         policies = tuple(
             one for one in self._istio.policies if not one.is_dry_run and one.attachment.to_waypoint(*place)
@@ -140,7 +146,7 @@ class Ambient:
         refusal = self._istio.refusal_of_peer(peer)
         if refusal is not None:
             return refusal
-        found = scopes(self._istio.peers, request.target, self._istio.root_namespace)
+        found = self._istio.scopes(request.target)
         seen = peer_of(peer)
         if not seen and found.refuses_plaintext_in_ambient(request.port):
             return Outcome(allowed=False, why="ztunnel: plaintext where mTLS is STRICT")
@@ -150,9 +156,4 @@ class Ambient:
             destination_ip=ipaddress.ip_address(request.target.ip),
             port=request.port,
         )
-        applying = [
-            one
-            for one in self._l4
-            if one.policy.attachment.to_workload(request.target, self._istio.root_namespace)
-        ]
-        return decide_l4(applying, connection)
+        return decide_l4(self._l4.to_workload(request.target), connection)

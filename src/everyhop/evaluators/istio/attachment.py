@@ -7,11 +7,12 @@ targetRefs, by selector.  A waypoint takes only what refers to the service, to i
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from everyhop.evaluators.istio.strict import Part
     from everyhop.evaluators.model import Workload
@@ -34,6 +35,18 @@ class Reference:
 
     kind: str
     name: str
+
+
+class HasAttachment(Protocol):
+    """What attaches to proxies."""
+
+    @property
+    def attachment(self) -> Attachment:
+        """Return where."""
+        ...
+
+
+T = TypeVar("T", bound=HasAttachment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +84,37 @@ class Attachment:
     def selects(self, labels: Mapping[str, str]) -> bool:
         """Tell whether the selector, if there is one, selects labels."""
         return all(labels.get(name) == value for name, value in (self.labels or {}).items())
+
+
+class Attached(Generic[T]):
+    """Things with an attachment, found by the proxy that takes them; the answer for a workload is kept.
+
+    A mesh has thousands of policies and few of them are for one workload, so they are looked up by namespace first.
+    """
+
+    def __init__(self, things: Iterable[T], root_namespace: str) -> None:
+        self._root = root_namespace
+        self._by_namespace: dict[str, list[tuple[int, T]]] = defaultdict(list)
+        for order, one in enumerate(things):
+            self._by_namespace[one.attachment.namespace].append((order, one))
+        self._kept: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[T, ...]] = {}
+
+    def to_workload(self, workload: Workload) -> tuple[T, ...]:
+        """Return what a workload's own proxy takes, in the order in which it was given."""
+        key = (workload.namespace, tuple(sorted(workload.labels.items())))
+        found = self._kept.get(key)
+        if found is None:
+            near = [
+                *self._in(workload.namespace),
+                *(self._in(self._root) if workload.namespace != self._root else ()),
+            ]
+            taken = (one for _, one in sorted(near, key=lambda pair: pair[0]))
+            found = tuple(one for one in taken if one.attachment.to_workload(workload, self._root))
+            self._kept[key] = found
+        return found
+
+    def _in(self, namespace: str) -> list[tuple[int, T]]:
+        return self._by_namespace.get(namespace, [])
 
 
 def attachment_of(spec: Part, *, has_references: bool = True) -> Attachment:

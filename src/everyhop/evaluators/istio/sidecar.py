@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.core.errors import InputError
 from everyhop.evaluators.envoy_paths import Normalization, normalized
-from everyhop.evaluators.istio.attachment import GATEWAY_LABEL
+from everyhop.evaluators.istio.attachment import GATEWAY_LABEL, Attached
 from everyhop.evaluators.istio.decision import decide
 from everyhop.evaluators.istio.facts import facts_of
-from everyhop.evaluators.istio.peers import Mode, peer_policy_of, scopes
+from everyhop.evaluators.istio.peers import Mode, Scopes, peer_policy_of, scopes
 from everyhop.evaluators.istio.rules import policy_of
 from everyhop.evaluators.istio.tokens import authentication_of
 from everyhop.evaluators.model import Outcome, Wire
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from everyhop.evaluators.istio.facts import Facts
     from everyhop.evaluators.istio.rules import Policy
     from everyhop.evaluators.istio.tokens import JwtRule
-    from everyhop.evaluators.model import Request
+    from everyhop.evaluators.model import Request, Workload
     from everyhop.manifests import Manifests
 
 GROUP: Final = "security.istio.io"
@@ -70,6 +70,9 @@ class Istio:
             authentication_of(one) for one in manifests.of("RequestAuthentication", GROUP)
         )
         self.peers: Final = tuple(peer_policy_of(one) for one in manifests.of("PeerAuthentication", GROUP))
+        self._policies = Attached((one for one in self.policies if not one.is_dry_run), root_namespace)
+        self._authentications = Attached(self.authentications, root_namespace)
+        self._peers: dict[tuple[str, tuple[tuple[str, str], ...]], Scopes] = {}
         if filter_metadata is None:
             for policy in self.policies:
                 _refuse_metadata(policy)
@@ -79,8 +82,7 @@ class Istio:
         is_gateway = GATEWAY_LABEL in request.target.labels
         peer = request.peer
         if not is_gateway:
-            found = scopes(self.peers, request.target, self.root_namespace)
-            mode = found.mode(request.port)
+            mode = self.scopes(request.target).mode(request.port)
             if mode is Mode.STRICT and peer is None:
                 return Outcome(allowed=False, why="plaintext where mTLS is STRICT")
             if mode is Mode.DISABLE:
@@ -99,22 +101,21 @@ class Istio:
             providers=self.providers,
         )
 
+    def scopes(self, workload: Workload) -> Scopes:
+        """Return the policies for peers that count for a workload."""
+        key = (workload.namespace, tuple(sorted(workload.labels.items())))
+        found = self._peers.get(key)
+        if found is None:
+            found = self._peers[key] = scopes(self.peers, workload, self.root_namespace)
+        return found
+
     def applicable(self, request: Request) -> tuple[Policy, ...]:
         """Return the policies that attach to the proxy of the target, dry runs left out."""
-        return tuple(
-            one
-            for one in self.policies
-            if not one.is_dry_run and one.attachment.to_workload(request.target, self.root_namespace)
-        )
+        return self._policies.to_workload(request.target)
 
     def jwt_rules(self, request: Request) -> tuple[JwtRule, ...]:
         """Return the rules for tokens that attach to the proxy of the target."""
-        return tuple(
-            rule
-            for one in self.authentications
-            if one.attachment.to_workload(request.target, self.root_namespace)
-            for rule in one.rules
-        )
+        return tuple(rule for one in self._authentications.to_workload(request.target) for rule in one.rules)
 
     def refusal_of_peer(self, peer: str | None) -> Outcome | None:
         """Return the refusal of a client certificate of a foreign trust domain, where proxies look at it."""

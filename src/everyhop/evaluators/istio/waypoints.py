@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 USE: Final = "istio.io/use-waypoint"
 USE_NAMESPACE: Final = "istio.io/use-waypoint-namespace"
 FOR: Final = "istio.io/waypoint-for"
+MODE: Final = "istio.io/dataplane-mode"
 _CANARY: Final = "istio.io/use-waypoint-canary"
 
 
@@ -56,6 +57,14 @@ class Waypoints:
         for one in (*self._services, *manifests.of("Namespace", "")):
             if _CANARY in one.labels:
                 raise InputError(f"{one.span}: {one}: a canary of a waypoint is not known here")
+
+    def is_enrolled(self, workload: Workload) -> bool:
+        """Tell whether traffic to a workload passes ztunnel: by its own label, else by that of its namespace where it is known."""
+        own = workload.labels.get(MODE)
+        if own is not None:
+            return own == "ambient"
+        namespace = self._namespaces.get(workload.namespace)
+        return namespace is None or namespace.get(MODE) == "ambient"
 
     def services(self, workload: Workload) -> tuple[Manifest | None, ...]:
         """Return the services that select a workload; None stands for one of its own name, where no Service is given."""

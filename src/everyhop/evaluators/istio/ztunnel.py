@@ -22,6 +22,7 @@ from everyhop.evaluators.model import Outcome
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from everyhop.evaluators.istio.attachment import Attachment
     from everyhop.evaluators.istio.matching import Address
     from everyhop.evaluators.istio.strict import Part
 
@@ -70,6 +71,11 @@ class L4Policy:
 
     policy: Policy
     groups: tuple[Group, ...]
+
+    @property
+    def attachment(self) -> Attachment:
+        """Return that of the policy."""
+        return self.policy.attachment
 
     def matches(self, connection: Connection) -> bool:
         """Tell whether some group matches."""

@@ -82,16 +82,6 @@ def check_mode(mode: str, where: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """An AuthorizationPolicy: what it is for, and whom it admits."""
-
-    name: str
-    namespace: str
-    target: Ref
-    authorization: Authorization
-
-
-@dataclass(frozen=True, slots=True)
 class LegacyPolicy:
     """A ServerAuthorization: the servers it is for, by name or labels, and whom it admits."""
 
@@ -116,16 +106,18 @@ class Clients:
             (one.namespace, one.name): _networks_of(one)
             for one in manifests.of("NetworkAuthentication", GROUP)
         }
-        self.policies = tuple(
-            found
-            for one in manifests.of("AuthorizationPolicy", GROUP)
-            if (found := self._policy(one)) is not None
-        )
+        self._policies: dict[tuple[str, Ref], list[Authorization]] = {}
+        for one in manifests.of("AuthorizationPolicy", GROUP):
+            self._add(one)
         self.legacy = tuple(
             legacy
             for one in manifests.of("ServerAuthorization", GROUP)
             if (legacy := self._legacy(one)) is not None
         )
+
+    def of(self, namespace: str, target: Ref) -> tuple[Authorization, ...]:
+        """Return whom the policies of a namespace admit to a target; names of routes are compared without case."""
+        return tuple(self._policies.get((namespace, _comparable(target)), ()))
 
     def _meshtls_of(self, manifest: Manifest) -> Identities:
         check_version(manifest, "v1alpha1")
@@ -145,7 +137,7 @@ class Clients:
             return self._mesh.account(ref.name, "*")
         raise InputError(f"{where}: an identity is a ServiceAccount or a Namespace, by name")
 
-    def _policy(self, manifest: Manifest) -> Policy | None:
+    def _add(self, manifest: Manifest) -> None:
         check_version(manifest, "v1alpha1")
         with spec_of(manifest) as spec:
             target = self._target(spec, manifest)
@@ -154,18 +146,14 @@ class Clients:
             raise InputError(f"{spec.where}: requiredAuthenticationRefs is missing")
         identities, networks = self._required(refs, manifest, spec.where)
         if identities == () or networks == ():
-            return None  # a reference that leads nowhere: the controller ignores the policy, which is closed
+            return  # a reference that leads nowhere: the controller ignores the policy, which is closed
         # No reference at all is everybody, from everywhere, without a certificate.
-        return Policy(
+        authorization = Authorization(
             str(manifest),
-            manifest.namespace,
-            target,
-            Authorization(
-                str(manifest),
-                EVERYWHERE if networks is None else networks,
-                None if identities is None else identities[0],
-            ),
+            EVERYWHERE if networks is None else networks,
+            None if identities is None else identities[0],
         )
+        self._policies.setdefault((manifest.namespace, _comparable(target)), []).append(authorization)
 
     def _target(self, spec: Fields, manifest: Manifest) -> Ref:
         inner = spec.inner("targetRef")
@@ -245,6 +233,10 @@ class Clients:
         if not names:
             return None
         return Authorization(str(manifest), networks, read_identities(names, mesh.where))
+
+
+def _comparable(ref: Ref) -> Ref:
+    return ref if ref.kind == "server" else ref._replace(name=ref.name.lower())
 
 
 def check_version(manifest: Manifest, *versions: str) -> None:

@@ -87,8 +87,8 @@ class Egress:
             if request.wire is Wire.TCP:
                 return None
             seen = see(request.method, request.path, request.host, request.headers)
-            found = None if seen is None else best([one.route for one in http], seen)
-            return next((one for one in http if one.route is found), None)
+            found = None if seen is None else best([(one.route, one) for one in http], seen)
+            return None if found is None else found[1]
         tls = [one for one in routes if one.kind == "TLSRoute"]
         if tls:
             name = request.dns_name

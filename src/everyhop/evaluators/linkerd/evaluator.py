@@ -11,18 +11,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from everyhop.core.errors import InputError
+from everyhop.evaluators.labels import Selected
 from everyhop.evaluators.linkerd.clients import (
+    CORE,
     GROUP,
     LOCALHOST,
     Authorization,
     Clients,
+    Ref,
     check_mode,
     default_authorizations,
 )
 from everyhop.evaluators.linkerd.egress import Egress
 from everyhop.evaluators.linkerd.identity import Mesh
 from everyhop.evaluators.linkerd.matching import GrpcMatch, HttpMatch, Kind, Path, Route, best, see
-from everyhop.evaluators.linkerd.routes import read_routes
+from everyhop.evaluators.linkerd.routes import attached_routes, read_routes
 from everyhop.evaluators.linkerd.servers import Protocol, Server, read_servers
 from everyhop.evaluators.model import Outcome, Wire
 from everyhop.evaluators.networks import read_networks
@@ -56,6 +59,15 @@ class Door:
     routes: tuple[tuple[Route, tuple[Authorization, ...]], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What is known of a workload; ``doors`` grows with the ports that are asked for."""
+
+    is_left_out: bool
+    skipped: frozenset[int]
+    doors: dict[int, Door]
+
+
 class LinkerdEvaluator:
     """A mesh of Linkerd.
 
@@ -82,35 +94,37 @@ class LinkerdEvaluator:
         self._pods = Pods(manifests, named_ports)
         self._annotations = {one.name: one.annotations for one in manifests.of("Namespace", "")}
         self._clients = Clients(manifests, self._mesh, self._cluster)
-        self._servers = read_servers(manifests)
-        self._routes = read_routes(manifests)
-        self._egress = Egress(manifests, self._routes, self._cluster, egress_namespace)
-        self._ports = PerWorkload[dict[int, Door]](lambda _: {})
-        self._check_routes()
+        self._servers: dict[str, Selected[Server]] = {}
+        for server in read_servers(manifests):
+            self._servers.setdefault(server.namespace, Selected()).add(server.pods, server)
+        routes = read_routes(manifests)
+        self._attached = attached_routes(routes)
+        self._egress = Egress(manifests, routes, self._cluster, egress_namespace)
+        self._places = PerWorkload(self._place)
 
     def evaluate(self, request: Request) -> Outcome:
         """Return whether a request is admitted, and by which object."""
         if not request.target.namespace:
-            if not request.source.namespace or self._is_left_out(request.source):
+            if not request.source.namespace or self._places(request.source).is_left_out:
                 return Outcome(allowed=True, why="no proxy stands at the source")
             return self._egress.evaluate(request)
-        if self._is_left_out(request.target):
+        place = self._places(request.target)
+        if place.is_left_out:
             return Outcome(allowed=True, why="no proxy stands at the target")
-        if request.port in self._port_set(request.target, SKIPPED_PORTS):
+        if request.port in place.skipped:
             return Outcome(allowed=True, why=f"port {request.port} goes past the proxy")
-        doors = self._ports(request.target)
-        door = doors.get(request.port)
+        door = place.doors.get(request.port)
         if door is None:
-            door = doors[request.port] = self._door(request.target, request.port)
+            door = place.doors[request.port] = self._door(request.target, request.port)
         if request.wire is Wire.TCP or door.protocol.is_opaque:
             return self._connection(door, request)
         seen = see(request.method, request.path, request.host, request.headers)
         if seen is None:
             return Outcome(allowed=False, why="this is no HTTP: 400", by=door.name)
-        route = best([one for one, _ in door.routes], seen)
-        if route is None:
+        found = best(door.routes, seen)
+        if found is None:
             return Outcome(allowed=False, why="no route matches: 404", by=door.name)
-        own = next(found for one, found in door.routes if one is route)
+        route, own = found
         return self._admitted((*own, *door.everywhere), request, f"{route.name}: 403", door.name)
 
     def _connection(self, door: Door, request: Request) -> Outcome:
@@ -128,12 +142,9 @@ class LinkerdEvaluator:
         return Outcome(allowed=False, why=f"nobody is authorized so, {otherwise}", by=by)
 
     def _door(self, target: Workload, port: int) -> Door:
-        for server in self._servers:
-            if (
-                server.namespace == target.namespace
-                and server.pods.selects(target.labels)
-                and self._is_port(server, target, port)
-            ):
+        servers = self._servers.get(target.namespace)
+        for server in () if servers is None else servers.of(target.labels):
+            if self._is_port(server, target, port):
                 paths = self._pods.probes(target, port)
                 return self._server_door(server, paths)
         return self._default_door(target, port)
@@ -151,15 +162,11 @@ class LinkerdEvaluator:
                 if one.namespace == server.namespace
                 and (one.server == server.name if one.server else one.selector.selects(server.labels))
             ),
-            *(
-                one.authorization
-                for one in self._clients.policies
-                if one.namespace == server.namespace
-                and (one.target.kind == "namespace" or (GROUP, "server", server.name) == one.target[:3])
-            ),
+            *self._clients.of(server.namespace, Ref(GROUP, "server", server.name)),
+            *self._clients.of(server.namespace, Ref(CORE, "namespace", server.namespace)),
             *default_authorizations(server.access, self._cluster),
         )
-        attached = [one for one in self._routes if _is_attached(one, server)]
+        attached = self._attached.get((server.namespace, server.name), [])
         calls = [one for one in attached if one.kind == "GRPCRoute"]
         if server.protocol is Protocol.GRPC:
             routes = tuple((one.route, self._of_route(one)) for one in calls) or ((_DEFAULT_GRPC, ()),)
@@ -178,13 +185,7 @@ class LinkerdEvaluator:
         )
 
     def _of_route(self, route: Attached) -> tuple[Authorization, ...]:
-        return tuple(
-            one.authorization
-            for one in self._clients.policies
-            if one.namespace == route.namespace
-            and one.target[:2] == route.ref[:2]
-            and one.target.name.lower() == route.ref.name.lower()
-        )
+        return self._clients.of(route.namespace, route.ref)
 
     def _default_routes(
         self, probe_paths: frozenset[str]
@@ -213,25 +214,16 @@ class LinkerdEvaluator:
         own = self._pods.annotation(workload, name)
         return own if own is not None else self._annotations.get(workload.namespace, {}).get(name)
 
-    def _is_left_out(self, workload: Workload) -> bool:
-        return self._annotation(workload, INJECT) == "disabled"
+    def _place(self, workload: Workload) -> _Place:
+        return _Place(
+            is_left_out=self._annotation(workload, INJECT) == "disabled",
+            skipped=self._port_set(workload, SKIPPED_PORTS),
+            doors={},
+        )
 
     def _port_set(self, workload: Workload, name: str) -> frozenset[int]:
         text = self._annotation(workload, name)
         return frozenset() if text is None else _ports(text, name)
-
-    def _check_routes(self) -> None:
-        for route in self._routes:
-            for parent in route.parents:
-                if parent.kind == "Server" and route.kind not in {"HTTPRoute", "GRPCRoute"}:
-                    raise InputError(f"{route.route.name}: a Server has no routes of this kind")
-
-
-def _is_attached(route: Attached, server: Server) -> bool:
-    return any(
-        one.kind == "Server" and one.name == server.name and one.namespace == server.namespace
-        for one in route.parents
-    )
 
 
 def _ports(text: str, name: str) -> frozenset[int]:

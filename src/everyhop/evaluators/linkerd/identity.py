@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from everyhop.core.errors import InputError
@@ -36,13 +37,15 @@ class Mesh:
 
         An identity of a foreign trust domain has its name there: meshes may share their trust anchors, so it is a client too.
         """
-        if peer is None:
-            return None
-        found = _MESH_FORM.fullmatch(peer)
-        if found is None:
-            return Client(peer, is_dns=False)
-        namespace = self.control_plane_namespace
-        return Client(f"{found[3]}.{found[2]}.serviceaccount.identity.{namespace}.{found[1]}", is_dns=True)
+        return None if peer is None else _client(peer, self.control_plane_namespace)
+
+
+@lru_cache(maxsize=65536)
+def _client(peer: str, namespace: str) -> Client:
+    found = _MESH_FORM.fullmatch(peer)
+    if found is None:
+        return Client(peer, is_dns=False)
+    return Client(f"{found[3]}.{found[2]}.serviceaccount.identity.{namespace}.{found[1]}", is_dns=True)
 
 
 @dataclass(frozen=True, slots=True)

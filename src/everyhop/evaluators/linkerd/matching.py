@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 from everyhop.evaluators.regex import FirstMatch
@@ -18,6 +18,7 @@ from everyhop.evaluators.regex import FirstMatch
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+T = TypeVar("T")
 _PATH: Final = re.compile(r"[!\"$-;=@-_a-~]*")
 
 Rank = tuple[int, ...]
@@ -178,11 +179,11 @@ def host_rank(pattern: str, host: str) -> Rank | None:
     return (1, len(wanted)) if asked == wanted else None
 
 
-def best(routes: Sequence[Route], seen: Seen) -> Route | None:
-    """Return the route of a request, None where none matches; among equals the first."""
-    found: tuple[tuple[Rank, Rank], Route] | None = None
-    for route in routes:
-        rank = route.rank(seen)
+def best(routes: Sequence[tuple[Route, T]], seen: Seen) -> tuple[Route, T] | None:
+    """Return the route of a request with what goes with it, None where none matches; among equals the first."""
+    found: tuple[tuple[Rank, Rank], tuple[Route, T]] | None = None
+    for one in routes:
+        rank = one[0].rank(seen)
         if rank is not None and (found is None or rank > found[0]):
-            found = (rank, route)
+            found = (rank, one)
     return None if found is None else found[1]

@@ -26,6 +26,8 @@ from everyhop.evaluators.linkerd.matching import (
 from everyhop.evaluators.regex import FirstMatch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from everyhop.manifests.model import Manifest, Manifests
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
@@ -71,6 +73,18 @@ def read_routes(manifests: Manifests) -> tuple[Attached, ...]:
     """Read every route, in the order of precedence."""
     found = [_attached(one) for (group, kind) in _VERSIONS for one in manifests.of(kind, group)]
     return tuple(sorted(found, key=lambda one: one.order))
+
+
+def attached_routes(routes: Iterable[Attached]) -> Mapping[tuple[str, str], list[Attached]]:
+    """Return the routes of each Server, by its namespace and name; raises InputError for kinds that none has."""
+    found: dict[tuple[str, str], list[Attached]] = {}
+    for one in routes:
+        servers = {parent.name for parent in one.parents if parent.kind == "Server"}
+        if servers and one.kind not in {"HTTPRoute", "GRPCRoute"}:
+            raise InputError(f"{one.route.name}: a Server has no routes of this kind")
+        for name in sorted(servers):
+            found.setdefault((one.namespace, name), []).append(one)
+    return found
 
 
 def _attached(manifest: Manifest) -> Attached:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from everyhop.targets.istio import policies, traffic
 from everyhop.targets.istio.ground import Ground
 from everyhop.targets.istio.rules import Opened, callers, opened
-from everyhop.targets.model import Feature
+from everyhop.targets.istio.tokens import token_warnings
 from everyhop.targets.objects import yaml_file
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Istio:
         diagnostics = [
             *ground.diagnostics(),
             *(one for service in found.values() for one in service.diagnostics),
-            *unrevoked(view, found),
+            *token_warnings(view, found),
         ]
         reachable = reachable_of(found)
         files = [
@@ -60,23 +60,6 @@ def reachable_of(found: Mapping[str, Opened]) -> Mapping[str, tuple[str, ...]]:
     return {caller: tuple(targets) for caller, targets in names.items()}
 
 
-def unrevoked(view: View, found: Mapping[str, Opened]) -> Iterator[Diagnostic]:
-    """Warn of tokens that nobody asks everyhop about: a mesh knows no revocation."""
-    if "sdk" in view.beside or "authorizer" in view.beside:
-        return
-    doors = [
-        str(one.door)
-        for name in sorted(found)
-        for one in found[name].doors
-        if one.needs_token and not one.asks
-    ]
-    if doors:
-        where = doors[0] if len(doors) == 1 else f"{doors[0]} and {len(doors) - 1} more"
-        message = f"a revoked token is good at {where} until it expires: {view.target} knows no revocation"
-        hint = f"targets: {view.target}: authorizer"
-        yield view.warning(f"{Feature.TOKEN.value}-revocation", message, suggestion=hint)
-
-
 def _documents(
     ground: Ground, namespace: str, found: Mapping[str, Opened], reachable: Mapping[str, tuple[str, ...]]
 ) -> Iterator[Document]:
@@ -90,7 +73,8 @@ def _documents(
         timing = traffic.virtual_service(view, service)
         if timing is not None:
             yield timing
-        yield traffic.sidecar(ground, service, reachable.get(service.name, ()))
+        asks = any(one.asks for one in found[service.name].doors)
+        yield traffic.sidecar(ground, service, reachable.get(service.name, ()), asks=asks)
     yield from traffic.service_entries(view, namespace)
 
 

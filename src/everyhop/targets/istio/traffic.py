@@ -54,12 +54,17 @@ def virtual_service(view: View, service: ServiceIntents) -> Document | None:
     return Document(obj(view, NETWORKING, "VirtualService", name, place.namespace, spec))
 
 
-def sidecar(ground: Ground, service: ServiceIntents, targets: Iterable[str]) -> Document:
-    """Return the hosts that the pods of a service see: those of ``targets``, egress hosts, and the mesh's own services."""
+def sidecar(ground: Ground, service: ServiceIntents, targets: Iterable[str], *, asks: bool) -> Document:
+    """Return the hosts that the pods of a service see: those of ``targets``, egress hosts, and the mesh's own services.
+
+    ``asks``: they ask the authorizer, whose Service a Sidecar hides like any other; unseen, it refuses everything that is asked.
+    """
     view = ground.view
     places = view.intents.settings.place
     hosts = [f"{places(name).namespace}/{host_of(view, name)}" for name in targets]
     hosts += [f"./{one.host}" for one in _egress_of(view, service.name)]
+    if asks and view.option("authorizer_host"):
+        hosts.append(f"*/{view.option('authorizer_host')}")
     hosts.append(f"{ground.root_namespace}/*")
     spec = {
         "workloadSelector": {"labels": dict(sorted(service.place.labels.items()))},

@@ -257,7 +257,7 @@ def service(name="payments", selector=None, **labels):
 
 
 def test_labels_of_service_and_namespace_say_which_waypoint():
-    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "labels": {"istio.io/use-waypoint": "waypoint"}}}  # fmt: skip
+    namespace = in_mesh(**{"istio.io/use-waypoint": "waypoint"})
     pair = [THROUGH, ONLY_WAYPOINT, GATEWAY]
     assert allowed([*pair, namespace])
     assert not allowed(pair)
@@ -283,8 +283,26 @@ def test_tcp_through_a_waypoint():
     assert not allowed([THROUGH, ONLY_WAYPOINT, GATEWAY], request(**BARE), **USES)
 
 
-def test_a_pod_outside_of_the_mesh_is_open():
-    assert allowed([policy()], request(target=workload(labels={"istio.io/dataplane-mode": "none"})))
+def in_mesh(mode="ambient", **labels):
+    """Return the namespace of the workloads."""
+    labels |= {} if mode is None else {"istio.io/dataplane-mode": mode}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop", "labels": labels}}
+
+
+@pytest.mark.parametrize(
+    ("namespace", "own", "is_open"),
+    [
+        ([], {}, False),
+        ([], {"istio.io/dataplane-mode": "none"}, True),
+        ([in_mesh()], {}, False),
+        ([in_mesh(None)], {}, True),
+        ([in_mesh("none")], {}, True),
+        ([in_mesh(None)], {"istio.io/dataplane-mode": "ambient"}, False),
+        ([in_mesh()], {"istio.io/dataplane-mode": "none"}, True),
+    ],
+)
+def test_a_pod_outside_of_the_mesh_is_open(namespace, own, is_open):
+    assert allowed([policy(), *namespace], request(target=workload(labels=own))) is is_open
 
 
 def test_foreign_certificates_and_malformed_paths_are_refused():

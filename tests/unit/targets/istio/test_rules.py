@@ -3,6 +3,7 @@
 
 import pytest
 from tests.support.compiled import compiled
+from tests.support.crds import objects_of
 
 SERVICES = """
 attributes: {user: {level: int}}
@@ -196,6 +197,29 @@ def test_http_operations_name_method_path_and_port_and_tcp_only_the_port(everyth
     assert operations_of(rules_of(everything, "db")) == [{"ports": ["5432"]}]
 
 
+def test_what_has_to_hold_together_stands_in_one_rule_and_one_source(everything):
+    """One more dash would make two sources of one, or two rules of one, and any of them would do."""
+    for policy in everything.all("AuthorizationPolicy"):
+        for rule in policy["spec"].get("rules", []):
+            assert set(rule) <= {"from", "to", "when"}
+            assert len(rule.get("from", [1])) == 1
+            if "when" in rule:
+                assert {"from", "to"} <= set(rule)
+                assert all(len(one["values"]) and "notValues" not in one for one in rule["when"])
+
+
+def test_strict_mtls_and_the_default_denial_come_first(everything):
+    for content in everything.files.values():
+        first, second, *_ = objects_of([content])
+        assert first["kind"] == "PeerAuthentication"
+        assert (second["kind"], second["spec"]) == ("AuthorizationPolicy", {})
+
+
+def test_nothing_is_a_dry_run(everything):
+    for one in everything.objects:
+        assert set(one["metadata"]["annotations"]) == {"everyhop/snapshot"}
+
+
 def test_strict_mtls_stands_in_every_namespace(everything):
     found = {one["metadata"]["namespace"]: one["spec"] for one in everything.all("PeerAuthentication")}
     assert found == {"shop": {"mtls": {"mode": "STRICT"}}}
@@ -306,6 +330,19 @@ def test_who_reads_of_a_revocation_is_told_that_nobody_knows_it():
     assert "istio.token-revocation" in istio(asks, f"{TOKENS}, istio: {{accept: [token-binding]}}").warnings
     assert "istio.token-revocation" not in istio(asks, f"{TOKENS}, istio: {{authorizer: x}}").warnings
     assert "istio.token-revocation" not in istio(asks, TOKENS, "sdk").warnings
+
+
+def test_a_bad_token_is_refused_where_none_is_needed_and_that_is_said():
+    made = istio(
+        ["{from: a, to: pay, operations: [charge, list, export]}"], f"{TOKENS}, istio: {{authorizer: x}}"
+    )
+    found = [one for one in made.compilation.diagnostics if one.code == "istio.token-elsewhere"]
+    assert [one.rules for one in found] == [("allow[0]",), ()]
+    assert "at list, export too" in found[0].message or "at export, list too" in found[0].message
+    assert "probes[0]" in found[1].message
+    assert not any(one.is_error for one in found)
+    without = istio(["{from: a, to: pay, operations: [list]}"], f"{TOKENS}, istio: {{authorizer: x}}")
+    assert "istio.token-elsewhere" not in without.warnings
 
 
 def test_a_gateway_among_the_services_is_shut_and_said():

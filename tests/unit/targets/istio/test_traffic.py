@@ -46,6 +46,17 @@ def test_a_door_that_stays_shut_is_not_seen_either(made):
     assert seen(made, "b") == ["istio-system/*"]
 
 
+def test_who_asks_the_authorizer_sees_it_and_nobody_else():
+    authorizer = "authorizer.everyhop.svc.corp.local"
+    asking = compiled(
+        "istio",
+        POLICY
+        + f"  tokens: {{issuer: 'https://i.x', jwks_uri: 'https://i.x/k'}}\n  istio: {{authorizer: e, authorizer_host: {authorizer}}}\n",
+    )
+    assert f"*/{authorizer}" in seen(asking, "a")  # a call of it has a condition
+    assert not any(authorizer in host for name in ("b", "slow", "db") for host in seen(asking, name))
+
+
 def test_what_is_not_registered_is_not_reached(made):
     for one in made.all("Sidecar"):
         assert one["spec"]["outboundTrafficPolicy"] == {"mode": "REGISTRY_ONLY"}
