@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Objects in force against the policy: each kind of drift by its code, and the request that gets through because of it."""
 
+import re
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -438,3 +441,20 @@ def test_second_readings_of_a_path_are_accepted_where_the_policy_says_so():
         "z.yaml": wider
     }
     assert prove_policy(snapshot, ["istio"], manifests=files).verdict is Verdict.WIDER
+
+
+def test_every_code_is_explained_in_the_guide():
+    root = Path(__file__).parents[3]
+    guide = (root / "docs/guides/drift.md").read_text(encoding="utf-8")
+    sources = sorted((root / "src/everyhop/proving").glob("drift*.py"))
+    found = {
+        code
+        for path in sources
+        for code in re.findall(
+            r'"((?:drift|istio|linkerd|cilium|networkpolicy|clusternetworkpolicy)\.[a-z0-9-]+)"',
+            path.read_text(encoding="utf-8"),
+        )
+        if not code.endswith((".io", ".yaml"))
+    }
+    assert len(found) > 30
+    assert {code for code in found if f"`{code}`" not in guide} == set()
