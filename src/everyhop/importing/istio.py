@@ -18,7 +18,7 @@ from everyhop.importing.istio_claims import Claims
 from everyhop.importing.istio_policies import SECURITY, AuthPolicy, read_jwt_rules, read_policy
 from everyhop.importing.istio_rules import LOCAL, Match, Source
 from everyhop.importing.istio_users import Users
-from everyhop.importing.model import Draft, DraftRule, DraftTest, Fate, Part
+from everyhop.importing.model import DEFAULT_ROOT, Draft, DraftRule, DraftTest, Fate, Part
 from everyhop.importing.notes import Notes, settle_accounts
 from everyhop.importing.workloads import Group, Groups, read_pods
 from everyhop.policy.model import OUTSIDE
@@ -44,9 +44,9 @@ class _Import:
         self._policies = [
             policy
             for one in manifests.of("AuthorizationPolicy", SECURITY)
-            if (policy := read_policy(one, wishes.methods, self._notes)) is not None
+            if (policy := read_policy(one, wishes, self._notes)) is not None
         ]
-        self._users = Users(read_jwt_rules(manifests, self._notes))
+        self._users = Users(read_jwt_rules(manifests, wishes, self._notes))
         self._domain = wishes.trust_domain or self._usual_domain()
         self._groups = Groups(read_pods(manifests))
 
@@ -75,6 +75,11 @@ class _Import:
         self._accept_ambiguous_paths(draft)
         draft.issuers = self._users.entries()
         self._write_attributes(draft)
+        if self._wishes.root_namespace != DEFAULT_ROOT:
+            draft.targets["istio"] = {
+                **draft.targets.get("istio", {}),
+                "root_namespace": self._wishes.root_namespace,
+            }
         if self._wishes.gateway is not None:
             namespace, account = self._wishes.gateway
             draft.targets["gateway"] = {"namespace": namespace, "service_account": account}
