@@ -8,15 +8,14 @@ PeerAuthentication and RequestAuthentication; field notes on order and scope.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from everyhop.core.errors import InputError
 from everyhop.importing.doors import Says, User, build_doors, example_tests
 from everyhop.importing.istio_claims import Claims
 from everyhop.importing.istio_policies import SECURITY, AuthPolicy, read_jwt_rules, read_policy
-from everyhop.importing.istio_rules import LOCAL, Match, Source
+from everyhop.importing.istio_rules import LOCAL, PRINCIPAL, Match, Source
 from everyhop.importing.istio_users import Users
 from everyhop.importing.model import DEFAULT_ROOT, Draft, DraftRule, DraftTest, Fate, Part
 from everyhop.importing.notes import Notes, settle_accounts
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from everyhop.importing.doors import Claim
     from everyhop.importing.model import Wishes
     from everyhop.manifests import Manifests
-
-_PRINCIPAL: Final = re.compile(r"([^/*]+)/ns/([^/*]+)/sa/([^/*]+)")
 
 
 def import_istio(manifests: Manifests, wishes: Wishes) -> Draft:
@@ -120,7 +117,7 @@ class _Import:
 
     def _find_callers(self, source: Source, own: str) -> None:
         for value in (*source.principals.values, *source.principals.not_values):
-            found = _PRINCIPAL.fullmatch(value)
+            found = PRINCIPAL.fullmatch(value)
             if found and found[1] in {self._domain, LOCAL}:
                 self._groups.by_account(found[2], found[3])
         for value in (*source.accounts.values, *source.accounts.not_values):
