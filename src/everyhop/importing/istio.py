@@ -70,6 +70,7 @@ class _Import:
         for group in services:
             self._build(draft, group)
         self._accept_ambiguous_paths(draft)
+        self._note_brackets()
         draft.issuers = self._users.entries()
         self._write_attributes(draft)
         if self._wishes.root_namespace != DEFAULT_ROOT:
@@ -226,6 +227,16 @@ class _Import:
                     span=self._policies[0].manifest.span,
                 )
             )
+
+    def _note_brackets(self) -> None:
+        """Say the one thing that a template of Istio does not take and a parameter of the policy does."""
+        for policy in self._policies:
+            patterns = [one.text for rule in policy.rules for place in rule.places for one in place.paths]
+            if policy.allows and any("{*}" in text or "{**}" in text for text in patterns):
+                message = "Istio's {*} takes no bare [ or ], which no path may hold (RFC 3986 section 3.3); a parameter does"
+                self._notes.add(
+                    Fate.ASSUMED, "istio.brackets", policy.manifest, message, written="a parameter"
+                )
 
     def _write_attributes(self, draft: Draft) -> None:
         if self._users.attributes:
