@@ -406,16 +406,35 @@ def test_objects_that_no_evaluator_reads_are_said():
     assert "istio.extra-allow" in codes(report)  # what is known of it by its kind stays as bad as it is
 
 
+def test_objects_elsewhere_need_not_be_known():
+    spec = {"rules": [{"from": [{"source": {"unheard": ["x"]}}]}]}
+    elsewhere = istio("AuthorizationPolicy", "odd", spec, "elsewhere")
+    report = drift("istio", [*objects("istio"), elsewhere])
+    assert report.requests is not None
+    assert report.findings == []
+
+
 def test_an_object_that_stands_twice():
     documents = objects("istio")
     assert "drift.duplicate" in codes(drift("istio", [*documents, documents[0]]), Severity.DRIFTS)
 
 
 def test_targets_that_are_no_objects_are_refused():
-    with pytest.raises(InputError, match="envoy is no objects of Kubernetes"):
-        find_drift(SNAPSHOT, ["envoy"], {})
+    for target in ("envoy", "nginx", "opa", "compose", "systemd"):
+        with pytest.raises(InputError, match=f"{target} is no objects of Kubernetes"):
+            find_drift(SNAPSHOT, [target], {})
     with pytest.raises(InputError, match="there is no target"):
         find_drift(SNAPSHOT, ["consul"], {})
+
+
+@pytest.mark.parametrize("target", ["serviceaccounts", "rbac", "admission", "gatekeeper", "spire"])
+def test_other_targets_are_compared_object_by_object(target):
+    files = {path: content for path, content in compiled(target).items() if path.endswith(".yaml")}
+    (report,) = find_drift(SNAPSHOT, [target], files)
+    assert (report.worst, report.requests) == (None, None)
+    assert report.objects > 0
+    (report,) = find_drift(SNAPSHOT, [target], {})
+    assert {found.code for found in report.findings} == {"drift.missing"}
 
 
 def test_the_kinds_to_read_are_those_that_decide():
