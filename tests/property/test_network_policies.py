@@ -132,13 +132,13 @@ def passed(asked):
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(policies(), max_size=4))
 def test_the_truth_table_is_that_of_the_second_formulation(found):
     assert passed(evaluator(found)) == expand(found)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(policies(), min_size=1, max_size=3), st.data())
 def test_one_rule_more_never_narrows(found, data):
     before = passed(evaluator(found))
