@@ -31,6 +31,7 @@ class View:
         self.accepted: Final = frozenset(self.option(ACCEPT)) if ACCEPT in declared else frozenset[str]()
         written: tuple[str, ...] = self.option(WITH) if WITH in declared else ()
         self.beside: Final[tuple[str, ...]] = tuple(sorted({*written, *beside} - {target}))
+        self._holders: dict[Feature, str | None] = {}
 
     def option(self, name: str) -> Any:
         """Return an option of the target."""
@@ -55,6 +56,11 @@ class View:
 
     def holder(self, feature: Feature) -> str | None:
         """Return who holds a feature on these hops: this target, one beside it, ``accepted``, or None for nobody."""
+        if feature not in self._holders:  # asked for every grant of every door
+            self._holders[feature] = self._find_holder(feature)
+        return self._holders[feature]
+
+    def _find_holder(self, feature: Feature) -> str | None:
         if self.fidelity(feature).fidelity is not Fidelity.REFUSED:
             return self.target
         other = self.held_beside(feature)

@@ -84,20 +84,24 @@ class _Service:
     def _say_what_stays_shut(self, service: ServiceIntents) -> None:
         settings = self._view.intents.settings
         for door in service.doors:
-            for grant in self._view.grants(door):
-                if grant.caller == OUTSIDE and settings.gateway is None:
-                    message = f"linkerd opens {door} to nobody outside: no gateway carries them"
-                    hint = "name its namespace and service account in targets: gateway"
-                    self.diagnostics.append(
-                        self._view.error("gateway", message, door=door, rules=grant.rules, suggestion=hint)
-                    )
-            if door.is_probe and self._view.grants(door) and not settings.probe_networks:
+            if settings.gateway is None:
+                self._say_no_gateway(door)
+            if door.is_probe and not settings.probe_networks and self._view.grants(door):
                 message = (
                     f"the kubelet's probes of {door} are refused: it has no identity, and no network is named"
                 )
                 hint = "name the nodes' networks in targets: probe_networks"
                 self.diagnostics.append(
                     self._view.warning("probe-networks", message, door=door, suggestion=hint)
+                )
+
+    def _say_no_gateway(self, door: Door) -> None:
+        for grant in door.grants:
+            if grant.caller == OUTSIDE and self._view.opens(door, grant):
+                message = f"linkerd opens {door} to nobody outside: no gateway carries them"
+                hint = "name its namespace and service account in targets: gateway"
+                self.diagnostics.append(
+                    self._view.error("gateway", message, door=door, rules=grant.rules, suggestion=hint)
                 )
 
 
