@@ -127,7 +127,9 @@ def _network_policy(material: Material) -> System:
     from everyhop.evaluators.network_policy import NetworkPolicyEvaluator
 
     networks = material.settings.probe_networks
-    return material.system(NetworkPolicyEvaluator(material.manifests, node_networks=networks), isolates=True, lets_nodes=True)
+    return material.system(
+        NetworkPolicyEvaluator(material.manifests, node_networks=networks), isolates=True, lets_nodes=True
+    )
 
 
 def _cluster_network_policy(material: Material) -> System:
@@ -135,17 +137,24 @@ def _cluster_network_policy(material: Material) -> System:
 
     networks = material.settings.probe_networks
     return material.system(
-        ClusterNetworkPolicyEvaluator(material.manifests, node_networks=networks), isolates=True, lets_nodes=True
+        ClusterNetworkPolicyEvaluator(material.manifests, node_networks=networks),
+        isolates=True,
+        lets_nodes=True,
     )
 
 
 def _cilium(material: Material) -> System:
     from everyhop.evaluators.cilium import CiliumEvaluator
-    from everyhop.evaluators.cilium.http import normalised
 
     networks = material.settings.probe_networks
     evaluator = CiliumEvaluator(material.manifests, node_networks=networks)
-    return material.system(evaluator, isolates=True, lets_nodes=True, normalise=normalised)
+    return material.system(evaluator, isolates=True, lets_nodes=True, normalise=_as_cilium)
+
+
+def _as_cilium(path: str) -> str | None:
+    from everyhop.evaluators.cilium.http import seen_path
+
+    return seen_path(path, normalises=True)
 
 
 def _istio(material: Material) -> System:

@@ -39,7 +39,9 @@ def check(snapshot, target, beside):
     proof = prove_policy(snapshot, [target], beside=beside)
     report = proof.targets[target]
     if target not in OUTER_BOUNDS or "sdk" in beside:
-        wider = [one for one in report.wider if not one.ask.is_egress or holds_egress(snapshot, target, beside)]
+        wider = [
+            one for one in report.wider if not one.ask.is_egress or holds_egress(snapshot, target, beside)
+        ]
         assert [words_of(one) for one in wider[:5]] == []
     assert [words_of(one) for one in report.unannounced[:5]] == []
 
