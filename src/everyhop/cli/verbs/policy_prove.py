@@ -22,6 +22,7 @@ examples:
   everyhop policy prove --target istio                    the policy compiled, every kind of request asked of both
   everyhop policy prove --target istio,cilium             two that stand on the same hops
   everyhop policy prove --target istio --manifests k8s/   the manifests in force in place of the compiled ones
+  everyhop policy prove --target envoy                    the real Envoy is started for each service, and asked
   everyhop policy prove --target linkerd --with sdk       what Linkerd cannot hold is held by the SDK
 
 exit codes: 0 equal, or narrower · 1 WIDER: a request gets through that the policy refuses
@@ -93,10 +94,19 @@ def files_below(path: Path) -> dict[str, bytes]:
 def _run(args: argparse.Namespace) -> int:
     from everyhop.cli.policy_at_hand import DEFAULT, read_policy
     from everyhop.proving import describe, prove_policy
+    from everyhop.runtime.target_envoys import envoy_builder
 
     snapshot = read_policy(args.policy or DEFAULT).snapshot
     manifests = None if args.manifests is None else files_below(args.manifests)
-    proof = prove_policy(snapshot, args.target, manifests=manifests, beside=args.beside, progress=_progress())
+    with envoy_builder() as envoy:
+        proof = prove_policy(
+            snapshot,
+            args.target,
+            manifests=manifests,
+            beside=args.beside,
+            builders={"envoy": envoy},
+            progress=_progress(),
+        )
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     if wants_json(args):
