@@ -351,3 +351,53 @@ def _principal(rng, depth):
         case _:
             ids = [_principal(rng, depth - 1) for _ in range(rng.randint(1, 3))]
             return {rng.choice(("and_ids", "or_ids")): {"ids": ids}}
+
+
+def random_tree(rng: random.Random):
+    """Return an RBAC filter's members with a matcher tree, nested once or twice."""
+    return {"matcher": _tree(rng, 2)}
+
+
+def _tree(rng, depth):
+    common = "type.googleapis.com/envoy.extensions.matching.common_inputs."
+    header = "type.googleapis.com/envoy.type.matcher.v3.HttpRequestHeaderMatchInput"
+    config, texts = rng.choice(
+        (
+            ({"@type": f"{common}ssl.v3.UriSanInput"}, [one for one in PEERS if one]),
+            ({"@type": header, "header_name": ":method"}, METHODS),
+            ({"@type": header, "header_name": "x-a"}, [one for one in VALUES if one]),
+        )
+    )
+    value = {"name": "input", "typed_config": config}
+    if rng.random() < 0.5:
+        kind = rng.choice(("exact_match_map", "prefix_match_map"))
+        keys = texts if kind == "exact_match_map" else [one[: rng.randint(1, len(one))] for one in texts]
+        branches = {
+            key: _leaf(rng, depth) for key in dict.fromkeys(rng.sample(keys, rng.randint(1, len(keys))))
+        }
+        made = {"matcher_tree": {"input": value, kind: {"map": branches}}}
+    else:
+        predicates = [
+            {"single_predicate": {"input": value, "value_match": _text(rng, texts)}}
+            for _ in range(rng.randint(1, 2))
+        ]
+        predicate = (
+            predicates[0]
+            if len(predicates) == 1
+            else {rng.choice(("and_matcher", "or_matcher")): {"predicate": predicates}}
+        )
+        if rng.random() < 0.3:
+            predicate = {"not_matcher": predicate}
+        made = {"matcher_list": {"matchers": [{"predicate": predicate, "on_match": _leaf(rng, depth)}]}}
+    return made | ({"on_no_match": _leaf(rng, depth - 1)} if depth < 2 or rng.random() < 0.7 else {})
+
+
+def _leaf(rng, depth):
+    if depth > 0 and rng.random() < 0.4:
+        return {"matcher": _tree(rng, depth - 1)}
+    config = {
+        "@type": "type.googleapis.com/envoy.config.rbac.v3.Action",
+        "name": "n",
+        "action": rng.choice(("ALLOW", "ALLOW", "DENY", "LOG")),
+    }
+    return {"action": {"name": "action", "typed_config": config}}

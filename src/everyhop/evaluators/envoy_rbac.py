@@ -3,7 +3,7 @@
 
 Read as JSON in either spelling of protobuf (``and_rules`` or ``andRules``).  Policies add up; a policy matches if one permission and
 one principal do.  ALLOW lets pass what some policy matches, DENY what none does, LOG everything, no ``rules`` everything;
-``shadow_rules`` decide nothing.  CEL conditions and extension matchers that are not known here raise InputError.
+``shadow_rules`` decide nothing.  A matcher tree may stand in place of rules.  CEL conditions and extension matchers raise InputError.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from everyhop.core.errors import InputError
 from everyhop.evaluators.envoy_json import member, only, snake, type_name
 from everyhop.evaluators.envoy_matchers import header_matcher, metadata_matcher, string_matcher
 from everyhop.evaluators.envoy_paths import bare_path, template_pattern
+from everyhop.evaluators.envoy_rbac_tree import Decide, Undecided, read_tree
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _ACTIONS: Final = ("ALLOW", "DENY", "LOG")
@@ -96,16 +97,23 @@ class Rbac:
 
     rules: Rules | None
     shadow_rules: Rules | None
+    tree: Decide | None = None
 
     def allows(self, attempt: Attempt) -> bool:
-        """Tell whether the filter lets an attempt pass."""
+        """Tell whether the filter lets an attempt pass; a tree in which nothing matches denies."""
+        if self.tree is not None:
+            try:
+                decision = self.tree(attempt)
+            except Undecided:
+                return False
+            return decision is not None and decision.allows
         return self.rules is None or self.rules.allows(attempt)
 
 
 def read_filter(value: Mapping[str, Any]) -> Rbac:
     """Read the typed config of an RBAC filter of HTTP or of the network, or a filter with its ``typed_config``.
 
-    Raises InputError for anything that this module does not know, also for matcher trees (``matcher``, ``shadow_matcher``).
+    Raises InputError for anything that this module does not know, also for rules and a matcher tree together.
     """
     inner = member(value, "typed_config")
     found = value if inner is None else inner
@@ -116,6 +124,8 @@ def read_filter(value: Mapping[str, Any]) -> Rbac:
         *_NO_FILTER_FIELDS,
         "rules",
         "shadow_rules",
+        "matcher",
+        "shadow_matcher",
         "rules_stat_prefix",
         "shadow_rules_stat_prefix",
         "track_per_rule_stats",
@@ -123,8 +133,14 @@ def read_filter(value: Mapping[str, Any]) -> Rbac:
         "enforcement_type",
         "delay_deny",
     )
-    rules, shadow = member(found, "rules"), member(found, "shadow_rules")
-    return Rbac(None if rules is None else read_rules(rules), None if shadow is None else read_rules(shadow))
+    rules, shadow, tree = (member(found, name) for name in ("rules", "shadow_rules", "matcher"))
+    if rules is not None and tree is not None:
+        raise InputError("an RBAC filter has rules or a matcher")
+    return Rbac(
+        None if rules is None else read_rules(rules),
+        None if shadow is None else read_rules(shadow),
+        None if tree is None else read_tree(tree),
+    )
 
 
 def read_rules(value: Mapping[str, Any]) -> Rules:

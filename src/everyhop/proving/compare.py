@@ -35,7 +35,7 @@ _UNSEEN: Final = {
 """What everyhop's own engine does not see on a hop."""
 
 
-_OF_TOKENS: Final = frozenset({"tokens", "token-unasked"})
+_OF_TOKENS: Final = frozenset({"tokens", "token-elsewhere"})
 """What compilers say of tokens beside the feature itself: that no issuer is known, that a bad one is refused wherever it comes."""
 
 
@@ -120,13 +120,20 @@ class Prover:
             ),
             None,
         ) or next((name for name in self._elsewhere if not _is_unseen(name, ask)), None)
-        if covered is not None and not self._answers_for(system, found):
+        if covered is not None and (self._is_left(system, ask) or not self._answers_for(system, found)):
             return
         feature = self._relaxed(system, ask)
         if feature is None:
             kept.wider(replace(found, covered_by=covered))
         elif covered is None:
             kept.accepted(replace(found, accepted=feature))
+
+    def _is_left(self, system: System, ask: Ask) -> bool:
+        """Tell whether compiling said that doors of a service are told apart by the one beside, not here."""
+        operations = (one.door.operation for one in self._doors(ask.service).values()) if ask.door else ()
+        spans = {one.span for one in operations if one is not None}
+        left = f"{system.name}.overlap"
+        return any(one.code == left and not one.is_error and one.span in spans for one in system.diagnostics)
 
     def _answers_for(self, system: System, found: Difference) -> bool:
         """Tell whether a target claims to hold by itself what a request turns on."""
@@ -224,7 +231,7 @@ class Prover:
 
     def _unreached(self, system: System, ask: Ask) -> tuple[str, ...]:
         """Return why a service that may call somebody may call nobody here, () where it may."""
-        missing: set[Feature] = set()
+        missing = {Feature.EGRESS} if system.view.holder(Feature.EGRESS) is None else set[Feature]()
         for target in self._intents.targets_of(ask.caller.name):
             if target == ask.caller.name:
                 continue

@@ -145,8 +145,8 @@ class Space:
 
     def _misdirected(self, service: ServiceIntents, other: ServiceIntents) -> Iterator[Ask]:
         """Send what another service permits to this one, as a rule would let it that lost its selector."""
-        if service.service.tcp is not None and other.service.tcp is None:
-            return  # to a tcp port HTTP is bytes as any
+        if (service.service.tcp is None) is not (other.service.tcp is None):
+            return  # to a tcp port HTTP is bytes as any, and bytes at HTTP's port are asked anyhow
         for door in other.doors:
             for grant in _kinds(door)[:_FEW]:
                 caller = self._caller(grant.caller)

@@ -165,8 +165,15 @@ def _istio(material: Material) -> System:
         trust_domain=material.view.intents.trust_domain,
         aliases=material.option("trust_domain_aliases"),
         root_namespace=material.option("root_namespace"),
+        jwks_uris=_keys(material),
     )
-    return material.system(evaluator, normalise=_as_istio, sees_egress=False)
+    return material.system(evaluator, normalise=_as_istio)
+
+
+def _keys(material: Material) -> Mapping[str, str]:
+    """Return where the real keys of the policy's issuer are: a manifest that takes them elsewhere believes somebody else."""
+    tokens = material.settings.tokens
+    return {} if tokens is None else {tokens.issuer: tokens.jwks_uri}
 
 
 def _as_istio(path: str) -> str | None:
@@ -195,6 +202,7 @@ def _ambient(material: Material) -> System:
         trust_domain=material.view.intents.trust_domain,
         aliases=material.option("trust_domain_aliases"),
         root_namespace=material.option("root_namespace"),
+        jwks_uris=_keys(material),
         uses=dict.fromkeys(material.view.intents.namespaces, waypoint) if waypoint else {},
     )
     return material.system(evaluator, normalise=_as_istio, sees_egress=False)

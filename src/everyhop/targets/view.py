@@ -100,15 +100,22 @@ class View:
             always.add(Feature.CONDITIONAL_DENY)
         if grant.caller == OUTSIDE:
             always.add(Feature.OUTSIDE)
-        lacking = {feature for feature in always if self.holder(feature) is None}
+        lacking = {feature for feature in always if not self._is_held(feature, door)}
         best = min(
             (
-                {feature for feature in one.needs if self.holder(feature) is None}
+                {feature for feature in one.needs if not self._is_held(feature, door)}
                 for one in grant.alternatives
             ),
             key=len,
         )
         return frozenset(lacking | best)
+
+    def _is_held(self, feature: Feature, door: Door) -> bool:
+        """Tell whether somebody holds a feature at a door; of bytes an authorizer is never asked, it answers for HTTP."""
+        if door.operation is not None or self.holder(feature) != AUTHORIZER:
+            return self.holder(feature) is not None
+        others = (one for one in self.beside if one != AUTHORIZER and one in MATRIX)
+        return any(self._other(one, feature) for one in others) or feature.value in self.accepted
 
     def grants(self, door: Door) -> tuple[Grant, ...]:
         """Return the grants of a door that may be opened."""

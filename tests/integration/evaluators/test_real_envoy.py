@@ -5,7 +5,7 @@ import json
 import random
 
 import pytest
-from tests.support.rbac_envoy import RbacEnvoy, random_filter, random_request
+from tests.support.rbac_envoy import RbacEnvoy, random_filter, random_request, random_tree
 
 from everyhop.evaluators.envoy_paths import EscapedSlashes, canonical
 from everyhop.evaluators.envoy_rbac import read_filter
@@ -34,7 +34,7 @@ def paths():
 @pytest.fixture(scope="module")
 def envoy(tmp_path_factory):
     rng = random.Random("filters")
-    filters = [random_filter(rng) for _ in range(FILTERS)]
+    filters = [random_tree(rng) if at % 4 == 3 else random_filter(rng) for at in range(FILTERS)]
     members = {
         name: {
             "normalize_path": normalizes,

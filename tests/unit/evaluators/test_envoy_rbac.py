@@ -164,6 +164,7 @@ def test_metadata_in_both_forms(value, claims, matches):
         {"@type": "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"},
         {"rules": {"action": "MAYBE"}},
         {"matcher": {}},
+        {"matcher": {}, "rules": {}},
         {"rules": {"policies": {"a": {"permissions": ANY}}}},
         {"rules": {"policies": {"a": {"permissions": [], "principals": ANY}}}},
         {"rules": {"policies": {"a": {"permissions": ANY, "principals": ANY, "condition": {}}}}},

@@ -140,3 +140,13 @@ def test_rows_of_the_matrix_are_of_targets_and_features():
         for feature in Feature:
             assert cell(target, feature).note
     assert cell("linkerd", Feature.TOKEN).fidelity is Fidelity.REFUSED
+
+
+def test_an_authorizer_beside_holds_nothing_of_bytes():
+    """It is asked for HTTP alone; the proof found a tcp port that stood open although a deny rule had a condition."""
+    text = POLICY + "  - {from: a, to: db, when: \"caller.name == 'a'\", reason: no}\n"
+    bytes_only = Intents(parse_policy({"everyhop.yaml": text.encode()}))
+    door = doors(bytes_only, "db")["tcp"]
+    grant = next(one for one in door.grants if one.caller == "a")
+    assert View(bytes_only, "istio", ["authorizer"]).missing(door, grant) == {Feature.CONDITIONAL_DENY}
+    assert View(bytes_only, "istio", ["authorizer", "sdk"]).opens(door, grant)

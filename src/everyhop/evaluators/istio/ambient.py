@@ -32,7 +32,7 @@ class Ambient:
 
     Who has an identity of the mesh may reach a service through its waypoint, and anybody may go straight to the pod: a request gets
     through if one of the ways lets it.  A workload is in the mesh as the label ``istio.io/dataplane-mode`` says, its own or that of
-    its namespace; where the manifests do not hold the namespace this is taken for granted.  ``uses`` names the waypoint of namespaces whose objects are not among the manifests,
+    its namespace; where the manifests hold no namespace at all this is taken for granted.  ``uses`` names the waypoint of namespaces whose objects are not among the manifests,
     ``waypoint_ip`` the address with which waypoints call; further arguments are those of :class:`Istio`.
     Where the manifests hold no Service, a workload has one of its own name.
 
@@ -50,6 +50,7 @@ class Ambient:
         providers: Collection[str] | None = None,
         refuses_foreign: bool = False,
         filter_metadata: Mapping[str, Mapping[str, Any]] | None = None,
+        jwks_uris: Mapping[str, str] = _NO_USES,
         uses: Mapping[str, str] = _NO_USES,
         waypoint_ip: str = "10.1.255.254",
     ) -> None:
@@ -62,6 +63,7 @@ class Ambient:
             providers=providers,
             refuses_foreign=refuses_foreign,
             filter_metadata=filter_metadata,
+            jwks_uris=jwks_uris,
         )
         self._trust_domain = trust_domain
         self._waypoints = Waypoints(manifests, uses)
@@ -86,6 +88,9 @@ class Ambient:
 
         Plaintext never comes through a waypoint: who is outside of the mesh is not led there.
         """
+        if request.dns_name is not None and not request.target.namespace:
+            yield "direct", Outcome(allowed=True, why="egress: ztunnel holds nobody back")
+            return
         if not self._waypoints.is_enrolled(request.target):
             yield "direct", Outcome(allowed=True, why="the workload is not in the mesh")
             return

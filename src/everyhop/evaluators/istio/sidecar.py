@@ -10,6 +10,7 @@ from everyhop.core.errors import InputError
 from everyhop.evaluators.envoy_paths import Normalization, normalized
 from everyhop.evaluators.istio.attachment import GATEWAY_LABEL, Attached
 from everyhop.evaluators.istio.decision import decide
+from everyhop.evaluators.istio.egress import Leaving
 from everyhop.evaluators.istio.facts import facts_of
 from everyhop.evaluators.istio.peers import Mode, Scopes, peer_policy_of, scopes
 from everyhop.evaluators.istio.rules import policy_of
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 GROUP: Final = "security.istio.io"
 VERSIONS: Final = ("v1", "v1beta1")
+_NO_URIS: Final[Mapping[str, str]] = MappingProxyType({})
 _NOTHING: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
 
 
@@ -38,6 +40,10 @@ class Istio:
     client certificate of the mesh's own trust domains, which is Istio's default; here it is off, as a federated mesh has it, so
     that rules which do not look at the trust domain are seen.  ``filter_metadata`` is what other filters have stored, by filter and
     key; without it a rule that looks there raises InputError.
+
+    ``jwks_uris`` says where the real keys of issuers are: a rule that takes them elsewhere believes what others sign, and not them.
+    ``registry_only`` is the mesh's ``outboundTrafficPolicy``, for calls that leave (:attr:`Request.dns_name` and a target that is in no
+    namespace).
 
     Raises InputError, with file and line, for manifests that Istio would reject or that say what is not known here.
     """
@@ -53,6 +59,8 @@ class Istio:
         providers: Collection[str] | None = None,
         refuses_foreign: bool = False,
         filter_metadata: Mapping[str, Mapping[str, Any]] | None = None,
+        jwks_uris: Mapping[str, str] = _NO_URIS,
+        registry_only: bool = False,
     ) -> None:
         self.root_namespace: Final = root_namespace
         self.trust_domains: Final = (trust_domain, *aliases)
@@ -67,11 +75,12 @@ class Istio:
             policy_of(one, self.trust_domains) for one in manifests.of("AuthorizationPolicy", GROUP)
         )
         self.authentications: Final = tuple(
-            authentication_of(one) for one in manifests.of("RequestAuthentication", GROUP)
+            authentication_of(one, jwks_uris) for one in manifests.of("RequestAuthentication", GROUP)
         )
         self.peers: Final = tuple(peer_policy_of(one) for one in manifests.of("PeerAuthentication", GROUP))
         self._policies = Attached((one for one in self.policies if not one.is_dry_run), root_namespace)
         self._authentications = Attached(self.authentications, root_namespace)
+        self._leaving = Leaving(manifests, root_namespace, is_closed=registry_only)
         self._peers: dict[tuple[str, tuple[tuple[str, str], ...]], Scopes] = {}
         if filter_metadata is None:
             for policy in self.policies:
@@ -79,6 +88,8 @@ class Istio:
 
     def evaluate(self, request: Request) -> Outcome:
         """Return what the proxy of ``request.target`` does: the sidecar, or the gateway that its labels tell it to be."""
+        if request.dns_name is not None and not request.target.namespace:
+            return self._leaving.evaluate(request)
         is_gateway = GATEWAY_LABEL in request.target.labels
         peer = request.peer
         if not is_gateway:

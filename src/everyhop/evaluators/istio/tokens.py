@@ -40,6 +40,7 @@ class JwtRule:
     params: tuple[str, ...]
     cookies: tuple[str, ...]
     lists: tuple[str, ...]
+    has_other_keys: bool  # its keys are known not to be the issuer's
 
     def looks_at(self, request: Request) -> bool:
         """Tell whether the request's token stands where this rule looks."""
@@ -57,7 +58,11 @@ class JwtRule:
 
     def believes(self, token: Token) -> bool:
         """Tell whether a token is good here; without an issuer in the rule any is."""
-        if token.is_forged or token.is_expired or (self.issuer and token.issuer != self.issuer):
+        if (
+            token.is_forged is not self.has_other_keys
+            or token.is_expired
+            or (self.issuer and token.issuer != self.issuer)
+        ):
             return False
         return not self.audiences or bool(set(self.audiences) & set(token.audiences))
 
@@ -108,15 +113,18 @@ def verdict(rules: Iterable[JwtRule], request: Request) -> Verdict:
     return Verdict(is_refused=True)
 
 
-def authentication_of(manifest: Manifest) -> Authentication:
-    """Read a RequestAuthentication; raises InputError for unknown fields and for what Istio's validation refuses."""
+def authentication_of(manifest: Manifest, jwks_uris: Mapping[str, str]) -> Authentication:
+    """Read a RequestAuthentication; ``jwks_uris`` says where the keys of issuers really are, as far as that is known.
+
+    Raises InputError for unknown fields and for what Istio's validation refuses.
+    """
     spec = spec_of(manifest)
     spec.only("jwtRules", "selector", "targetRef", "targetRefs")
-    rules = tuple(_jwt_rule(part) for part in spec.parts("jwtRules") or ())
+    rules = tuple(_jwt_rule(part, jwks_uris) for part in spec.parts("jwtRules") or ())
     return Authentication(manifest, attachment_of(spec), rules)
 
 
-def _jwt_rule(part: Part) -> JwtRule:
+def _jwt_rule(part: Part, jwks_uris: Mapping[str, str]) -> JwtRule:
     part.only(
         "issuer",
         "audiences",
@@ -152,6 +160,9 @@ def _jwt_rule(part: Part) -> JwtRule:
         params=part.texts("fromParams"),
         cookies=part.texts("fromCookies"),
         lists=part.texts("spaceDelimitedClaims"),
+        # Without a word of keys Istio asks the issuer itself; keys written out are nobody's that we know.
+        has_other_keys=part.text("issuer") in jwks_uris
+        and (bool(part.text("jwks")) or uri not in {"", jwks_uris[part.text("issuer")]}),
     )
 
 

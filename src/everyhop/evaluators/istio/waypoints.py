@@ -59,12 +59,15 @@ class Waypoints:
                 raise InputError(f"{one.span}: {one}: a canary of a waypoint is not known here")
 
     def is_enrolled(self, workload: Workload) -> bool:
-        """Tell whether traffic to a workload passes ztunnel: by its own label, else by that of its namespace where it is known."""
+        """Tell whether traffic to a workload passes ztunnel: by its own label, else by that of its namespace.
+
+        Manifests that hold namespaces are taken to hold all of them; those that hold none say nothing of it.
+        """
         own = workload.labels.get(MODE)
         if own is not None:
             return own == "ambient"
         namespace = self._namespaces.get(workload.namespace)
-        return namespace is None or namespace.get(MODE) == "ambient"
+        return not self._namespaces if namespace is None else namespace.get(MODE) == "ambient"
 
     def services(self, workload: Workload) -> tuple[Manifest | None, ...]:
         """Return the services that select a workload; None stands for one of its own name, where no Service is given."""
@@ -85,7 +88,8 @@ class Waypoints:
     def _named(self, own: Mapping[str, str], workload: Workload) -> Waypoint | None:
         place = workload.namespace
         uses = {USE: self._uses[place]} if place in self._uses else {}
-        further = (self._namespaces.get(place, {}), workload.namespace_labels, uses)
+        known = self._namespaces.get(place)
+        further = (workload.namespace_labels, uses) if known is None else (known,)
         labels = next((one for one in (own, *further) if USE in one), None)
         if labels is None or labels[USE] == "none":
             return None

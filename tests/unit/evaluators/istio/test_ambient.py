@@ -265,6 +265,7 @@ def test_labels_of_service_and_namespace_say_which_waypoint():
     assert not allowed([*pair, namespace, service(**{"istio.io/use-waypoint": "none"})])
     assert not allowed([*pair, namespace, service(selector={"app": "other"})])
     assert allowed(pair, request(target=workload(namespace_labels={"istio.io/use-waypoint": "waypoint"})))
+    assert not allowed([*pair, in_mesh()], **USES)  # what the object says counts, not what is said of it
     away = {"istio.io/use-waypoint": "waypoint", "istio.io/use-waypoint-namespace": "shop"}
     assert allowed([*pair, service(**away)])
 
@@ -295,6 +296,7 @@ def in_mesh(mode="ambient", **labels):
         ([], {}, False),
         ([], {"istio.io/dataplane-mode": "none"}, True),
         ([in_mesh()], {}, False),
+        ([in_mesh() | {"metadata": {"name": "other"}}], {}, True),
         ([in_mesh(None)], {}, True),
         ([in_mesh("none")], {}, True),
         ([in_mesh(None)], {"istio.io/dataplane-mode": "ambient"}, False),

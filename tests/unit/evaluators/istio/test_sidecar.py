@@ -441,6 +441,22 @@ def test_claims_are_texts_or_lists_that_contain_one(key, value, claims, matches)
     assert allowed(objects, request(token=token(claims=claims))) is matches
 
 
+@pytest.mark.parametrize(
+    ("rule", "real", "forged"),
+    [
+        ({}, True, False),
+        ({"jwksUri": "https://issuer.mesh.test/jwks"}, True, False),
+        ({"jwksUri": "https://evil.test/jwks"}, False, True),
+        ({"jwks": '{"keys": []}'}, False, True),
+    ],
+)
+def test_keys_from_elsewhere_believe_what_others_sign(rule, real, forged):
+    jwt = security("RequestAuthentication", {"jwtRules": [{"issuer": ISSUER, **rule}]})
+    known = {"jwks_uris": {ISSUER: "https://issuer.mesh.test/jwks"}}
+    found = [allowed([jwt, NEEDS], request(token=token(is_forged=one)), **known) for one in (False, True)]
+    assert found == [real, forged]
+
+
 # --- mTLS ---------------------------------------------------------------------------------------------------------
 
 
