@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from everyhop.proving import Proof
+    from everyhop.proving.systems import Material, System
 
 _EPILOG = """\
 examples:
@@ -30,6 +33,7 @@ What is proven, relative to which model of each system: docs/explanation/proving
 """
 
 _SUFFIXES: Final = (".yaml", ".yml", ".json")
+_BOOTSTRAP: Final = re.compile(r"envoy/[a-z0-9-]+/bootstrap\.json$")
 _COLOURS = {"title": "bold", "wider": "red", "narrower": "yellow", "detail": "dim"}
 
 
@@ -96,7 +100,15 @@ def _run(args: argparse.Namespace) -> int:
 
     snapshot = read_policy(args.policy or DEFAULT).snapshot
     manifests = None if args.manifests is None else files_below(args.manifests)
-    proof = prove_policy(snapshot, args.target, manifests=manifests, beside=args.beside, progress=_progress())
+    with contextlib.ExitStack() as stack:
+        proof = prove_policy(
+            snapshot,
+            args.target,
+            manifests=manifests,
+            beside=args.beside,
+            builders={"envoy": lambda material: _envoy(stack, material)},
+            progress=_progress(),
+        )
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     if wants_json(args):
@@ -104,6 +116,31 @@ def _run(args: argparse.Namespace) -> int:
     else:
         _print(proof)
     return code_of(proof, exact=args.exact)
+
+
+def _envoy(stack: contextlib.ExitStack, material: Material) -> System:
+    """Return the real Envoy of each service, under the bootstraps among the files."""
+    from everyhop.core.errors import InputError
+    from everyhop.proving.systems import System
+    from everyhop.runtime.target_envoys import EnvoyEvaluator
+
+    files = {
+        name[found.start() :]: content
+        for name, content in material.files.items()
+        if (found := _BOOTSTRAP.search(name)) is not None
+    }
+    if not files:
+        raise InputError("no envoy/SERVICE/bootstrap.json among the files")
+    domain = material.view.intents.snapshot.trust_domain.name
+    return System(
+        name=material.target,
+        evaluator=stack.enter_context(EnvoyEvaluator(files, trust_domain=domain)),
+        view=material.view,
+        diagnostics=material.diagnostics,
+        is_own_form=True,
+        sees_egress=False,
+        has_one_port=True,
+    )
 
 
 def code_of(proof: Proof, *, exact: bool) -> int:
