@@ -63,6 +63,7 @@ def path_variations(operation: Operation) -> Iterator[PathVariation]:
 def _by_segment(path: str, parts: list[str]) -> Iterator[tuple[str, str]]:
     yield path + "/x", "one segment more"
     yield "/x" + path, "one segment before"
+    yield path + path, "twice"
     if not path.endswith("/"):
         yield path + "/", "a slash at the end"
     if len(parts) > 1:
