@@ -153,4 +153,5 @@ def method_variations(operation: Operation, others: frozenset[str]) -> Iterator[
             yield method, f"{method} in place of {own}"
     yield own.lower(), f"{own} in lower case"
     yield own + "X", f"{own} with a letter more"
+    yield own[:-1] or "X", f"{own} with a letter less"
     yield "X" + own, f"{own} with a letter before"
