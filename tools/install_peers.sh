@@ -5,6 +5,8 @@
 #
 # From Debian's packages, when root: nginx, haproxy, redis-server, golang-golang-x-mod-dev. From Go modules, where Go is: opa, opa-envoy-plugin, into
 # .peers/bin (ignored by git; tests find them with tests/support/peers.py). The Go checksum database vouches for them.
+# EVERYHOP_ISTIO_CHECK=1 also builds istio-check (tests/peers/istio_check) on Istio's own packages: some 1,100 packages, a gigabyte of
+# caches, and on two slow cores far more minutes than all the others.
 set -u
 
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -66,7 +68,25 @@ build() { # NAME MODULE@VERSION
     rm -rf "$bin/.build-$1"
 }
 
+build_istio_check() {
+    if [ "${EVERYHOP_ISTIO_CHECK:-}" != 1 ] || [ -x "$bin/istio-check" ] || ! command -v go >/dev/null 2>&1; then
+        return
+    fi
+    echo "peers: building istio-check (many minutes, once)"
+    work="$bin/.build-istio-check"
+    mkdir -p "$work" && cp "$here"/tests/peers/istio_check/main.go "$here"/tests/peers/istio_check/go.mod "$work"
+    # No -trimpath: an interrupted build goes on where it was.
+    if (cd "$work" && GOFLAGS=-mod=mod timeout "$((3 * BUILD_SECONDS))" go build -o istio-check . </dev/null >"$bin/istio-check.log" 2>&1) \
+        && mv "$work/istio-check" "$bin/istio-check"; then
+        echo "peers: built istio-check"
+    else
+        echo "peers: could not build istio-check ($(grep -v downloading "$bin/istio-check.log" | tail -n 1 | tr -d '\t')); what needs it will be skipped"
+    fi
+    rm -rf "$work"
+}
+
 install_packages
 build opa "$OPA"
 build opa-envoy-plugin "$OPA_ENVOY"
+build_istio_check
 exit 0

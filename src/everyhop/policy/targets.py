@@ -222,6 +222,7 @@ OPTIONS: Final[Mapping[str, Mapping[str, Option]]] = MappingProxyType(
             "package": Option(OptionKind.TEXT, "everyhop.authz", "the package of the rules"),
         },
         "aws": {
+            **_with(),
             "application_domain": Option(OptionKind.DOMAIN, "", "the domain that users open"),
             "trust_provider": Option(
                 OptionKind.NAME, "everyhop", "policy_reference_name of the user trust provider"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from everyhop.evaluators.model import Outcome, Wire
 from everyhop.proving.model import CallerKind, Difference, Proof, Says, TargetReport
+from everyhop.proving.variations import plain_path
 from everyhop.targets.model import Feature, Fidelity
 
 if TYPE_CHECKING:
@@ -184,6 +185,8 @@ class Prover:
             if self._oracle.answer(plain).says is not Says.DENY:
                 return Feature.AMBIGUOUS_PATHS
             ask = plain
+        if self._is_accepted_reading(ask):
+            return Feature.AMBIGUOUS_PATHS
         candidates = set(self._accepted)
         if system.view.fidelity(Feature.IDENTITY).fidelity is Fidelity.NARROWER:
             candidates.add(Feature.IDENTITY)  # by labels: the warning says who can write them
@@ -203,6 +206,17 @@ class Prover:
             if path is not None and path != ask.request.path:
                 return replace(ask, request=replace(ask.request, path=path))
         return None
+
+    def _is_accepted_reading(self, ask: Ask) -> bool:
+        """Tell whether only the second readings of a path are against it, at a door of the caller's own, and that was accepted."""
+        if Feature.AMBIGUOUS_PATHS not in self._accepted or ask.operation is None:
+            return False
+        if not self._oracle.answer(ask).is_ambiguous:
+            return False
+        request = replace(
+            ask.request, path=plain_path(ask.operation.route), method=ask.operation.route.method
+        )
+        return self._oracle.answer(replace(ask, request=request)).says is not Says.DENY
 
     def _announced(self, system: System, ask: Ask) -> tuple[str, ...]:
         """Return the codes of the diagnostics that said that this request would be refused."""

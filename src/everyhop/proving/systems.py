@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from everyhop.targets.model import Diagnostic
     from everyhop.targets.view import View
 
-_NOT_THERE: Outcome = Outcome(allowed=False, why="nothing listens at this port")
 _UNSEEN: Outcome = Outcome(allowed=True, why="it does not see what leaves")
 
 
@@ -32,8 +31,7 @@ class System:
     """One target as it stands on the hops that are proven.
 
     ``diagnostics`` are those of compiling the policy to it, ``places`` the file and line of each object by its name.
-    ``isolates``: it holds pods to the policy where they call too, not only where they are called.  ``has_one_port``: it stands
-    before one port of each service, whichever is called.  ``lets_nodes``: what comes from a pod's own node is never refused, whoever sends it there.  ``normalise`` is what its proxies make
+    ``isolates``: it holds pods to the policy where they call too, not only where they are called.  ``lets_nodes``: what comes from a pod's own node is never refused, whoever sends it there.  ``normalise`` is what its proxies make
     of a path before they decide on it and forward it (None: nothing), itself None for a path that they refuse.  ``is_own_form``: it sees SPIFFE IDs as the policy writes them, not as the mesh does.
     """
 
@@ -47,15 +45,12 @@ class System:
     sees_egress: bool = True
     isolates: bool = False
     lets_nodes: bool = False
-    has_one_port: bool = False
 
     def evaluate(self, ask: Ask) -> Outcome:
         """Return what the system does with a request."""
         if (ask.is_egress and not self.sees_egress) or (ask.is_bound and not self.isolates):
             return _UNSEEN
         request = ask.request
-        if self.has_one_port and request.target.ports and request.port not in request.target.ports:
-            return _NOT_THERE
         if self.is_own_form and request.peer is not None:
             request = replace(request, peer=ask.caller.own_peer)
         return self.evaluator.evaluate(request)

@@ -30,6 +30,7 @@ USER: Final = "65532:65532"
 NETWORK: Final = "mesh"
 CONTROL, SVIDS, PREPARE = "everyhop", "everyhop-svids", "everyhop-prepare"
 _RENEW_SECONDS: Final = 300
+_RETRY_SECONDS: Final = 2
 _NOTES: Final = (
     "everyhop policy compile --target envoy,compose; do not edit.",
     "",
@@ -121,13 +122,15 @@ def _control(view: View) -> dict[str, Any]:
 
 def _svids(view: View, services: Sequence[ServiceIntents]) -> dict[str, Any]:
     """Return what renews the SVIDs; it shares the agent's process namespace, because the agent answers nobody unseen."""
-    fetch = "; ".join(
-        f"everyhop svid fetch {one.name} --state /state --write /svid/{one.name} || true" for one in services
+    # In Compose a dollar sign is written twice.  Until the agent has its policy, fetching fails and is tried again soon.
+    fetch = " ".join(
+        f"everyhop svid fetch {one.name} --state /state --write /svid/{one.name} || wait={_RETRY_SECONDS};"
+        for one in services
     )
     ready = " && ".join(f"test -s /svid/{one.name}/key.pem" for one in services)
     return {
         "image": view.option("image"),
-        "entrypoint": ["sh", "-c", f"while :; do {fetch}; sleep {_RENEW_SECONDS}; done"],
+        "entrypoint": ["sh", "-c", f"while :; do wait={_RENEW_SECONDS}; {fetch} sleep $$wait; done"],
         **_hardened(network_mode="none", restart="unless-stopped", init=True, pid=f"service:{CONTROL}"),
         "volumes": [f"{_state(view)}:/state", *(f"{_volume(one)}:/svid/{one.name}" for one in services)],
         "healthcheck": _healthcheck(["CMD-SHELL", ready or "true"]),

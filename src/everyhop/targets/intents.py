@@ -159,6 +159,14 @@ class Intents:
         return self._reachable.get(caller, ())
 
     @cached_property
+    def by_namespace(self) -> Mapping[str, tuple[ServiceIntents, ...]]:
+        """Return the services of each namespace, in the order of their names."""
+        found: dict[str, list[ServiceIntents]] = {}
+        for service in self:
+            found.setdefault(service.place.namespace, []).append(service)
+        return {namespace: tuple(found[namespace]) for namespace in sorted(found)}
+
+    @cached_property
     def _reachable(self) -> Mapping[str, tuple[str, ...]]:
         found: dict[str, list[str]] = {}
         for service in self:

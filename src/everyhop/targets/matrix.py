@@ -61,8 +61,8 @@ def _istio(*, is_ambient: bool) -> Mapping[Feature, Cell]:
         Feature.ROUTE: Cell(
             E, f"{by}: methods and paths, judged and forwarded as the mesh normalises them", needs
         ),
-        Feature.PARAMETER: Cell(E, "{*}, one segment that is not empty", needs),
-        Feature.REST: Cell(E, "{**} as last segment", needs),
+        Feature.PARAMETER: Cell(N, "{*}, one segment that is not empty; one with [ or ] is refused", needs),
+        Feature.REST: Cell(N, "{**} as last segment; a path with [ or ] is refused", needs),
         Feature.AMBIGUOUS_PATHS: Cell(
             A, "{*} takes a%2fb and a;b too; a CUSTOM policy asks everyhop's authorizer", needs
         ),

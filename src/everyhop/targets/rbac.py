@@ -42,17 +42,23 @@ NAMESPACED: Final[Mapping[str, tuple[str, ...]]] = {
         "networkauthentications",
         "servers",
     ),
-    "gateway.networking.k8s.io": ("grpcroutes", "httproutes", "referencegrants"),
+    "gateway.networking.k8s.io": ("grpcroutes", "httproutes"),
     "cert-manager.io": ("certificates",),
 }
-"""The kinds of objects in namespaces that identities and permissions hang on, by API group."""
+"""The kinds of objects that we write into namespaces and that identities and permissions hang on, by API group."""
 
 CLUSTER: Final[Mapping[str, tuple[str, ...]]] = {
     "policy.networking.k8s.io": ("clusternetworkpolicies",),
-    "cilium.io": ("ciliumclusterwidenetworkpolicies",),
-    "spire.spiffe.io": ("clusterspiffeids", "clusterstaticentries", "clusterfederatedtrustdomains"),
+    "spire.spiffe.io": ("clusterspiffeids",),
     "admissionregistration.k8s.io": ("validatingadmissionpolicies", "validatingadmissionpolicybindings"),
     "templates.gatekeeper.sh": ("constrainttemplates",),
+    "constraints.gatekeeper.sh": (
+        "everyhopautomountedtoken",
+        "everyhopopenallow",
+        "everyhoppermissivemtls",
+        "everyhopsecretinenv",
+        "everyhopwildcardprincipal",
+    ),
 }
 """The same of the whole cluster."""
 

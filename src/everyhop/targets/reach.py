@@ -115,7 +115,7 @@ def peer(view: View, caller: str) -> Peer:
 
 def services_of(view: View, namespace: str) -> Iterator[ServiceIntents]:
     """Yield the services of a namespace, in the order of their names; canaries are no pods that anything calls."""
-    return (one for one in view.intents if one.place.namespace == namespace and not one.service.is_canary)
+    return (one for one in view.intents.by_namespace.get(namespace, ()) if not one.service.is_canary)
 
 
 def dns_peer(view: View) -> tuple[Peer | None, list[Diagnostic]]:

@@ -60,7 +60,7 @@ class ServiceAccounts:
             yaml_file(
                 view,
                 f"serviceaccounts/accounts/{namespace}.yaml",
-                (_account(view, one) for one in services if one.place.namespace == namespace),
+                (_account(view, one) for one in services_of(view, namespace)),
             )
             for namespace in view.intents.namespaces
         ]

@@ -66,10 +66,6 @@ class View:
         """Return the first that stands beside this target and holds a feature, or None."""
         return next((one for one in self.beside if one in MATRIX and self._other(one, feature)), None)
 
-    def is_held_beside(self, feature: Feature) -> bool:
-        """Tell whether another target on the same hops holds a feature, whatever this one does."""
-        return any(other in MATRIX and self._other(other, feature) for other in self.beside)
-
     def _other(self, other: str, feature: Feature) -> bool:
         found = cell(other, feature)
         option = self.intents.settings.option

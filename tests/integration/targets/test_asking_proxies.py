@@ -40,6 +40,7 @@ services:
       every: GET /things/all
       other: GET /Things/1
   rpc: {operations: {get: {grpc: shop.v1.Rpc/Get}}}
+  people: {operations: {plain: GET /plain, mine: GET /mine}}
 attributes: {request: {headers: [x-region]}}
 allow:
   - {from: web, to: orders, operations: [list, read, create, files, pay, live, hear]}
@@ -48,6 +49,9 @@ allow:
   - {from: web, to: rpc, operations: all}
   - {from: web, to: guarded, operations: [every, other]}
   - {from: web, to: guarded, operations: [own]}
+  - {from: web, to: people, operations: [plain]}
+  - {from: web, to: people, operations: [mine], user: optional}
+  - {from: job, to: people, operations: [mine]}
 deny:
   - {from: job, to: orders, operations: [create], reason: jobs only read}
 targets:
@@ -95,14 +99,14 @@ def started(mesh, form, files, service, authorizer):
 @pytest.fixture(scope="module")
 def mesh():
     with Mesh(POLICY.replace("  SETTINGS", "  {}").replace("targets:\n  {}", "targets: {}")) as mesh:
-        for service in ("orders", "guarded", "rpc"):
+        for service in ("orders", "guarded", "rpc", "people"):
             mesh.app(service)
         yield mesh
 
 
 @pytest.fixture(scope="module")
 def authorizer(mesh):
-    proxy = AskingProxy(uid=os.getuid(), services=("orders", "guarded", "rpc"))
+    proxy = AskingProxy(uid=os.getuid(), services=("orders", "guarded", "rpc", "people"))
     with Authorizer(mesh, proxy) as started:
         yield started
 
@@ -181,6 +185,17 @@ def test_facts_decide_where_the_policy_says_so(mesh, proxy):
     status, headers, body = ask(mesh, proxy, "POST", "/pay")
     assert (status, json.loads(body)["code"]) == (401, "MISSING_TOKEN")
     assert headers["www-authenticate"].startswith("Bearer")
+
+
+def test_a_user_s_token_arrives_nowhere_unless_somebody_verified_it(mesh, form, authorizer, found):
+    token = [("Txn-Token", "e30.e30.x")]
+    with started(mesh, form, found.files, "people", authorizer) as proxy:
+        assert ask(mesh, proxy, "GET", "/mine", headers=token)[0] == 401
+        for caller, path in (("web", "/plain"), ("job", "/mine")):
+            status, _, body = ask(mesh, proxy, "GET", path, caller=caller, headers=token)
+            assert status == 200
+            assert "txn-token" not in {name.lower() for name, _ in json.loads(body)["headers"]}
+        assert ask(mesh, proxy, "GET", "/mine")[0] == 200
 
 
 def test_two_targets_in_one_request_are_refused(mesh, proxy):

@@ -8,15 +8,20 @@ from functools import partial
 
 import pytest
 from tests.integration.targets.conftest import compiled, identity, request_of, until
+from tests.support.envoy_pair import free_port
+from tests.support.foreign_proxies import Process
 
 from everyhop.core.decision import Effect
+from everyhop.core.errors import Unavailable
 from everyhop.dataplane.envoy import locate_envoy, validate_configuration
 from everyhop.evaluators.model import Wire
 from everyhop.runtime.mtls import client_context
+from everyhop.runtime.target_caller import TargetCaller
 from everyhop.runtime.target_envoy import TargetEnvoy, answers_of_envoy, ask_envoy
 from everyhop.runtime.target_envoys import EnvoyEvaluator
 from everyhop.runtime.target_places import Places, moved, secret_files
 from everyhop.testing.authority import Authority
+from everyhop.x509.certificates import certificates_to_pem
 
 ASKING = "envoy: {authorizer: 'unix:/run/everyhop/authorizer.sock'}"
 ALONE = "envoy: {}"
@@ -323,6 +328,17 @@ def test_each_bootstrap_is_valid_to_envoy_itself(alone, asking, tmp_path, author
                 validate_configuration(locate_envoy(), places.bootstrap)
 
 
+def test_an_envoy_that_refuses_its_configuration_is_no_answer(asking, authority, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    document = json.loads(bootstrap(asking))
+    (chain,) = document["static_resources"]["listeners"][0]["filter_chains"]
+    chain["filters"][0]["typed_config"]["no_such_field"] = 1
+    broken = json.dumps(document).encode()
+    with pytest.raises(Unavailable, match="no_such_field"):
+        asyncio.run(ask_envoy(broken, [request_of("web", "GET", "/orders")], authority=authority))
+    assert not list(tmp_path.iterdir())
+
+
 def test_as_an_evaluator_it_starts_each_envoy_once_and_a_few_at_a_time(asking, monkeypatch):
     monkeypatch.setattr("everyhop.runtime.target_envoys.AT_A_TIME", 2)
     with EnvoyEvaluator(asking.files, trust_domain="shop.example") as envoys:
@@ -338,6 +354,56 @@ def test_as_an_evaluator_it_starts_each_envoy_once_and_a_few_at_a_time(asking, m
         found = [envoys.evaluate(request).allowed for request in requests]
         assert len(envoys._living) == 2
     assert found == [True, False, True, False, True, True, False]
+
+
+def test_a_path_with_two_readings_is_a_bad_request_and_not_a_refusal(asking, authority):
+    """Filters run before routes: a route that answers 400 would never be reached by what the filter refuses."""
+    paths = ("/public/../orders", "/orders/a%2fb", "/orders//7", "/orders/%6dine", "/orders/a;b")
+    answers = ask(asking, [request_of("nobody", "GET", path) for path in paths], authority)
+    assert [(answer.allowed, answer.why) for answer in answers] == [(False, "400")] * len(paths)
+
+
+def test_trap_normalised_paths_would_be_wider(asking, authority):
+    """Why ``normalize_path`` is off: the same bootstrap with it lets a call pass that the policy refuses."""
+    document = json.loads(bootstrap(asking))
+    (chain,) = document["static_resources"]["listeners"][0]["filter_chains"]
+    chain["filters"][0]["typed_config"] |= {"normalize_path": True, "merge_slashes": True}
+    requests = [request_of("job", "GET", path) for path in ("/public/../orders", "//orders")]
+    assert not any(decided(asking, request) for request in requests)
+    normalising = json.dumps(document).encode()
+    assert asyncio.run(ask_envoy(normalising, requests, authority=authority)) == [True, True]
+    assert not any(answer.allowed for answer in ask(asking, requests, authority))
+
+
+def test_the_output_runs_as_it_is(authority, tmp_path):
+    """Nothing is moved here: the files where the options say, Envoy with the command line of the documentation."""
+    port = free_port()
+    settings = f"envoy: {{certificates: {tmp_path}/svid, directory: {tmp_path}/envoy, listen: 127.0.0.1, listen_port: {port}}}"
+    found = compiled("envoy", settings)
+    for path, content in found.files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    svid = authority.issue(identity("orders"))
+    (tmp_path / "svid").mkdir()
+    for name, content in {
+        "svid.pem": svid.chain_pem,
+        "key.pem": svid.key_pem.reveal(),
+        "bundle.pem": certificates_to_pem(svid.bundle.x509_authorities),
+    }.items():
+        (tmp_path / "svid" / name).write_bytes(content)
+    argv = [str(locate_envoy()), "--config-path", str(tmp_path / "envoy/orders/bootstrap.json")]
+    argv += ["--use-dynamic-base-id", "--reject-unknown-dynamic-fields", "--concurrency", "1"]
+
+    async def statuses():
+        caller = TargetCaller(port, authority, "", is_tcp=False)
+        requests = [request_of("web", "GET", "/orders"), request_of("nobody", "GET", "/orders")]
+        try:
+            return [(await caller.ask(request)).why for request in requests]
+        finally:
+            await caller.close()
+
+    with Process(None, argv, port, tmp_path / "log"):
+        assert asyncio.run(statuses()) == ["503", "403"]  # there is no application
 
 
 def test_the_access_log_names_the_rule_that_decided(asking, authority):

@@ -83,3 +83,14 @@ def test_what_a_caller_can_reach(snapshot):
         "orders",
         "payments",
     ]
+
+
+def test_a_table_for_few_callers_is_the_same_for_those(snapshot):
+    whole = service_table(snapshot, "orders")
+    few = service_table(snapshot, "orders", callers=("storefront", "outside", "nobody"))
+    assert [entry.operation for entry in few.entries] == [entry.operation for entry in whole.entries]
+    for entry, other in zip(few.entries, whole.entries, strict=True):
+        assert set(entry.verdicts) == {DOMAIN + "storefront"}
+        assert entry.verdicts[DOMAIN + "storefront"] == other.verdicts[DOMAIN + "storefront"]
+        assert entry.outside == other.outside
+    assert few.literal_index == whole.literal_index

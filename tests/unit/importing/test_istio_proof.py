@@ -16,7 +16,7 @@ from everyhop.manifests import read_manifests
 from everyhop.policy import parse_policy
 from everyhop.targets import compile_policy
 
-BOOKSHOP = (Path(__file__).parent / "data" / "bookshop.yaml").read_bytes()
+BOOKSHOP = (Path(__file__).parents[3] / "examples" / "bookshop" / "mesh.yaml").read_bytes()
 METHODS = ("GET", "POST", "DELETE", "HEAD", "OPTIONS")
 PATHS = (
     "/", "/books", "/books/", "/books/7", "/books/7/price", "/books/7/8/price", "/books/admin", "/books/admin/",

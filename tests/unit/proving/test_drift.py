@@ -7,8 +7,8 @@ import yaml
 from everyhop.core.errors import InputError
 from everyhop.manifests import read_manifests
 from everyhop.policy import parse_policy
-from everyhop.proving import Severity, find_drift, kinds_of
-from everyhop.targets import compile_policy
+from everyhop.proving import Severity, Verdict, find_drift, kinds_of, prove_policy
+from everyhop.targets import Feature, compile_policy
 
 POLICY = """
 version: 1
@@ -420,3 +420,21 @@ def test_the_kinds_to_read_are_those_that_decide():
     assert ("security.istio.io", "PeerAuthentication") in kinds
     assert ("networking.istio.io", "Sidecar") in kinds
     assert ("", "Secret") not in kinds
+
+
+def test_second_readings_of_a_path_are_accepted_where_the_policy_says_so():
+    text = POLICY.replace("read: GET /v1/payments", 'read: "GET /v1/payments/{id}"').replace(
+        "[charge]", "[charge, read]"
+    )
+    accepting = text + "  istio: {accept: [ambiguous-paths]}\n"
+    snapshot = parse_policy({"everyhop.yaml": accepting.encode()})
+    proof = prove_policy(snapshot, ["istio"])
+    report = proof.targets["istio"]
+    assert report.wider == ()
+    assert {one.accepted for one in report.accepted} == {Feature.AMBIGUOUS_PATHS}
+    assert all(one.ask.caller.name == "web" for one in report.accepted)  # at doors of the caller's own alone
+    wider = yaml.safe_dump(istio("AuthorizationPolicy", "open", {"rules": [{}]})).encode()
+    files = {file.path: file.content for file in compile_policy(snapshot, ["istio"])[0].files} | {
+        "z.yaml": wider
+    }
+    assert prove_policy(snapshot, ["istio"], manifests=files).verdict is Verdict.WIDER

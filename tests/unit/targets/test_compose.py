@@ -101,6 +101,23 @@ def test_trap_the_agent_answers_nobody_of_another_process_namespace():
     assert not [name for name, one in found.items() if "pid" in one and name != "everyhop-svids"]
 
 
+def test_svids_are_fetched_again_soon_while_the_agent_has_no_policy(tmp_path):
+    """The loop as a shell runs it, with commands that stand in: the first fetch fails."""
+    (entry, option, program) = services()["everyhop-svids"]["entrypoint"]
+    assert (entry, option) == ("sh", "-c")
+    log = tmp_path / "log"
+    for name, text in {
+        "everyhop": f'echo "$1 $2 $3" >> {log}; test "$(grep -c . {log})" -gt 2',
+        "sleep": f'echo "sleep $1" >> {log}; test "$1" = 2 || kill $PPID',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    subprocess.run(["sh", "-c", program.replace("$$", "$")], check=False, env=environment, timeout=60)
+    fetched = ["svid fetch orders", "svid fetch web"]
+    assert log.read_text().splitlines() == [*fetched, "sleep 2", *fetched, "sleep 300"]
+
+
 def test_an_image_is_named_or_demanded():
     found = services(settings="  services: {web: {image: 'shop/web:1'}}\n")
     assert found["web-app"]["image"] == "shop/web:1"

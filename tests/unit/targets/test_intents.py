@@ -88,6 +88,11 @@ def test_features_of_doors(intents):
     assert Feature.TCP in doors(intents, "db")["tcp"].features
 
 
+def test_services_of_a_namespace_are_in_order(intents):
+    assert list(intents.by_namespace) == ["default"]
+    assert [one.name for one in intents.by_namespace["default"]] == ["a", "b", "db", "pay", "trap"]
+
+
 def test_who_reaches_whom(intents):
     assert intents.targets_of("a") == ("db", "pay")
     assert intents.targets_of("nobody") == ()

@@ -2,7 +2,10 @@
 """Roles: no wildcard, no way around them, and everybody but one group reads only."""
 
 import pytest
+from tests.support.crds import objects_of
 from tests.support.kube import codes, compiled, objects
+
+from everyhop.targets.rbac import CLUSTER, NAMESPACED
 
 POLICY = """
 version: 1
@@ -89,3 +92,69 @@ def test_the_namespace_of_everything_is_right():
     assert set(found) == {
         f"{namespace}/everyhop-{role}" for namespace in ("shop", "data") for role in ("editor", "viewer")
     }
+
+
+EVERYTHING = """
+version: 1
+trust_domain: shop.example
+services:
+  web:
+    operations:
+      home: GET /
+      watch: {grpc: shop.v1.Orders/Watch}
+      login: {route: GET /login, token: required}
+    probes: [GET /healthz]
+  pay: {operations: {charge: POST /v1/payments}}
+allow:
+  - {from: outside, to: web, operations: [home, watch]}
+  - {from: pay, to: web, operations: [login]}
+targets:
+  namespace: shop
+  services: {web: {timeout: 5s, retries: 1}}
+  gateway: {namespace: edge, service_account: gate, hosts: [shop.example]}
+  probe_networks: [192.0.2.0/24]
+  tokens: {issuer: "https://id.shop.example", jwks_uri: "https://id.shop.example/jwks"}
+  egress: {maps: {host: maps.example, from: [web]}}
+  istio: {authorizer: everyhop}
+  ambient: {authorizer: everyhop, waypoint: way}
+  gateway-api: {gateway: main}
+"""
+WRITERS = (
+    "istio",
+    "ambient",
+    "linkerd",
+    "cilium",
+    "networkpolicy",
+    "clusternetworkpolicy",
+    "serviceaccounts",
+    "gateway-api",
+    "admission",
+    "gatekeeper",
+)
+OTHERS = {
+    "Namespace",
+    "Gateway",
+    "Deployment",
+    "Component",
+}  # of who runs the cluster, the gateway, the service
+LATER = {"certificates", "clusterspiffeids"}  # of targets that need more than this policy
+
+
+def plural(group, kind):
+    if group == "constraints.gatekeeper.sh":
+        return kind.lower()
+    return kind.lower()[:-1] + "ies" if kind.endswith("y") else kind.lower() + "s"
+
+
+def test_the_roles_are_about_what_we_write_and_nothing_else():
+    written = set()
+    for target in WRITERS:
+        for one in objects_of(file.content for file in compiled(EVERYTHING, target, "sdk").files):
+            group = one["apiVersion"].rpartition("/")[0]
+            if one["kind"] not in OTHERS:
+                written.add((group, plural(group, one["kind"])))
+    granted = {
+        (group, one) for kinds in (NAMESPACED, CLUSTER) for group, some in kinds.items() for one in some
+    }
+    assert written - granted == set()
+    assert {one for _, one in granted - written} == LATER

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,13 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from everyhop.proving import Proof
-    from everyhop.proving.systems import Material, System
 
 _EPILOG = """\
 examples:
   everyhop policy prove --target istio                    the policy compiled, every kind of request asked of both
   everyhop policy prove --target istio,cilium             two that stand on the same hops
   everyhop policy prove --target istio --manifests k8s/   the manifests in force in place of the compiled ones
+  everyhop policy prove --target envoy                    the real Envoy is started for each service, and asked
   everyhop policy prove --target linkerd --with sdk       what Linkerd cannot hold is held by the SDK
 
 exit codes: 0 equal, or narrower · 1 WIDER: a request gets through that the policy refuses
@@ -33,7 +31,6 @@ What is proven, relative to which model of each system: docs/explanation/proving
 """
 
 _SUFFIXES: Final = (".yaml", ".yml", ".json")
-_BOOTSTRAP: Final = re.compile(r"envoy/[a-z0-9-]+/bootstrap\.json$")
 _COLOURS = {"title": "bold", "wider": "red", "narrower": "yellow", "detail": "dim"}
 
 
@@ -97,16 +94,17 @@ def files_below(path: Path) -> dict[str, bytes]:
 def _run(args: argparse.Namespace) -> int:
     from everyhop.cli.policy_at_hand import DEFAULT, read_policy
     from everyhop.proving import describe, prove_policy
+    from everyhop.runtime.target_envoys import envoy_builder
 
     snapshot = read_policy(args.policy or DEFAULT).snapshot
     manifests = None if args.manifests is None else files_below(args.manifests)
-    with contextlib.ExitStack() as stack:
+    with envoy_builder() as envoy:
         proof = prove_policy(
             snapshot,
             args.target,
             manifests=manifests,
             beside=args.beside,
-            builders={"envoy": lambda material: _envoy(stack, material)},
+            builders={"envoy": envoy},
             progress=_progress(),
         )
     if sys.stderr.isatty():
@@ -116,31 +114,6 @@ def _run(args: argparse.Namespace) -> int:
     else:
         _print(proof)
     return code_of(proof, exact=args.exact)
-
-
-def _envoy(stack: contextlib.ExitStack, material: Material) -> System:
-    """Return the real Envoy of each service, under the bootstraps among the files."""
-    from everyhop.core.errors import InputError
-    from everyhop.proving.systems import System
-    from everyhop.runtime.target_envoys import EnvoyEvaluator
-
-    files = {
-        name[found.start() :]: content
-        for name, content in material.files.items()
-        if (found := _BOOTSTRAP.search(name)) is not None
-    }
-    if not files:
-        raise InputError("no envoy/SERVICE/bootstrap.json among the files")
-    domain = material.view.intents.snapshot.trust_domain.name
-    return System(
-        name=material.target,
-        evaluator=stack.enter_context(EnvoyEvaluator(files, trust_domain=domain)),
-        view=material.view,
-        diagnostics=material.diagnostics,
-        is_own_form=True,
-        sees_egress=False,
-        has_one_port=True,
-    )
 
 
 def code_of(proof: Proof, *, exact: bool) -> int:

@@ -12,6 +12,7 @@ from everyhop.demo.attacks import (
     load,
     local,
     log,
+    meshes,
     operations,
     paths,
     tokens,
@@ -38,6 +39,7 @@ def all_attacks() -> list[Attempt]:
         local,
         blocked,
         log,
+        meshes,
         load,
     )
     return [attempt for room in rooms for attempt in room.attacks()]

@@ -54,24 +54,10 @@ class Ground:
         return found
 
     def _principals_of(self, caller: str) -> tuple[str, ...]:
-        if caller == OUTSIDE and not self.gateway_is_known:
+        if caller == OUTSIDE and self.view.intents.settings.gateway is None:
             return ()
         domain, _, path = self.view.intents.mesh_identity(caller).removeprefix(_SCHEME).partition("/")
         return tuple(f"{name}/{path}" for name in dict.fromkeys((domain, *self._aliases)))
-
-    @cached_property
-    def gateway_is_known(self) -> bool:
-        """Tell whether there is a gateway, and no service has its account."""
-        return self.view.intents.settings.gateway is not None and self._twin is None
-
-    @cached_property
-    def _twin(self) -> str | None:
-        """Return the service whose account is the gateway's: it would have the rights of everybody outside."""
-        intents = self.view.intents
-        if intents.settings.gateway is None:
-            return None
-        own = intents.mesh_identity(OUTSIDE)
-        return next((name for name in intents.names if intents.mesh_identity(name) == own), None)
 
     def needs_token(self, door: Door) -> bool:
         """Tell whether an access token is demanded at a door, and this target is the one that verifies it."""
@@ -115,11 +101,6 @@ class Ground:
             message = f"{where} is open to callers from outside, and no gateway is named that carries them"
             yield self.view.error(
                 "gateway", message, suggestion="targets: gateway: {namespace: …, service_account: …}"
-            )
-        elif self._twin is not None:
-            message = f"the gateway has the service account of {self._twin!r}, which would get the rights of the outside"
-            yield self.view.error(
-                "gateway-account", message, suggestion="give the gateway an account of its own"
             )
 
     @cached_property

@@ -11,8 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.targets.linkerd.clients import GROUP, V1ALPHA1
-from everyhop.targets.matrix import MATRIX
-from everyhop.targets.model import Feature, Fidelity
+from everyhop.targets.model import Feature
 from everyhop.targets.objects import obj, object_name
 from everyhop.targets.yaml import Document
 
@@ -67,7 +66,7 @@ class Egresses:
         others = self._services.difference(egress.callers)
         if not here or not others:
             return bool(here)
-        if any(_tells_apart(other) for other in self._view.beside):
+        if self._view.held_beside(Feature.EGRESS) is not None:
             return True
         message = (
             f"linkerd cannot open {egress.host} to {', '.join(sorted(here))} alone: it knows callers by their namespace, "
@@ -76,10 +75,3 @@ class Egresses:
         hint = "put those who may call it into a namespace of their own"
         self.diagnostics.append(self._view.error("egress-callers", message, suggestion=hint))
         return False
-
-
-def _tells_apart(target: str) -> bool:
-    return (
-        Feature.EGRESS in MATRIX.get(target, {})
-        and MATRIX[target][Feature.EGRESS].fidelity is not Fidelity.REFUSED
-    )

@@ -170,7 +170,7 @@ class Facts:
         found = self._lowered[text]
         if isinstance(found, Lowered):
             return found.name
-        if self._view.is_held_beside(feature):
+        if self._view.held_beside(feature) is not None:
             return ""
         if (rule.id, str(door)) not in self._said:
             self._said.add((rule.id, str(door)))
