@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""NetworkPolicy against a second formulation: nine pods in three namespaces, by sets of pods instead of questions.
+"""NetworkPolicy and ClusterNetworkPolicy against a second formulation: nine pods in three namespaces, by sets of connections.
 
-The second one never asks about a pair: it expands each policy into the sets of connections that it isolates and allows, and takes
-what is left of all connections.
+The second one never asks about a pair: it expands each policy into the sets of connections that it isolates, allows or decides, and
+takes what is left of all connections.
 """
 
 import json
@@ -11,6 +11,7 @@ from itertools import product
 from hypothesis import given, settings, strategies as st
 from tests.support.meshes import pod, tcp
 
+from everyhop.evaluators.cluster_network_policy import ClusterNetworkPolicyEvaluator
 from everyhop.evaluators.network_policy import NetworkPolicyEvaluator
 from everyhop.manifests import read_manifests
 
@@ -109,8 +110,8 @@ def expand(found):
     return ALL - shut_in - shut_out
 
 
-def evaluator(found):
-    documents = [
+def documents_of(found):
+    return [
         {
             "apiVersion": "networking.k8s.io/v1",
             "kind": "NetworkPolicy",
@@ -119,9 +120,14 @@ def evaluator(found):
         }
         for number, (home, spec, _, _) in enumerate(found)
     ]
-    return NetworkPolicyEvaluator(
-        read_manifests({f"{n}.json": json.dumps(d).encode() for n, d in enumerate(documents)})
-    )
+
+
+def read(documents):
+    return read_manifests({f"{n:03}.json": json.dumps(one).encode() for n, one in enumerate(documents)})
+
+
+def evaluator(found):
+    return NetworkPolicyEvaluator(read(documents_of(found)))
 
 
 def passed(asked):
@@ -132,13 +138,13 @@ def passed(asked):
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(policies(), max_size=4))
 def test_the_truth_table_is_that_of_the_second_formulation(found):
     assert passed(evaluator(found)) == expand(found)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(policies(), min_size=1, max_size=3), st.data())
 def test_one_rule_more_never_narrows(found, data):
     before = passed(evaluator(found))
@@ -152,3 +158,91 @@ def test_one_rule_more_never_narrows(found, data):
     grown = {**spec, "policyTypes": types, way.lower(): [*spec.get(way.lower(), []), rule]}
     more = [*found[:number], (home, grown, subjects, meant), *found[number + 1 :]]
     assert passed(evaluator(more)) >= before
+
+
+@st.composite
+def pod_sets(draw):
+    """Pods by the labels of their namespaces and their own, as ClusterNetworkPolicy writes them, and which those are."""
+    team, chosen = draw(teams), draw(apps)
+    spaces = {"matchLabels": {"team": team}} if team else {}
+    meant = {space for space, labels in SPACES.items() if not team or labels.get("team") == team}
+    if draw(st.booleans()):
+        return {"namespaces": spaces}, set(product(meant, APPS))
+    both = {"pods": {"namespaceSelector": spaces, "podSelector": by_app(chosen)}}
+    return both, set(product(meant, chosen or APPS))
+
+
+@st.composite
+def cluster_rules(draw, side):
+    action = draw(st.sampled_from(["Accept", "Deny", "Pass"]))
+    found = draw(st.lists(pod_sets(), min_size=1, max_size=2))
+    port = draw(st.sampled_from([None, *PORTS]))
+    rule = {"action": action, side: [written for written, _ in found]}
+    if port:
+        rule["protocols"] = [{"tcp": {"destinationPort": {"number": port}}}]
+    return rule, action, set().union(*(cells for _, cells in found)), {port} if port else set(PORTS)
+
+
+@st.composite
+def cluster_policies(draw):
+    subject, subjects = draw(pod_sets())
+    ingress, egress = (
+        draw(st.lists(cluster_rules("from"), max_size=3)),
+        draw(st.lists(cluster_rules("to"), max_size=3)),
+    )
+    tier = draw(st.sampled_from(["Admin", "Baseline"]))
+    spec = {
+        "tier": tier,
+        "subject": subject,
+        "ingress": [one[0] for one in ingress],
+        "egress": [one[0] for one in egress],
+    }
+    return spec, tier, subjects, {"Ingress": ingress, "Egress": egress}
+
+
+def in_tier(found, tier, way, open_ones):
+    """Decide connections in one tier; return those accepted, those denied, and those that go on."""
+    accepted, denied, passed_on = set(), set(), set()
+    left = set(open_ones)
+    for _, own, subjects, ruled in found:  # in the order of their priorities
+        for _, action, cells, ports in ruled[way] if own == tier else ():
+            pairs = product(cells, subjects) if way == "Ingress" else product(subjects, cells)
+            matched = left & {(*pair, port) for pair, port in product(pairs, ports)}
+            left -= matched
+            {"Accept": accepted, "Deny": denied, "Pass": passed_on}[action].update(matched)
+    return accepted, denied, left | passed_on
+
+
+def held_by(found, way):
+    """Return the connections whose end some NetworkPolicy isolates."""
+    held = set().union(*(subjects for _, _, subjects, meant in found if meant[way] is not None), set())
+    return {one for one in ALL if one[1 if way == "Ingress" else 0] in held}
+
+
+def of_way(found, way):
+    """Return NetworkPolicies with one direction alone."""
+    other = "Egress" if way == "Ingress" else "Ingress"
+    return [(home, spec, subjects, {**meant, other: None}) for home, spec, subjects, meant in found]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(cluster_policies(), max_size=3), st.lists(policies(), max_size=2))
+def test_the_tiers_decide_as_the_second_formulation_has_it(cluster, found):
+    expected = set(ALL)
+    for way in ("Ingress", "Egress"):
+        accepted, _, undecided = in_tier(cluster, "Admin", way, ALL)
+        held = held_by(found, way)
+        allowed = accepted | (undecided & held & expand(of_way(found, way)))
+        from_baseline, _, rest = in_tier(cluster, "Baseline", way, undecided - held)
+        expected &= allowed | from_baseline | rest
+    written = [
+        {
+            "apiVersion": "policy.networking.k8s.io/v1alpha2",
+            "kind": "ClusterNetworkPolicy",
+            "metadata": {"name": f"c{number}"},
+            "spec": {**spec, "priority": number},
+        }
+        for number, (spec, *_) in enumerate(cluster)
+    ]
+    asked = ClusterNetworkPolicyEvaluator(read([*written, *documents_of(found)]))
+    assert passed(asked) == expected

@@ -194,9 +194,7 @@ class ClusterNetworkPolicyEvaluator:
         return None
 
     def _is_protocol(self, protocol: Protocol, policy: Policy, request: Request) -> bool:
-        if protocol.name is not None:
-            if not request.target.namespace:
-                return False
+        if protocol.name is not None:  # the target is a pod: named ports stand beside peers of pods alone
             return request.port in self._pods.numbers(request.target, protocol.name, policy.name)
         return protocol.is_tcp and protocol.low <= request.port <= protocol.high
 

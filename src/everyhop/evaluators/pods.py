@@ -7,7 +7,7 @@ all of its labels (and its service account, where one is written).  What two mat
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
@@ -37,9 +37,9 @@ class Pod:
     service_account: str
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
-    uses_host_network: bool = False
-    ports: Mapping[str, frozenset[int]] = field(default_factory=lambda: MappingProxyType({}))
-    probes: Mapping[int, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
+    uses_host_network: bool
+    ports: Mapping[str, frozenset[int]]
+    probes: Mapping[int, frozenset[str]]
 
 
 class PerWorkload(Generic[T]):

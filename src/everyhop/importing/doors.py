@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -93,7 +93,23 @@ def build_doors(service: DraftService, claims: Iterable[Claim], any_user: User |
                         when=claim.when,
                     )
                 )
-    return rules
+    return list(_joined(rules))
+
+
+def _joined(rules: Iterable[DraftRule]) -> Iterator[DraftRule]:
+    """Yield the rules, those that differ in their operations alone as one: a source has one rule with several places."""
+    found: dict[DraftRule, list[str] | None] = {}
+    for rule in rules:
+        key = replace(rule, operations=())
+        if key not in found:
+            found[key] = None if rule.operations is None else []
+        names = found[key]
+        if names is None or rule.operations is None:
+            found[key] = None
+        else:
+            names += [name for name in rule.operations if name not in names]
+    for key, names in found.items():
+        yield replace(key, operations=None if names is None else tuple(names))
 
 
 def _doors(claims: list[Claim]) -> list[_Door]:

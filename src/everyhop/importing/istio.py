@@ -8,17 +8,16 @@ PeerAuthentication and RequestAuthentication; field notes on order and scope.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from everyhop.core.errors import InputError
 from everyhop.importing.doors import Says, User, build_doors, example_tests
 from everyhop.importing.istio_claims import Claims
 from everyhop.importing.istio_policies import SECURITY, AuthPolicy, read_jwt_rules, read_policy
-from everyhop.importing.istio_rules import LOCAL, Match, Source
+from everyhop.importing.istio_rules import LOCAL, PRINCIPAL, Match, Source
 from everyhop.importing.istio_users import Users
-from everyhop.importing.model import Draft, DraftRule, DraftTest, Fate, Part
+from everyhop.importing.model import DEFAULT_ROOT, Draft, DraftRule, DraftTest, Fate, Part
 from everyhop.importing.notes import Notes, settle_accounts
 from everyhop.importing.workloads import Group, Groups, read_pods
 from everyhop.policy.model import OUTSIDE
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from everyhop.importing.doors import Claim
     from everyhop.importing.model import Wishes
     from everyhop.manifests import Manifests
-
-_PRINCIPAL: Final = re.compile(r"([^/*]+)/ns/([^/*]+)/sa/([^/*]+)")
 
 
 def import_istio(manifests: Manifests, wishes: Wishes) -> Draft:
@@ -44,9 +41,9 @@ class _Import:
         self._policies = [
             policy
             for one in manifests.of("AuthorizationPolicy", SECURITY)
-            if (policy := read_policy(one, wishes.methods, self._notes)) is not None
+            if (policy := read_policy(one, wishes, self._notes)) is not None
         ]
-        self._users = Users(read_jwt_rules(manifests, self._notes))
+        self._users = Users(read_jwt_rules(manifests, wishes, self._notes))
         self._domain = wishes.trust_domain or self._usual_domain()
         self._groups = Groups(read_pods(manifests))
 
@@ -73,8 +70,14 @@ class _Import:
         for group in services:
             self._build(draft, group)
         self._accept_ambiguous_paths(draft)
+        self._note_brackets()
         draft.issuers = self._users.entries()
         self._write_attributes(draft)
+        if self._wishes.root_namespace != DEFAULT_ROOT:
+            draft.targets["istio"] = {
+                **draft.targets.get("istio", {}),
+                "root_namespace": self._wishes.root_namespace,
+            }
         if self._wishes.gateway is not None:
             namespace, account = self._wishes.gateway
             draft.targets["gateway"] = {"namespace": namespace, "service_account": account}
@@ -115,7 +118,7 @@ class _Import:
 
     def _find_callers(self, source: Source, own: str) -> None:
         for value in (*source.principals.values, *source.principals.not_values):
-            found = _PRINCIPAL.fullmatch(value)
+            found = PRINCIPAL.fullmatch(value)
             if found and found[1] in {self._domain, LOCAL}:
                 self._groups.by_account(found[2], found[3])
         for value in (*source.accounts.values, *source.accounts.not_values):
@@ -224,6 +227,16 @@ class _Import:
                     span=self._policies[0].manifest.span,
                 )
             )
+
+    def _note_brackets(self) -> None:
+        """Say the one thing that a template of Istio does not take and a parameter of the policy does."""
+        for policy in self._policies:
+            patterns = [one.text for rule in policy.rules for place in rule.places for one in place.paths]
+            if policy.allows and any("{*}" in text or "{**}" in text for text in patterns):
+                message = "Istio's {*} takes no bare [ or ], which no path may hold (RFC 3986 section 3.3); a parameter does"
+                self._notes.add(
+                    Fate.ASSUMED, "istio.brackets", policy.manifest, message, written="a parameter"
+                )
 
     def _write_attributes(self, draft: Draft) -> None:
         if self._users.attributes:

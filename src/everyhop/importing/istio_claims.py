@@ -32,6 +32,7 @@ class Claims:
         self, groups: Sequence[Group], users: Users, domain: str, wishes: Wishes, notes: Notes
     ) -> None:
         self._groups: Final = groups
+        self._by_account: Final = {(group.namespace, group.account or ""): group for group in groups}
         self._users: Final = users
         self._domain: Final = domain
         self._has_alias: Final = wishes.trust_domain is not None or domain == LOCAL
@@ -86,9 +87,15 @@ class Claims:
         return len(found) > before
 
     def _callers(self, source: Source, own: str, *, denies: bool = False) -> frozenset[str]:
+        named = source.named(own)
+        found = (
+            self._groups
+            if named is None
+            else [self._by_account[one] for one in named if one in self._by_account]
+        )
         return frozenset(
             self.caller(group)
-            for group in self._groups
+            for group in found
             if source.holds(
                 Identity(
                     domain=self._domain,

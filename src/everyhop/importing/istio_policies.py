@@ -12,14 +12,14 @@ from everyhop.importing.istio_users import JwtRule
 from everyhop.importing.model import Fate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
+    from everyhop.importing.model import Wishes
     from everyhop.importing.notes import Notes
     from everyhop.importing.workloads import Group
     from everyhop.manifests import Manifest, Manifests
 
 SECURITY: Final = "security.istio.io"
-ROOT: Final = "istio-system"
 _DRY_RUN: Final = "istio.io/dry-run"
 _DENYING: Final = frozenset({"DENY", "CUSTOM"})
 
@@ -32,12 +32,8 @@ class AuthPolicy:
     action: str
     selector: Mapping[str, str] | None
     rules: list[ReadRule]
+    is_root: bool
     groups: list[Group] = field(default_factory=list)
-
-    @property
-    def is_root(self) -> bool:
-        """Tell whether it holds in every namespace."""
-        return self.manifest.namespace == ROOT
 
     @property
     def allows(self) -> bool:
@@ -45,7 +41,7 @@ class AuthPolicy:
         return self.action == "ALLOW"
 
 
-def read_policy(one: Manifest, methods: Sequence[str], notes: Notes) -> AuthPolicy | None:
+def read_policy(one: Manifest, wishes: Wishes, notes: Notes) -> AuthPolicy | None:
     """Read one AuthorizationPolicy; None for one that decides nothing.  Raises InputError for what Istio would refuse."""
     spec = one.spec
     action = spec.get("action", "ALLOW")
@@ -65,16 +61,17 @@ def read_policy(one: Manifest, methods: Sequence[str], notes: Notes) -> AuthPoli
     if unknown:
         raise InputError(f"{one.span}: {one}: the field {unknown[0]!r} is not known")
     bound = "targetRef" in spec or "targetRefs" in spec
-    read = [read_rule(rule, methods, f"{one.span}: {one} rules[{n}]") for n, rule in enumerate(rules)]
+    read = [read_rule(rule, wishes.methods, f"{one.span}: {one} rules[{n}]") for n, rule in enumerate(rules)]
     return AuthPolicy(
         manifest=one,
         action=action,
         selector=None if bound else _labels(spec, one),
         rules=read,
+        is_root=one.namespace == wishes.root_namespace,
     )
 
 
-def read_jwt_rules(manifests: Manifests, notes: Notes) -> Iterator[JwtRule]:
+def read_jwt_rules(manifests: Manifests, wishes: Wishes, notes: Notes) -> Iterator[JwtRule]:
     """Yield every jwtRule of every RequestAuthentication.  Raises InputError for one without an issuer."""
     for one in manifests.of("RequestAuthentication", SECURITY):
         if "targetRef" in one.spec or "targetRefs" in one.spec:
@@ -91,7 +88,7 @@ def read_jwt_rules(manifests: Manifests, notes: Notes) -> Iterator[JwtRule]:
                 jwks=uri if isinstance(uri, str) else None,
                 namespace=one.namespace,
                 selector=_labels(one.spec, one),
-                is_root=one.namespace == ROOT,
+                is_root=one.namespace == wishes.root_namespace,
                 manifest=one,
             )
 

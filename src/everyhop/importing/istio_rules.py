@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 LOCAL: Final = "cluster.local"
 """A trust domain that Istio takes for the mesh's own, whatever that is called."""
 
+PRINCIPAL: Final = re.compile(r"([^/*]+)/ns/([^/*]+)/sa/([^/*]+)")
+"""A full principal: trust domain, namespace, service account."""
+
 _IDENTITY: Final = ("principals", "namespaces", "serviceAccounts", "trustDomains")
 _ADDRESS: Final = ("ipBlocks", "remoteIpBlocks")
 _REQUEST: Final = "requestPrincipals"
@@ -91,6 +94,16 @@ class Source:
         named = bool(self.principals.values or self.accounts.values)
         negative = (self.principals, self.namespaces, self.accounts, self.domains)
         return named and exact and not any(one.not_values for one in negative)
+
+    def named(self, own: str) -> tuple[tuple[str, str], ...] | None:
+        """Return the only accounts (with their namespaces) that can meet it, None where a pattern leaves them open."""
+        if self.principals.values and not any("*" in value for value in self.principals.values):
+            found = (PRINCIPAL.fullmatch(value) for value in self.principals.values)
+            return tuple((one[2], one[3]) for one in found if one is not None)
+        if self.accounts.values:
+            parts = (value.rpartition("/") for value in self.accounts.values)
+            return tuple((head or own, tail) for head, _, tail in parts)
+        return None
 
     def holds(self, caller: Identity, own: str, *, denies: bool) -> bool:
         """Tell whether an identity meets it; ``own`` is the namespace of the rule's object.

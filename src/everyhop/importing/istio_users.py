@@ -22,6 +22,9 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9 _.:/@+-]{1,200}")
 _LISTS: Final = frozenset({"groups", "roles", "scopes", "permissions"})
 """Claims that are lists wherever they are met; any other is read as a text, which matches less."""
 
+_CLIENTS: Final = frozenset({("client_id",), ("azp",)})
+"""Claims that name a client (RFC 9068 section 2.2; OpenID Connect Core section 2)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JwtRule:
@@ -88,6 +91,9 @@ class Users:
         """Return the user whom request principals and claims ask for, or why the policy cannot say it."""
         if match.not_values:
             return "notRequestPrincipals: a policy names whom it lets in"
+        conditions = tuple(conditions)
+        if any(one.name in _CLIENTS for one in conditions):
+            return "a token of a client and not of a user: what `token` of an operation asks for, written by hand"
         alternatives: list[str] = []
         example: dict[str, Any] = {}
         for pattern in match.values or ("*",):

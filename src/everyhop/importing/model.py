@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 DEFAULT_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 """What "any method" of a source is written as: the policy names each method that it opens."""
 
+DEFAULT_ROOT: Final = "istio-system"
+
 
 class Fate(StrEnum):
     """What became of one part of the source."""
@@ -71,12 +73,14 @@ class Wishes:
     """What the person who imports decides.
 
     ``trust_domain`` of the identities (None: the one that the source names most), ``methods`` for "any method",
-    ``gateway`` the namespace and service account whose calls are those of ``outside``.
+    ``gateway`` the namespace and service account whose calls are those of ``outside``, ``root_namespace`` the mesh's, whose policies
+    hold everywhere.
     """
 
     trust_domain: str | None = None
     methods: tuple[str, ...] = DEFAULT_METHODS
     gateway: tuple[str, str] | None = None
+    root_namespace: str = DEFAULT_ROOT
 
 
 @dataclass(slots=True, kw_only=True)

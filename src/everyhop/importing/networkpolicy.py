@@ -223,9 +223,13 @@ class _Import:
         )
 
     def _surely(self, selector: Selector, group: Group) -> bool:
-        return _surely(
-            selector, [pod.labels for pod in group.pods] or [group.labels], is_whole=group.is_exact
-        )
+        sets = [pod.labels for pod in group.pods] or [group.known_labels]
+        return _surely(selector, sets, is_whole=group.is_exact)
+
+    def _surely_calls(self, selector: Selector, group: Group) -> bool:
+        """Tell whether a selector selects all who have the group's account: they call by the same identity."""
+        sharers = [pod.labels for pod in group.sharers]
+        return self._surely(selector, group) and _surely(selector, sharers, is_whole=True)
 
     def _is_peer(self, rule: Rule, group: Group, own: str) -> bool:
         if not group.is_target:
@@ -236,10 +240,10 @@ class _Import:
         if peer.network is not None:
             return False
         if peer.namespaces is None:
-            return group.namespace == own and self._surely(peer.pods, group)
+            return group.namespace == own and self._surely_calls(peer.pods, group)
         known = self._namespaces.get(group.namespace)
         labels = known or {_NAME_OF_NAMESPACE: group.namespace}
-        return _surely(peer.namespaces, [labels], is_whole=known is not None) and self._surely(
+        return _surely(peer.namespaces, [labels], is_whole=known is not None) and self._surely_calls(
             peer.pods, group
         )
 
@@ -303,9 +307,10 @@ def _holds(one: Expression, labels: Mapping[str, str], *, is_whole: bool) -> boo
 
 def _maybe(selector: Selector, group: Group) -> bool:
     """Tell whether a selector may select some pod of a group; never wrongly no."""
-    if group.pods:
-        return any(selector.selects(pod.labels) for pod in group.pods)
-    labels = group.labels if group.is_target else {}
+    pods = (*group.pods, *group.sharers)
+    if pods:
+        return any(selector.selects(pod.labels) for pod in pods)
+    labels = group.known_labels
     return all(labels.get(key, value) == value for key, value in selector.equal) and all(
         one.key not in labels or one.holds(labels)
         for one in selector.expressions

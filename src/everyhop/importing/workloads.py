@@ -40,7 +40,8 @@ class Group:
     """Pods that become one service: those of one account, or those that a selector selects, or an identity alone.
 
     ``account`` of None is not known; ``is_target`` is false where only the identity is known.  ``is_exact`` tells that the labels
-    are those of pods, and not those that a selector asks for.
+    are those of pods, and not those that a selector asks for.  ``sharers`` are pods of the same account that are no part of it: who
+    lets the account in lets them in.
     """
 
     namespace: str
@@ -50,15 +51,21 @@ class Group:
     is_target: bool = True
     ports: dict[str, int] = field(default_factory=dict)
     name: str = ""
+    sharers: tuple[Pod, ...] = ()
 
     @property
     def is_exact(self) -> bool:
         """Tell whether its pods are known."""
         return bool(self.pods)
 
+    @property
+    def known_labels(self) -> Mapping[str, str]:
+        """Return the labels that its pods surely have: those that were only made up for the policy are none."""
+        return self.labels if self.is_target else {}
+
     def has(self, selector: Mapping[str, str]) -> bool:
         """Tell whether all of its pods have these labels, surely."""
-        sets = [pod.labels for pod in self.pods] or [self.labels]
+        sets = [pod.labels for pod in self.pods] or [self.known_labels]
         return all(labels.get(key) == value for labels in sets for key, value in selector.items())
 
     def may_have(self, selector: Mapping[str, str]) -> bool:
@@ -67,7 +74,7 @@ class Group:
             return any(
                 all(pod.labels.get(key) == value for key, value in selector.items()) for pod in self.pods
             )
-        return all(self.labels.get(key, value) == value for key, value in selector.items())
+        return all(self.known_labels.get(key, value) == value for key, value in selector.items())
 
     def draft(self, trust_identity: str) -> DraftService:
         """Return the service, without doors."""
@@ -154,6 +161,7 @@ class Groups:
             pods=tuple(kept) if labels else (),
             is_target=bool(labels),
             ports={name: port for pod in kept for name, port in pod.ports.items()},
+            sharers=tuple(pod for pod in pods if not labels or pod not in kept),
         )
         self._add(group)
         self.merged += [(group, pod) for pod in (pods if not labels else pods[len(kept) :])]

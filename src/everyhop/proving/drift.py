@@ -63,6 +63,9 @@ _RESTRICTING: Final = frozenset(
     }
 )  # fmt: skip
 """Kinds that take something away; without one of them more may get through."""
+_NO_OBJECTS: Final = frozenset({"aws", "compose", "envoy", "haproxy", "nginx", "opa", "systemd"})
+"""Targets whose files are for other programs."""
+
 _UNSEEN: Final = frozenset({"istio.permissive", "istio.permissive-port", "istio.no-strict"})
 """What widens though no request shows it: without mutual TLS whoever stands on the way reads and writes along."""
 
@@ -83,11 +86,13 @@ def find_drift(
     ``beside`` names what else stands on the same hops, as for proving.  Raises InputError for a target that is unknown or is no
     objects of Kubernetes, and for files that hold none.
     """
+    compiled = compile_policy(snapshot, targets, beside=beside)
+    for one in compiled:
+        _read(one)  # a target that is no objects is refused before anything is read
     found = read_manifests(manifests)
     intents = Intents(snapshot)
     together = tuple(dict.fromkeys((*targets, *beside)))
     elsewhere = tuple(name for name in together if name in ELSEWHERE)
-    compiled = compile_policy(snapshot, targets, beside=beside)
     engine = Engine(snapshot)
     known = {**BUILDERS, **(builders or {})}
     reports = []
@@ -106,13 +111,15 @@ def kinds_of(snapshot: Snapshot, targets: Sequence[str]) -> tuple[tuple[str, str
 
 
 def _read(one: Compilation) -> Manifests:
-    files = {file.path: file.content for file in one.files}
-    if any(not path.endswith((".yaml", ".yml")) for path in files):
+    """Return the objects among the files of a target; beside them there may be configuration of other programs."""
+    if one.target in _NO_OBJECTS:
         raise InputError(
             f"{one.target} is no objects of Kubernetes",
             hint="its files are compared by: everyhop policy compile --check",
         )
-    return read_manifests(files)
+    return read_manifests(
+        {file.path: file.content for file in one.files if file.path.endswith((".yaml", ".yml"))}
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +193,15 @@ class _Drift:
             if (one.group, one.kind) in self._kinds and (key in self._wanted or self._scope.reaches(one))
         ]
 
+    @cached_property
+    def _seen(self) -> Mapping[Key, Manifest]:
+        """Return the objects that an evaluator is shown: what stands elsewhere may be of a form that it does not know."""
+        return {
+            key: one
+            for key, one in self._found.items()
+            if (one.group, one.kind) not in self._kinds or key in self._wanted or self._scope.reaches(one)
+        }
+
     # -- objects
 
     def _changes(self) -> Iterator[_Changed]:
@@ -251,7 +267,7 @@ class _Drift:
         if self._builder is None:
             return None, findings
         try:
-            system = self._system(self._found.values())
+            system = self._system(self._seen.values())
             requests, wider = self._wider(system, changes)
             laid, rest = self._laid(wider, changes)
         except InputError as error:
@@ -321,7 +337,7 @@ class _Drift:
         return laid, rest
 
     def _without(self, change: _Changed) -> list[Manifest]:
-        kept = [one for key, one in self._found.items() if key != change.key]
+        kept = [one for key, one in self._seen.items() if key != change.key]
         return kept if change.wanted is None else [*kept, change.wanted]
 
     def _settled(self, one: Finding, laid: Mapping[str, Difference], *, is_wider: bool) -> Finding:

@@ -68,7 +68,7 @@ def test_exit_codes(
     if code == 1:
         assert "WIDENS: " in shown
         assert "[istio.allow-all]" in shown
-        assert "gets through: web: " in shown
+        assert "request: web: " in shown
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_the_policy_goes_to_standard_output_and_the_parts_beside_it(
     printed = capsys.readouterr()
     assert printed.out.startswith("# Imported by everyhop policy import --from istio.")
     assert "<stdin>:1: narrower: AuthorizationPolicy shop/cart rules[0]" in printed.err
-    assert "1 of 2 parts are not carried over as they were" in printed.err
+    assert "1 of 3 parts are not carried over as they were" in printed.err
 
 
 def test_the_contract(source: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -336,7 +336,8 @@ class TestHttp:
             assert not passes(
                 [text], "GET", "/", host="pay.shop", headers={key: good[key] for key in good if key != name}
             )
-        assert not passes([text], "GET", "/", host="pay.shop", headers=good | {"x-b": ("1", "2")})
+        assert passes([text], "GET", "/", host="pay.shop", headers=good | {"x-b": ("0", "1")})
+        assert not passes([text], "GET", "/", host="pay.shop", headers=good | {"x-e": ("0", "3")})
         assert not passes([text], "GET", "/", host="pay.shop", headers=good | {"x-e": ("4",)})
 
     @pytest.mark.parametrize("http", ["{}", "{path: ''}", "{method: '', headers: []}"])
@@ -626,3 +627,36 @@ def test_the_answer_names_the_policy():
     assert ask([policy(B_FROM_A)], tcp(A, B)).by == "CiliumNetworkPolicy shop/p"
     assert ask([policy(B_FROM_A)], tcp(C, B)).by == "CiliumNetworkPolicy shop/p"
     assert ask([TestHttp.PAY], call(A, B)).why == "no rule of layer 7 allows the ingress: 403"
+
+
+@pytest.mark.parametrize(
+    ("ports", "message"),
+    [
+        ('{ports: [{port: "80", protocol: TCP}], rules: {http: [{headers: [":"]}]}}', "a header has a name"),
+        ('{ports: [{port: "80", protocol: TCP}], serverNames: ["a b"]}', "no server name"),
+        (
+            '{ports: [{port: "80", protocol: TCP}], serverNames: [a], rules: {http: [{}]}}',
+            "TLS to end at the proxy",
+        ),
+        ('{ports: [{port: "80", protocol: TCP}], rules: {http: [{}], dns: []}}', "one kind of layer 7"),
+        ("{ports: [" + ", ".join(["{port: '80'}"] * 41) + "]}", "at most 40 ports"),
+    ],
+)
+def test_ports_that_cilium_rejects_are_refused(ports, message):
+    with pytest.raises(InputError, match=message):
+        reaches([from_a(f"{{toPorts: [{ports}]}}")])
+
+
+def test_more_that_cilium_rejects_is_refused():
+    with pytest.raises(InputError, match="no name"):
+        reaches([from_a("{toFQDNs: [{matchName: 'a b'}]}")])
+    with pytest.raises(InputError, match="specs: expected a list"):
+        reaches([policy(B_FROM_A) + "specs: {a: 1}\n"])
+
+
+def test_more_questions_than_are_remembered_are_answered_all_the_same(monkeypatch):
+    monkeypatch.setattr("everyhop.evaluators.cilium.evaluator._MAX_REMEMBERED", 2)
+    monkeypatch.setattr("everyhop.evaluators.pods._MAX_REMEMBERED", 2)
+    evaluator = CiliumEvaluator(manifests(policy(B_FROM_A)))
+    answers = [evaluator.evaluate(tcp(source, B)).allowed for source in (A, C, FAR, A, C, FAR)]
+    assert answers == [True, False, False] * 2

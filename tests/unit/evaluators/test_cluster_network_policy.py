@@ -156,6 +156,14 @@ def test_protocols(protocols, port, expected):
     assert reaches([text], port=port, named_ports={"http": 8080}) is expected
 
 
+def test_nothing_outside_has_named_ports():
+    text = policy(
+        "{action: Deny, to: [{namespaces: {}}], protocols: [{destinationNamedPort: http}]}", key="egress"
+    )
+    assert reaches([text], A, outside(), named_ports={"http": 8080})
+    assert not reaches([text], named_ports={"http": 8080})
+
+
 def test_a_node_reaches_its_pods():
     text = policy("{action: Deny, to: [{networks: [0.0.0.0/0]}]}", key="egress")
     assert reaches([text, NETWORK_POLICY], outside("192.168.7.1"), node_networks=["192.168.0.0/16"])

@@ -866,3 +866,55 @@ class TestEgress:
 def test_what_linkerd_rejects_or_nobody_reads_is_refused(text, message):
     with pytest.raises(InputError, match=message):
         passes([text])
+
+
+LEGACY = "policy.linkerd.io/v1beta1"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (authz("a", SERVER.replace("}", ", namespace: shop}"), ""), "in the policy's own namespace"),
+        (
+            obj("NetworkAuthentication", "n", "{networks: [{cidr: 10.0.0.1}]}")
+            + "---\n"
+            + authz("a", SERVER, ", ".join(["{group: policy.linkerd.io, kind: NetworkAuthentication, name: n}"] * 2)),
+            "one NetworkAuthentication at most",
+        ),
+        (obj("ServerAuthorization", "l", "{server: {name: b}}", LEGACY), "server and client"),
+        (obj("ServerAuthorization", "l", "{server: {}, client: {}}", LEGACY), "one of name and selector"),
+        (
+            obj("ServerAuthorization", "l", "{server: {name: b}, client: {unauthenticated: true, meshTLS: {identities: ['*']}}}", LEGACY),
+            "stands alone",
+        ),
+        (obj("EgressNetwork", "e", "{}"), "trafficPolicy is missing"),
+        (
+            grpc("g", "{method: {service: x}}").replace("kind: Server, name: b", "kind: EgressNetwork, name: e, port: 1"),
+            "GRPCRoutes of an EgressNetwork",
+        ),
+        (
+            "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, annotations: {config.linkerd.io/skip-inbound-ports: http}}\n",
+            "'http' is no port",
+        ),
+    ],
+)  # fmt: skip
+def test_more_that_linkerd_rejects_or_nobody_reads_is_refused(text, message):
+    with pytest.raises(InputError, match=message):
+        passes([text])
+
+
+def test_what_is_for_others_counts_for_nothing():
+    machines = server("m", more=", accessPolicy: deny").replace("podSelector", "externalWorkloadSelector")
+    assert passes([machines])
+    service = route("r", PAY).replace(
+        "group: policy.linkerd.io, kind: Server, name: b", "group: core, kind: Service, name: b"
+    )
+    assert passes([service, server(), *ONLY_A], "DELETE", "/x")
+
+
+def test_headers_of_a_call():
+    texts = [
+        TestGrpc.SERVER, grpc("pay", "{method: {service: x}, headers: [{name: X-A, value: '1'}]}"), *TestGrpc.ONLY_A,
+    ]  # fmt: skip
+    assert passes(texts, "POST", "/x/y", headers={"x-a": ("1",)})
+    assert not passes(texts, "POST", "/x/y")

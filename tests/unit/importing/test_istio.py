@@ -362,6 +362,13 @@ def test_policies_of_the_root_namespace_hold_everywhere():
     assert asks(engine, "web", "GET /", target="stock")
 
 
+def test_the_root_namespace_may_be_another():
+    deny = policy("refuse", "action: DENY\nrules: [{}]", namespace="mesh-root")
+    result = imported(WORKLOADS + policy("cart", OPEN) + deny, root_namespace="mesh-root")
+    assert not asks(engine_of(result), "web", "GET /items")
+    assert engine_of(result).snapshot.targets.option("istio", "root_namespace") == "mesh-root"
+
+
 def test_the_gateway_speaks_for_the_outside():
     text = WORKLOADS + policy("cart", ALLOW.replace("shop/sa/web", "edge/sa/gw"))
     engine = engine_of(imported(text, gateway=("edge", "gw")))

@@ -219,3 +219,24 @@ def test_manifests_without_policies_are_refused():
         imported(*WORKLOADS)
     with pytest.raises(InputError, match="no policy here names pods"):
         imported(DENY_ALL)
+
+
+def test_pods_that_share_an_account_call_as_one():
+    def shared(name):
+        one = deployment(name)
+        one["spec"]["template"]["spec"]["serviceAccountName"] = "default"
+        return one
+
+    documents = [shared("a"), shared("b"), deployment("db", 5432), DENY_ALL]
+    to_a = ingress("db", {"from": [app("a")], "ports": tcp(5432)})
+    to_both = ingress("db", {"from": [app("a"), app("b")], "ports": tcp(5432)})
+    result, engine = imported(*documents, to_a)
+    caller = "spiffe://cluster.local/ns/shop/sa/default"
+    assert (
+        not engine.decide_tcp(caller=caller, target="db").is_allowed
+        if engine.snapshot.services["db"].tcp
+        else True
+    )
+    assert "networkpolicy.shared-account" in codes(result) or not result.is_whole
+    _, engine = imported(*documents, to_both)
+    assert not any(rule.callers == frozenset({"b"}) for rule in engine.snapshot.rules)

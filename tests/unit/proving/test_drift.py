@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Objects in force against the policy: each kind of drift by its code, and the request that gets through because of it."""
 
+import re
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -403,16 +406,35 @@ def test_objects_that_no_evaluator_reads_are_said():
     assert "istio.extra-allow" in codes(report)  # what is known of it by its kind stays as bad as it is
 
 
+def test_objects_elsewhere_need_not_be_known():
+    spec = {"rules": [{"from": [{"source": {"unheard": ["x"]}}]}]}
+    elsewhere = istio("AuthorizationPolicy", "odd", spec, "elsewhere")
+    report = drift("istio", [*objects("istio"), elsewhere])
+    assert report.requests is not None
+    assert report.findings == []
+
+
 def test_an_object_that_stands_twice():
     documents = objects("istio")
     assert "drift.duplicate" in codes(drift("istio", [*documents, documents[0]]), Severity.DRIFTS)
 
 
 def test_targets_that_are_no_objects_are_refused():
-    with pytest.raises(InputError, match="envoy is no objects of Kubernetes"):
-        find_drift(SNAPSHOT, ["envoy"], {})
+    for target in ("envoy", "nginx", "opa", "compose", "systemd"):
+        with pytest.raises(InputError, match=f"{target} is no objects of Kubernetes"):
+            find_drift(SNAPSHOT, [target], {})
     with pytest.raises(InputError, match="there is no target"):
         find_drift(SNAPSHOT, ["consul"], {})
+
+
+@pytest.mark.parametrize("target", ["serviceaccounts", "rbac", "admission", "gatekeeper", "spire"])
+def test_other_targets_are_compared_object_by_object(target):
+    files = {path: content for path, content in compiled(target).items() if path.endswith(".yaml")}
+    (report,) = find_drift(SNAPSHOT, [target], files)
+    assert (report.worst, report.requests) == (None, None)
+    assert report.objects > 0
+    (report,) = find_drift(SNAPSHOT, [target], {})
+    assert {found.code for found in report.findings} == {"drift.missing"}
 
 
 def test_the_kinds_to_read_are_those_that_decide():
@@ -438,3 +460,20 @@ def test_second_readings_of_a_path_are_accepted_where_the_policy_says_so():
         "z.yaml": wider
     }
     assert prove_policy(snapshot, ["istio"], manifests=files).verdict is Verdict.WIDER
+
+
+def test_every_code_is_explained_in_the_guide():
+    root = Path(__file__).parents[3]
+    guide = (root / "docs/guides/drift.md").read_text(encoding="utf-8")
+    sources = sorted((root / "src/everyhop/proving").glob("drift*.py"))
+    found = {
+        code
+        for path in sources
+        for code in re.findall(
+            r'"((?:drift|istio|linkerd|cilium|networkpolicy|clusternetworkpolicy)\.[a-z0-9-]+)"',
+            path.read_text(encoding="utf-8"),
+        )
+        if not code.endswith((".io", ".yaml"))
+    }
+    assert len(found) > 30
+    assert {code for code in found if f"`{code}`" not in guide} == set()

@@ -69,6 +69,14 @@ def test_who_has_the_waypoints_account_would_go_around_it(services):
     assert made.spec("AuthorizationPolicy", "allow-pay") is None
 
 
+def test_the_same_account_in_another_namespace_is_another_identity():
+    made = ambient(
+        "ambient: {waypoint: wp, accept: [ambiguous-paths]}, gateway: {namespace: edge, service_account: wp}"
+    )
+    assert made.errors == set()
+    assert made.spec("AuthorizationPolicy", "admit-pay") is not None
+
+
 def test_a_service_that_is_called_like_the_waypoint_is_refused():
     made = ambient("ambient: {waypoint: pay, accept: [ambiguous-paths]}")
     assert "ambient.waypoint-account" in made.errors

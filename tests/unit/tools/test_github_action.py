@@ -134,3 +134,11 @@ def test_hooks_run_and_fail(hook: dict[str, Any], place: Path) -> None:
         POLICY.replace("charge: POST /v1", "charge: POST /v3"), encoding="utf-8"
     )
     assert subprocess.run(command, cwd=place, capture_output=True, check=False, timeout=120).returncode == 1
+
+
+def test_the_action_installs_the_project_that_it_stands_in() -> None:
+    script = STEPS["Install everyhop as it is at the ref of this action"]["run"]
+    found = re.search(r'pip install --quiet "\$ACTION_PATH/([./]+)"', script)
+    assert found is not None
+    assert (ROOT / ".github/actions/policy" / found[1]).resolve() == ROOT
+    assert (ROOT / "pyproject.toml").is_file()

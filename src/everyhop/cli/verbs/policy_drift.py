@@ -120,4 +120,4 @@ def _print_finding(one: Finding) -> None:
     if len(one.changes) > _MAX_CHANGES:
         print(paint(f"    ... and {len(one.changes) - _MAX_CHANGES} more; -o json shows all", "dim"))
     if one.request is not None:
-        print(paint(printable(f"    gets through: {words_of(one.request)}"), "dim"))
+        print(paint(printable(f"    request: {words_of(one.request)}"), "dim"))

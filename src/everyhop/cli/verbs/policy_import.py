@@ -61,6 +61,12 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         type=_account,
         help="the ingress gateway: its calls are those of outside",
     )
+    verb.add_argument(
+        "--root-namespace",
+        metavar="NAME",
+        default="istio-system",
+        help="the mesh's, whose policies hold in every namespace (default: istio-system)",
+    )
     add_output(verb)
     verb.set_defaults(run=_run)
 
@@ -89,7 +95,10 @@ def _run(args: argparse.Namespace) -> int:
     if args.out is not None and args.out.exists() and not args.force:
         raise Conflict(f"{args.out} exists", hint="overwrite it with --force, or choose another name")
     wishes = Wishes(
-        trust_domain=args.trust_domain, methods=args.methods or DEFAULT_METHODS, gateway=args.gateway
+        trust_domain=args.trust_domain,
+        methods=args.methods or DEFAULT_METHODS,
+        gateway=args.gateway,
+        root_namespace=args.root_namespace,
     )
     imported = import_policy(args.origin, read_files(args.files), wishes)
     if args.out is not None:

@@ -82,7 +82,7 @@ def files_below(path: Path) -> dict[str, bytes]:
         found = {
             str(one): one.read_bytes()
             for one in sorted(path.rglob("*"))
-            if one.suffix in _SUFFIXES and one.is_file()
+            if one.suffix in _SUFFIXES and one.is_file() and not one.name.startswith(".")
         }
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error

@@ -28,15 +28,22 @@ _ESCAPED_SLASH: Final = re.compile(r"%2f|%5c", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A header that has to be there, with a value where one is written."""
+    """A header that has to be there, with a value where one is written.
+
+    Of several values ``headers`` asks for any one (Envoy's matcher; older releases joined them by commas, which is admitted too),
+    ``headerMatches`` for all of them joined (``joins``; cilium/proxy, network_policy.cc).
+    """
 
     name: str
     value: str | None = None
+    joins: bool = False
 
     def is_in(self, headers: Mapping[str, tuple[str, ...]]) -> bool:
-        """Tell whether it is; several values of a name are one, joined by commas."""
+        """Tell whether it is."""
         found = headers.get(self.name)
-        return found is not None and (self.value is None or ",".join(found) == self.value)
+        if found is None or self.value is None:
+            return found is not None
+        return ",".join(found) == self.value or (not self.joins and self.value in found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +104,7 @@ def _header_match(fields: Fields) -> Header | None:
         raise InputError(f"{fields.where}: what a secret holds is not known here")
     # With a repair a mismatch is logged or mended, and the request passes all the same.
     repairs = fields.one_of("mismatch", *_REPAIRS) is not None
-    return None if repairs else Header(name.lower(), value or None)
+    return None if repairs else Header(name.lower(), value or None, joins=True)
 
 
 def seen_path(path: str, *, normalises: bool) -> str | None:

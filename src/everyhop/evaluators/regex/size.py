@@ -4,7 +4,7 @@
 Cilium hands regular expressions of its policies to Envoy without a look at that limit, and one which is over it takes the policy of
 the whole endpoint away (cilium#41314, #48773).  The figure follows RE2's steps: alternatives are factored, repetitions written out,
 the graph of instructions flattened into lists; it was compared with what a real Envoy 1.40.0 reports
-(tests/integration/test_regex_size.py).  Other releases of RE2 differ by a few instructions.
+(tests/integration/evaluators/test_envoy_expressions.py).  Other releases of RE2 differ by a few instructions.
 """
 
 from __future__ import annotations

@@ -90,3 +90,10 @@ def test_every_service_is_called_with_mutual_tls(made):
     found = {one["spec"]["host"]: one["spec"]["trafficPolicy"] for one in made.all("DestinationRule")}
     assert set(found) == {f"{n}.shop.svc.corp.local" for n in ("a", "b", "db")} | {"slow.back.svc.corp.local"}
     assert all(policy == {"tls": {"mode": "ISTIO_MUTUAL"}} for policy in found.values())
+
+
+def test_a_timeout_alone_leaves_retries_to_the_mesh():
+    made = compiled("istio", POLICY.replace("timeout: 5s, retries: 3", "timeout: 5s"))
+    (http,) = made.spec("VirtualService", "service-slow")["http"]
+    assert http["timeout"] == "5s"
+    assert "retries" not in http
