@@ -84,6 +84,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         r"deny-default": TWICE,
         r"enableDefaultDeny": TWICE,
         r"rules(\.dns|: )": DNS,
+        r"calls-intruder spec\.ingress(\.0)?: ": TWICE,
         r"(method|path): a character less": "an expression has to match as a whole, with its end mark or without",
         r"pod\.namespace: deleted": "without one the policy's own namespace is meant, which it is",
         r"protocol: deleted": "without one every protocol is meant, and requests are connections",
@@ -98,6 +99,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
         r"parentRefs\.0\.group: deleted": DEFAULT,
         r"route-checkout-outside-\w+ spec\.rules\.0\.matches\.0\.path\.value: deleted": "the default is /, which it is",
         r"Server server-[\w-]+ spec\.podSelector(\.matchLabels(\.app)?)?: (emptied|deleted)": "pods that it would select have a Server of their own there, whose name comes first, or none listens there",
+        r"processor-intruder-\w+ spec\.rules\.0\.matches\.0\.path\.value: cut to a prefix": "below /files/ may stand the whole path again",
         r"path\.value: a character less": "an expression has to span the whole path, with its end mark or without",
     },
     "istio": {
