@@ -126,6 +126,8 @@ def _one_way(files: Mapping[str, bytes], way: str) -> dict[str, bytes]:
                 spec["policyTypes"] = [one for one in types if one.lower() == way]
                 if not spec["policyTypes"]:
                     continue  # an empty list means the default
+            if "enableDefaultDeny" in spec:  # Cilium's word for being isolated
+                spec["enableDefaultDeny"] = {way: True, _OTHER[way]: False}
             kept.append({**document, "spec": spec})
         found[name] = "\n".join(f"---\n{json.dumps(one)}" for one in kept).encode()
     return found

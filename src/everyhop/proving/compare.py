@@ -140,7 +140,7 @@ class Prover:
         ask = found.ask
         if ask.is_bound:
             return True
-        plain = _normalised(system, ask)
+        plain = self._normalised(ask)
         if plain is not None:
             answer = self._oracle.answer(plain)
             is_same = answer.says is Says.DENY
@@ -180,7 +180,7 @@ class Prover:
             return Feature.PROBES
         if ask.is_egress and system.view.fidelity(Feature.EGRESS).fidelity is Fidelity.NARROWER:
             return None if system.sees_egress else Feature.EGRESS
-        plain = _normalised(system, ask)
+        plain = self._normalised(ask)
         if plain is not None:
             if self._oracle.answer(plain).says is not Says.DENY:
                 return Feature.AMBIGUOUS_PATHS
@@ -196,6 +196,16 @@ class Prover:
             if self._oracle.answer(ask, frozenset({feature})).says is not Says.DENY:
                 return feature
         return min(candidates)
+
+    def _normalised(self, ask: Ask) -> Ask | None:
+        """Return a request as the first proxy of the hop forwards it, None where none rewrites its path or it is refused."""
+        if ask.request.wire is Wire.TCP:
+            return None
+        for system in self._systems:
+            path = None if system.normalise is None else system.normalise(ask.request.path)
+            if path is not None and path != ask.request.path:
+                return replace(ask, request=replace(ask.request, path=path))
+        return None
 
     def _is_accepted_reading(self, ask: Ask) -> bool:
         """Tell whether only the second readings of a path are against it, at a door of the caller's own, and that was accepted."""
@@ -272,16 +282,6 @@ class Prover:
 class _Door(NamedTuple):
     door: Door
     grants: Mapping[str, Grant]
-
-
-def _normalised(system: System, ask: Ask) -> Ask | None:
-    """Return a request as a proxy forwards it, None where it changes nothing or refuses it."""
-    if system.normalise is None or ask.request.wire is Wire.TCP:
-        return None
-    path = system.normalise(ask.request.path)
-    if path is None or path == ask.request.path:
-        return None
-    return replace(ask, request=replace(ask.request, path=path))
 
 
 def _codes(system: System, features: Iterable[Feature]) -> tuple[str, ...]:

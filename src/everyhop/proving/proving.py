@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from everyhop.authz.engine import Engine
 from everyhop.core.errors import InputError
-from everyhop.policy.targets import ELSEWHERE
+from everyhop.policy.targets import ELSEWHERE, OPTIONS
 from everyhop.proving.compare import Prover
 from everyhop.proving.oracle import Oracle
 from everyhop.proving.space import Space
@@ -43,6 +43,9 @@ def prove_policy(
     known = {**BUILDERS, **(builders or {})}
     intents = Intents(snapshot)
     together = tuple(dict.fromkeys((*targets, *beside)))
+    for name in together:
+        if name not in OPTIONS and name not in ELSEWHERE:
+            raise InputError(f"there is no target {name[:60]!r}", hint="targets: " + ", ".join(known))
     views = {name: View(intents, name, together) for name in together if name not in ELSEWHERE}
     further = tuple(dict.fromkeys((*together, *(name for view in views.values() for name in view.beside))))
     elsewhere = tuple(name for name in further if name in ELSEWHERE)

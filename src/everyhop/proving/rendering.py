@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.evaluators.model import Wire
 from everyhop.proving.model import TokenState, Verdict
+from everyhop.targets.model import Feature
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,6 +19,14 @@ MAX_SHOWN: Final = 20
 """Differences of one kind that are shown to people; JSON has all."""
 
 _LONG: Final = 200
+
+
+_ACCEPTED: Final = {
+    Feature.AMBIGUOUS_PATHS: "the proxy rewrites the path first and forwards what it decided on",
+    Feature.IDENTITY: "pods are known by their labels here",
+    Feature.PROBES: "a pod's own node is always let in",
+    Feature.EGRESS: "hygiene of routing, and no proof of it",
+}
 
 
 class Mark(StrEnum):
@@ -192,7 +201,10 @@ def _lines(found: Sequence[Difference], mark: Mark, words: str) -> Iterator[tupl
         more = f" (and {one.count - 1} alike)" if one.count > 1 else ""
         yield mark, f"  {words}: {words_of(one)}{more}"
         if one.accepted is not None:
-            yield Mark.DETAIL, f"    accepted: nobody here holds {one.accepted.value}"
+            yield (
+                Mark.DETAIL,
+                f"    accepted: {_ACCEPTED.get(one.accepted, f'nobody here holds {one.accepted.value}')}",
+            )
         elif not one.outcome.allowed and one.announced:
             yield Mark.DETAIL, f"    said by {', '.join(one.announced)}"
         else:

@@ -25,7 +25,7 @@ from everyhop.proving.variations import method_variations, path_variations
 from everyhop.targets.model import Feature
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from everyhop.authz.boundary_cases import Case
     from everyhop.authz.engine import Engine
@@ -43,7 +43,7 @@ class Space:
     """The requests of one snapshot, in the order of services and doors.
 
     ``dns`` is a pod of the cluster's DNS, given where something isolates pods in both directions: then each service is also asked
-    for what it may reach beyond the policy.  ``mentioned`` names for a service the declared services that the manifests name in what speaks of it, beyond its callers.
+    for what it may reach beyond the policy.  ``services`` are those whose doors are asked, all without it.  ``mentioned`` names for a service the declared services that the manifests name in what speaks of it, beyond its callers.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Space:
         mentioned: Mapping[str, frozenset[str]] | None = None,
         *,
         dns: Workload | None = None,
+        services: Iterable[str] | None = None,
     ) -> None:
         self._engine = engine
         self._intents = intents
@@ -60,6 +61,7 @@ class Space:
         self._population = self._asking.population
         self._mentioned = mentioned or {}
         self._dns = dns
+        self._only = None if services is None else tuple(services)
         self._names = intents.names
         doors = sum(
             len(one.operations) + len(one.probes) + (one.tcp is not None)
@@ -69,8 +71,8 @@ class Space:
         self._ports = sorted({intents.settings.place(name).port for name in self._names})
 
     def __iter__(self) -> Iterator[Ask]:
-        for service in self._intents:
-            yield from self._service(service)
+        for name in self._names if self._only is None else self._only:
+            yield from self._service(self._intents.of(name))
         yield from self._facts()
         yield from egress(self._intents, self._population)
         if self._dns is not None:
@@ -105,13 +107,15 @@ class Space:
         reach = self._edges[service.name]
         met: set[str] = set()
         for door in service.doors:
+            if self._is_small:
+                met.clear()
             yield from self._door(service, door, reach)
             yield from self._posed(service, door, met)
         for other in self._neighbours(service):
             yield from self._misdirected(service, other)
 
     def _posed(self, service: ServiceIntents, door: Door, met: set[str]) -> Iterator[Ask]:
-        """Everybody who may pass some door is posed as at the first of them, and tries other ports there."""
+        """Everybody who may pass some door is posed as there (in a large policy at the first of them), and tries other ports."""
         kinds = {grant.caller for grant in _kinds(door)}
         for grant in door.grants:
             name = grant.caller

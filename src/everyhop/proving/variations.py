@@ -63,6 +63,7 @@ def path_variations(operation: Operation) -> Iterator[PathVariation]:
 def _by_segment(path: str, parts: list[str]) -> Iterator[tuple[str, str]]:
     yield path + "/x", "one segment more"
     yield "/x" + path, "one segment before"
+    yield path + path, "twice"
     if not path.endswith("/"):
         yield path + "/", "a slash at the end"
     if len(parts) > 1:
@@ -152,4 +153,5 @@ def method_variations(operation: Operation, others: frozenset[str]) -> Iterator[
             yield method, f"{method} in place of {own}"
     yield own.lower(), f"{own} in lower case"
     yield own + "X", f"{own} with a letter more"
+    yield own[:-1] or "X", f"{own} with a letter less"
     yield "X" + own, f"{own} with a letter before"
