@@ -213,8 +213,8 @@ def case_of(access: Access, caller: str, *, probe: str | None, shadow: bool = Fa
     for rule in rules:
         if rule.when is None and rule.effect is RuleEffect.DENY:
             deny = deny or rule  # a deny rule in shadow without a condition
-        elif rule.when is None and rule.mode is Mode.SHADOW and rule.user is UserMode.NONE:
-            allow = allow or rule  # an allow rule in shadow that no fact can change
+        elif rule.when is None and rule.mode is Mode.SHADOW and rule.user is UserMode.NONE and allow is None:
+            allow = rule  # an allow rule in shadow that no fact can change
         else:
             conditional.append(rule)
     return Case(

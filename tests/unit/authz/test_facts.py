@@ -371,3 +371,20 @@ def test_the_order_of_rules_for_users_and_for_none_does_not_matter(order):
     assert engine.decide(**ask, context=Context()).is_allowed
     with_user = engine.decide(**ask, context=Context(user=VIEWER))
     assert engine.rule(with_user.rule).user.value != "none"
+
+
+def test_a_rule_in_shadow_without_a_user_would_allow_beside_one_that_asks_for_a_user():
+    text = b"""
+version: 1
+trust_domain: x.example
+services:
+  a: {operations: {list: GET /things}}
+  c: {operations: {list: GET /things}}
+allow:
+  - {from: a, to: c, operations: [list], mode: shadow}
+  - {from: a, to: c, operations: [list], user: required}
+"""
+    engine = Engine(parse_policy({"p": text}))
+    call = {"caller": "spiffe://x.example/service/a", "target": "c", "method": "GET", "path": "/things"}
+    decision = engine.decide(**call, context=Context())
+    assert (decision.reason, decision.would.rule) == (Reason.USER_REQUIRED, "allow[0]")
