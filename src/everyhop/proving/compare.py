@@ -237,6 +237,8 @@ class Prover:
             if (span is not None and one.span == span) or not set(rules).isdisjoint(one.rules)
         }
         features = {ask.aspect} if door is None else {ask.aspect, *(door.door.features & {Feature.TOKEN})}
+        if self._intents.snapshot.is_watched(ask.caller.name, ask.service):
+            features.add(Feature.SHADOW)
         return tuple(sorted({*found, *_codes(system, features)}))
 
     def _unreached(self, system: System, ask: Ask) -> tuple[str, ...]:

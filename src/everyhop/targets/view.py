@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.policy.model import OUTSIDE
@@ -82,7 +83,9 @@ class View:
         return found.fidelity is not Fidelity.REFUSED
 
     def asks(self, door: Door, grant: Grant) -> bool:
-        """Tell whether the authorizer of this target has to be asked for calls of a grant."""
+        """Tell whether the authorizer of this target has to be asked for calls of a grant; it never is about bytes."""
+        if door.operation is None:
+            return False
         alternatives = (one.needs for one in grant.alternatives)
         needs = {*door.features, *(feature for needs in alternatives for feature in needs)}
         if grant.denied_if:
@@ -112,10 +115,19 @@ class View:
 
     def _is_held(self, feature: Feature, door: Door) -> bool:
         """Tell whether somebody holds a feature at a door; of bytes an authorizer is never asked, it answers for HTTP."""
-        if door.operation is not None or self.holder(feature) != AUTHORIZER:
+        if door.operation is not None:
             return self.holder(feature) is not None
-        others = (one for one in self.beside if one != AUTHORIZER and one in MATRIX)
-        return any(self._other(one, feature) for one in others) or feature.value in self.accepted
+        own = self.fidelity(feature).fidelity not in {Fidelity.REFUSED, Fidelity.ASKS}
+        return (
+            own
+            or feature.value in self.accepted
+            or any(map(partial(self._holds_bytes, feature), self.beside))
+        )
+
+    def _holds_bytes(self, feature: Feature, other: str) -> bool:
+        if other not in MATRIX or other == AUTHORIZER or cell(other, feature).fidelity is Fidelity.ASKS:
+            return False
+        return self._other(other, feature)
 
     def grants(self, door: Door) -> tuple[Grant, ...]:
         """Return the grants of a door that may be opened."""

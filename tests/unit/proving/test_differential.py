@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Generated policies, compiled to every target and proven: never wider, and never narrower without a word of it.
 
-``make test`` tries 300 policies, the long run 10,000 (``EVERYHOP_PROOFS`` says another number).
+``make test`` tries 300 policies, the slow run (``make test-all``) 10,000 (``EVERYHOP_PROOFS`` says another number).
 """
 
 import os
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from tests.support.target_policies import target_policies
 
 from everyhop.proving import prove_policy
@@ -22,6 +22,8 @@ OUTER_BOUNDS = {"clusternetworkpolicy"}
 """What cannot refuse everybody by itself, and says so as an error of compiling."""
 
 BESIDE = ((), ("sdk",), ("authorizer",))
+WHOLE = (Phase.explicit, Phase.reuse, Phase.generate)
+"""Without shrinking: a proof takes a tenth of a second, and what differs says by itself where."""
 
 
 def hops(index):
@@ -49,7 +51,7 @@ def check(snapshot, target, beside):
 @pytest.mark.parametrize("beside", BESIDE, ids=("alone", "sdk", "authorizer"))
 @pytest.mark.parametrize("target", TARGETS)
 def test_no_target_is_ever_wider(target, beside):
-    @settings(max_examples=max(1, FEW // (len(TARGETS) * len(BESIDE))))
+    @settings(max_examples=max(1, FEW // (len(TARGETS) * len(BESIDE))), phases=WHOLE)
     @given(target_policies())
     def proven(snapshot):
         check(snapshot, target, beside)
@@ -57,12 +59,12 @@ def test_no_target_is_ever_wider(target, beside):
     proven()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("beside", BESIDE, ids=("alone", "sdk", "authorizer"))
 @pytest.mark.parametrize("target", TARGETS)
 def test_no_target_is_ever_wider_over_night(target, beside):
-    @settings(max_examples=max(1, MANY // (len(TARGETS) * len(BESIDE))))
+    @settings(max_examples=max(1, MANY // (len(TARGETS) * len(BESIDE))), phases=WHOLE)
     @given(target_policies())
     def proven(snapshot):
         check(snapshot, target, beside)

@@ -123,7 +123,7 @@ EQUIVALENT: dict[str, dict[str, str]] = {
 """By target: which mutants may live (a pattern of where and how), and why."""
 
 STRIDE = 9
-"""``make test`` tries every ninth mutant, the long run all."""
+"""``make test`` tries every ninth mutant, the slow run (``make test-all``) all."""
 
 
 @pytest.fixture(scope="module", params=[name for name in SAMPLES if name in BUILDERS])
@@ -161,7 +161,7 @@ def test_mutants_are_noticed(bench):
     assert count > 15
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.timeout(0)
 def test_every_mutant_is_noticed(bench):
     living, count, met = survivors(bench, 1)
@@ -170,7 +170,7 @@ def test_every_mutant_is_noticed(bench):
     assert set(EQUIVALENT.get(bench.target, {})) <= met
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.timeout(0)
 def test_mutants_that_may_live_are_few(bench):
     """A pattern that hides many mutants which would be noticed is too wide to be a reason."""

@@ -114,7 +114,7 @@ def test_whatever_is_not_plainly_settled_is_asked():
 
 def test_a_connection_that_only_facts_decide_is_refused_even_with_an_authorizer():
     files, found = compiled(f"  envoy: {{{ASKED}}}")
-    assert "envoy.tcp-condition" in codes(found)
+    assert "envoy.condition" in codes(found)
     (listener,) = files["envoy/db/bootstrap.json"]["static_resources"]["listeners"]
     assert "ALLOW" not in json.dumps(listener)
     names = list(values(listener, "match_typed_subject_alt_names"))

@@ -150,3 +150,19 @@ def test_an_authorizer_beside_holds_nothing_of_bytes():
     grant = next(one for one in door.grants if one.caller == "a")
     assert View(bytes_only, "istio", ["authorizer"]).missing(door, grant) == {Feature.CONDITIONAL_DENY}
     assert View(bytes_only, "istio", ["authorizer", "sdk"]).opens(door, grant)
+
+
+@pytest.mark.parametrize("target", ["istio", "ambient", "envoy"])
+def test_of_bytes_no_authorizer_is_asked_by_the_target_itself_either(target):
+    text = b"""
+version: 1
+trust_domain: x.example
+services: {a: {}, db: {tcp: 5432}}
+allow: [{from: a, to: db, when: "now.getHours('UTC') < 7"}]
+targets: {istio: {authorizer: everyhop}, ambient: {authorizer: everyhop, waypoint: w}, envoy: {authorizer: "unix:/run/x"}}
+"""
+    intents = Intents(parse_policy({"everyhop.yaml": text}))
+    view, door = View(intents, target), intents.of("db").doors[0]
+    (grant,) = door.grants
+    assert view.missing(door, grant) == {Feature.CONDITION}
+    assert not view.asks(door, grant)

@@ -77,9 +77,6 @@ class _Granting:
     def _tcp(self, door: Door, found: Mapping[str, Verdict]) -> dict[str, Verdict]:
         verdicts: dict[str, Verdict] = {}
         for grant in self._grants[door.name, door.is_probe]:
-            if self._view.asks(door, grant):
-                self._refuse("tcp-condition", door, grant, "connections cannot be asked about")
-                continue
             caller = self._identity(door, grant, asks=False)
             if caller is not None:
                 outside = replace(_REFUSED, effect=Effect.ALLOW, reason=Reason.ALLOWED)
