@@ -2,7 +2,7 @@
 """What every test shares: the way tests are spread over workers, and where shared material is found.
 
 Hypothesis runs without deadlines (the machine is shared), and as long as the profile says: ``EVERYHOP_EXAMPLES=2000``
-searches longer.
+searches longer.  Continuous integration tries the same examples each time, so that what fails there is the change.
 """
 
 import os
@@ -19,6 +19,7 @@ settings.register_profile(
     "everyhop",
     max_examples=int(os.environ.get("EVERYHOP_EXAMPLES", "40")),
     deadline=None,
+    derandomize=bool(os.environ.get("CI")),
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("everyhop")

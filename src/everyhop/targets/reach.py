@@ -132,5 +132,11 @@ def isolated_gateway(view: View) -> list[Diagnostic]:
     gateway = view.intents.settings.gateway
     if gateway is None or gateway.namespace not in view.intents.namespaces:
         return []
-    message = f"the gateway stands in {gateway.namespace}, where everything is denied by default: what reaches it from outside is yours to open"
-    return [view.warning("gateway-namespace", message, suggestion="give the gateway a namespace of its own")]
+    grants = (one for service in view.intents for door in service.doors for one in door.grants)
+    rules = dict.fromkeys(rule for one in grants if one.caller == OUTSIDE for rule in one.rules)
+    message = (
+        f"the gateway stands in {gateway.namespace}, where everything is denied by default: what reaches it from "
+        "outside, and with clusternetworkpolicy what it calls, is yours to open"
+    )
+    hint = "give the gateway a namespace of its own"
+    return [view.warning("gateway-namespace", message, rules=rules, suggestion=hint)]
