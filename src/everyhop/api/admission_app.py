@@ -8,10 +8,9 @@ Whatever it cannot read is an error, which the cluster counts as a refusal (``fa
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from starlette.responses import Response
@@ -20,12 +19,12 @@ from starlette.routing import Route
 from everyhop.admission.judging import judge, judge_removal
 from everyhop.admission.webhook import MAX_BODY_BYTES, PATH
 from everyhop.api.http import read_message
+from everyhop.api.waiting import BoundedWork
 from everyhop.auditlog import Event, Kind
 from everyhop.auditlog.model import clip
 from everyhop.core.errors import EveryhopError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from concurrent.futures import Executor
 
     from starlette.requests import Request
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from everyhop.auditlog.ports import RecordStore
     from everyhop.core.clock import Clock
 
-T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 16
@@ -66,8 +64,7 @@ class AdmissionDoor:
     def __init__(self, *, records: RecordStore, clock: Clock, pool: Executor) -> None:
         self._records = records
         self._clock = clock
-        self._pool = pool
-        self._waiting = 0
+        self._call = BoundedWork(pool, MAX_WAITING, "too many objects are judged at once")
         self._minute = 0
         self._recorded = 0
         self._unrecorded = 0
@@ -79,9 +76,9 @@ class AdmissionDoor:
     async def _validate(self, request: Request) -> Response:
         review = await read_message(request, _Review, max_bytes=MAX_BODY_BYTES)
         asked = review.request
-        findings = await self._call(partial(_judged, asked)) if review.api_version == _API else None
-        if findings is None:
+        if review.api_version != _API:
             raise Unavailable(f"only AdmissionReview of {_API} is answered", retry=False)
+        findings = await self._call(partial(_judged, asked))
         if findings and not asked.dry_run:
             await self._record(asked, findings)
         response: dict[str, Any] = {"uid": asked.uid, "allowed": not findings}
@@ -122,15 +119,6 @@ class AdmissionDoor:
         except EveryhopError as error:
             self._unrecorded += 1
             _log.warning("a refused object is not recorded", extra={"reason": error.message})
-
-    async def _call(self, call: Callable[[], T]) -> T:
-        if self._waiting >= MAX_WAITING:
-            raise Unavailable("too many objects are judged at once")
-        self._waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, call)
-        finally:
-            self._waiting -= 1
 
 
 def _judged(asked: _Request) -> tuple[Finding, ...]:

@@ -12,13 +12,14 @@ import asyncio
 import logging
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from starlette.responses import Response
 from starlette.routing import Route
 
 from everyhop.api.oauth_clients import certificate_of
 from everyhop.api.oauth_errors import OAuthRefusal
+from everyhop.api.waiting import BoundedWork
 from everyhop.auditlog import Event, Kind
 from everyhop.core.errors import AccessDenied, InputError, NotFound, TrustError, Unavailable
 from everyhop.tlog import Tile, encode_bundle, width_of
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from everyhop.core.clock import Clock
     from everyhop.policy.model import Snapshot
 
-T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 PREFIX: Final = "/log"
@@ -74,8 +74,7 @@ class LogDoor:
         self._records = records
         self._snapshot = snapshot
         self._clock = clock
-        self._pool = pool
-        self._waiting = 0
+        self._call = BoundedWork(pool, MAX_WAITING, "too many ask for the log at once")
         self._recorded: dict[tuple[str, bool], datetime] = {}
         self._recording = asyncio.Lock()
 
@@ -172,12 +171,3 @@ class LogDoor:
             self._recorded = {
                 key: moment for key, moment in self._recorded.items() if now - moment < READ_WINDOW
             } | {(caller, is_reader): now}
-
-    async def _call(self, call: Callable[[], T]) -> T:
-        if self._waiting >= MAX_WAITING:
-            raise Unavailable("too many ask for the log at once")
-        self._waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, call)
-        finally:
-            self._waiting -= 1
