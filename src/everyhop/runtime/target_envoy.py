@@ -179,14 +179,6 @@ async def answers_of_envoy(
         return [await envoy.ask(request) for request in requests]
 
 
-async def ask_envoy(
-    bootstrap: bytes, requests: Sequence[Request], *, authority: Authority, binary: Path | None = None
-) -> list[bool]:
-    """Tell for each request whether it got through, given that the authorizer agrees wherever it is asked."""
-    found = await answers_of_envoy(bootstrap, requests, authority=authority, binary=binary)
-    return [one.allowed for one in found]
-
-
 def _port_of(admin: Path) -> int:
     """Return the port of the one listener on TCP; raises OSError, HTTPException or LookupError while there is none."""
     with socket.socket(socket.AF_UNIX) as sock:

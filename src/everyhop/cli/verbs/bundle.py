@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import base64
-import ssl
 
 from everyhop.cli.arguments import add_state, admin
 from everyhop.cli.output import print_json
@@ -26,6 +24,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def _run(args: argparse.Namespace) -> int:
     document = admin(args).get("/v1/bundle")
     if args.format == "pem":
+        import base64
+        import ssl  # every command would wait for it
+
         for key in document["keys"]:
             if key.get("use") == "x509-svid":
                 print(ssl.DER_cert_to_PEM_cert(base64.b64decode(key["x5c"][0])), end="")

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from everyhop.targets.view import View
 
 UNIX: Final = "unix"
-_RUN: Final = "run"
 RESERVED: Final = "/spire"
 HOSTS: Final = "/hosts"
 _SERVER: Final = "/spire/server"
