@@ -50,6 +50,34 @@ def add_verb(
     return parser
 
 
+def add_policy_and_targets(parser: argparse.ArgumentParser) -> None:
+    """Add the policy, ``--target`` and ``--with``."""
+    parser.add_argument("policy", metavar="FILE|DIR", type=Path, nargs="?", help="default: ./everyhop.yaml")
+    parser.add_argument(
+        "--target",
+        metavar="T[,T]",
+        type=names,
+        required=True,
+        help="the targets, which stand on the same hops (see everyhop policy targets)",
+    )
+    parser.add_argument(
+        "--with",
+        dest="beside",
+        metavar="T[,T]",
+        type=names,
+        default=(),
+        help="what else stands on these hops: sdk, authorizer, targets",
+    )
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Return the names of a list with commas, each once."""
+    found = tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
+    if not found:
+        raise argparse.ArgumentTypeError("a name, or several with commas between them")
+    return found
+
+
 def add_policy(parser: argparse.ArgumentParser, *, what: str) -> None:
     """Add ``--policy FILE|DIR``."""
     parser.add_argument("--policy", metavar="FILE|DIR", type=Path, default=None, help=what)

@@ -33,9 +33,10 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from everyhop.admission.judging import judge_all
-    from everyhop.runtime.manifest_files import manifests_of
+    from everyhop.cli.manifest_files import read_files
+    from everyhop.manifests import read_manifests
 
-    manifests = manifests_of(args.manifests)
+    manifests = read_manifests(read_files(args.manifests))
     found = list(judge_all(manifests.objects))
     if wants_json(args):
         findings = [

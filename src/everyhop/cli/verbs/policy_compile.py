@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from everyhop.cli.arguments import add_output
+from everyhop.cli.arguments import add_output, add_policy_and_targets
 from everyhop.cli.exit_codes import FAILED, NARROWER, OK
 from everyhop.cli.output import paint, print_json, printable, say, table, wants_json
 
@@ -61,26 +61,6 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     listing.add_argument("--markdown", action="store_true", help="the matrix as the documentation has it")
     add_output(listing)
     listing.set_defaults(run=_list)
-
-
-def add_policy_and_targets(verb: argparse.ArgumentParser) -> None:
-    """Add the policy, ``--target`` and ``--with``."""
-    verb.add_argument("policy", metavar="FILE|DIR", type=Path, nargs="?", help="default: ./everyhop.yaml")
-    verb.add_argument(
-        "--target", metavar="T[,T…]", type=_names, required=True, help="see everyhop policy targets"
-    )
-    verb.add_argument(
-        "--with",
-        dest="beside",
-        metavar="T[,T…]",
-        type=_names,
-        default=(),
-        help="what stands on the same hops beside them: other targets, sdk, authorizer",
-    )
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
 def compiled(args: argparse.Namespace) -> tuple[Snapshot, tuple[Compilation, ...]]:

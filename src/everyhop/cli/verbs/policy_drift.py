@@ -7,10 +7,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from everyhop.cli.arguments import add_output
+from everyhop.cli.arguments import add_output, add_policy_and_targets
 from everyhop.cli.exit_codes import FAILED, NARROWER, OK
 from everyhop.cli.output import paint, print_json, printable, wants_json
-from everyhop.cli.verbs.policy_prove import names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,8 +42,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verb.add_argument("policy", metavar="FILE|DIR", type=Path, nargs="?", help="default: ./everyhop.yaml")
-    verb.add_argument("--target", metavar="T[,T]", type=names, required=True, help="the targets")
+    add_policy_and_targets(verb)
     where = verb.add_mutually_exclusive_group(required=True)
     where.add_argument(
         "--manifests",
@@ -54,9 +52,6 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     where.add_argument("--kubeconfig", metavar="FILE", type=Path, help="read them from a cluster")
     verb.add_argument("--context", metavar="NAME", help="of the kubeconfig (default: its current one)")
-    verb.add_argument(
-        "--with", dest="beside", metavar="T[,T]", type=names, default=(), help="what else stands on these hops: sdk, authorizer, targets"
-    )  # fmt: skip
     add_output(verb)
     verb.set_defaults(run=_run)
 

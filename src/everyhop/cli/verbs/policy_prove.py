@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from everyhop.cli.arguments import add_output
+from everyhop.cli.arguments import add_output, add_policy_and_targets
 from everyhop.cli.exit_codes import FAILED, OK
 from everyhop.cli.output import paint, print_json, printable, wants_json
 
@@ -30,7 +29,6 @@ exit codes: 0 equal, or narrower · 1 WIDER: a request gets through that the pol
 What is proven, relative to which model of each system: docs/explanation/proving.md
 """
 
-_SUFFIXES: Final = (".yaml", ".yml", ".json")
 _COLOURS = {"title": "bold", "wider": "red", "narrower": "yellow", "detail": "dim"}
 
 
@@ -42,62 +40,25 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verb.add_argument("policy", metavar="FILE|DIR", type=Path, nargs="?", help="default: ./everyhop.yaml")
-    verb.add_argument(
-        "--target",
-        metavar="T[,T]",
-        type=names,
-        required=True,
-        help="the targets, which stand on the same hops",
-    )
+    add_policy_and_targets(verb)
     verb.add_argument(
         "--manifests",
-        metavar="DIR",
-        type=Path,
-        help="files in force (.yaml, .yml, .json) in place of what is compiled",
+        metavar="FILE|DIR|-",
+        help="objects in force (.yaml, .yml, .json) in place of what is compiled",
     )
-    verb.add_argument(
-        "--with", dest="beside", metavar="T[,T]", type=names, default=(), help="what else stands on these hops: sdk, authorizer, targets"
-    )  # fmt: skip
     verb.add_argument("--exact", action="store_true", help="fail for what is narrower too")
     add_output(verb)
     verb.set_defaults(run=_run)
 
 
-def names(text: str) -> tuple[str, ...]:
-    """Return the names of a list with commas."""
-    found = tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
-    if not found:
-        raise argparse.ArgumentTypeError("a name, or several with commas between them")
-    return found
-
-
-def files_below(path: Path) -> dict[str, bytes]:
-    """Return the manifests of a directory and those below it, or of one file; raises InputError where there is none."""
-    from everyhop.core.errors import InputError
-
-    try:
-        if path.is_file():
-            return {str(path): path.read_bytes()}
-        found = {
-            str(one): one.read_bytes()
-            for one in sorted(path.rglob("*"))
-            if one.suffix in _SUFFIXES and one.is_file() and not one.name.startswith(".")
-        }
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    if not found:
-        raise InputError(f"{path}: no manifests here", hint="files that end in " + ", ".join(_SUFFIXES))
-    return found
-
-
 def _run(args: argparse.Namespace) -> int:
+    from everyhop.cli.manifest_files import read_files
     from everyhop.cli.policy_at_hand import DEFAULT, read_policy
     from everyhop.proving import describe, prove_policy
     from everyhop.runtime.target_envoys import envoy_builder
 
     snapshot = read_policy(args.policy or DEFAULT).snapshot
-    manifests = None if args.manifests is None else files_below(args.manifests)
+    manifests = None if args.manifests is None else read_files([args.manifests])
     with envoy_builder() as envoy:
         proof = prove_policy(
             snapshot,

@@ -7,26 +7,26 @@ import sys
 import pytest
 from tests.support.admission_cases import CASES, as_yaml
 
+from everyhop.cli import manifest_files
+from everyhop.cli.manifest_files import read_files
 from everyhop.core.errors import InputError
-from everyhop.runtime import manifest_files
-from everyhop.runtime.manifest_files import manifests_of
 
 ONE = as_yaml(CASES["strict"][0])
 
 
 def test_what_is_not_there_or_holds_nothing_is_said(tmp_path):
     with pytest.raises(InputError, match="cannot read"):
-        manifests_of([str(tmp_path / "none.yaml")])
+        read_files([str(tmp_path / "none.yaml")])
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(InputError, match="no manifest"):
-        manifests_of([str(tmp_path)])
+        read_files([str(tmp_path)])
 
 
 def test_more_than_can_be_read_is_refused(tmp_path, monkeypatch):
     (tmp_path / "a.yaml").write_bytes(ONE)
     monkeypatch.setattr(manifest_files, "MAX_BYTES", 10)
     with pytest.raises(InputError, match="more than"):
-        manifests_of([str(tmp_path)])
+        read_files([str(tmp_path)])
 
 
 def test_directories_files_and_standard_input(tmp_path, monkeypatch):
@@ -35,7 +35,7 @@ def test_directories_files_and_standard_input(tmp_path, monkeypatch):
         place.parent.mkdir(exist_ok=True)
         place.write_bytes(ONE)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(ONE)))
-    found = manifests_of([str(tmp_path), "-"])
-    assert {one.span.file.removeprefix(str(tmp_path)) for one in found} == {
-        "/a.yaml", "/deep/b.yml", "/c.json", "standard input",
+    found = read_files([str(tmp_path), "-"])
+    assert {name.removeprefix(str(tmp_path)) for name in found} == {
+        "/a.yaml", "/deep/b.yml", "/c.json", "<stdin>",
     }  # fmt: skip
