@@ -26,7 +26,7 @@ from everyhop.proving.drift_scope import CONTEXT, WATCHED, Scope, finding, is_ou
 from everyhop.proving.oracle import Oracle
 from everyhop.proving.space import Space
 from everyhop.proving.systems import BUILDERS, Material, dns_of
-from everyhop.targets.compiling import compile_policy
+from everyhop.targets.compiling import compile_intents, compile_policy
 from everyhop.targets.intents import Intents
 from everyhop.targets.view import View
 
@@ -86,14 +86,14 @@ def find_drift(
     ``beside`` names what else stands on the same hops, as for proving.  Raises InputError for a target that is unknown or is no
     objects of Kubernetes, and for files that hold none.
     """
-    compiled = compile_policy(snapshot, targets, beside=beside)
+    engine = Engine(snapshot)
+    intents = Intents(snapshot, engine.index)
+    compiled = compile_intents(intents, targets, beside=beside)
     for one in compiled:
         _read(one)  # a target that is no objects is refused before anything is read
     found = read_manifests(manifests)
-    intents = Intents(snapshot)
     together = tuple(dict.fromkeys((*targets, *beside)))
     elsewhere = tuple(name for name in together if name in ELSEWHERE)
-    engine = Engine(snapshot)
     known = {**BUILDERS, **(builders or {})}
     reports = []
     for one in compiled:

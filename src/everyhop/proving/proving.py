@@ -12,7 +12,7 @@ from everyhop.proving.compare import Prover
 from everyhop.proving.oracle import Oracle
 from everyhop.proving.space import Space
 from everyhop.proving.systems import BUILDERS, Material, System, dns_of
-from everyhop.targets.compiling import compile_policy
+from everyhop.targets.compiling import compile_intents
 from everyhop.targets.intents import Intents
 from everyhop.targets.matrix import MATRIX
 from everyhop.targets.view import View
@@ -41,7 +41,8 @@ def prove_policy(
     for manifests that a system would reject.
     """
     known = {**BUILDERS, **(builders or {})}
-    intents = Intents(snapshot)
+    engine = Engine(snapshot)
+    intents = Intents(snapshot, engine.index)
     together = tuple(dict.fromkeys((*targets, *beside)))
     for name in together:
         if name not in OPTIONS and name not in ELSEWHERE:
@@ -55,7 +56,7 @@ def prove_policy(
             hint = "targets that can be proven: " + ", ".join(known)
             kind = "only helps others and decides nothing" if name not in MATRIX else "cannot be proven here"
             raise InputError(f"{name[:60]} {kind}", hint=hint)
-    compiled = {one.target: one for one in compile_policy(snapshot, enforcing, beside=elsewhere)}
+    compiled = {one.target: one for one in compile_intents(intents, enforcing, beside=elsewhere)}
     systems: list[System] = []
     for name in enforcing:
         files = (
@@ -64,6 +65,5 @@ def prove_policy(
         view = View(intents, name, further)
         material = Material(target=name, view=view, files=files, diagnostics=compiled[name].diagnostics)
         systems.append(known[name](material))
-    engine = Engine(snapshot)
     prover = Prover(engine, intents, Oracle(engine, intents), systems, elsewhere)
     return prover.prove(Space(engine, intents, dns=dns_of(systems)), progress)

@@ -53,7 +53,13 @@ def compile_policy(
 
     Raises InputError for an unknown target.
     """
-    intents = Intents(snapshot)
+    return compile_intents(Intents(snapshot), targets, beside=beside)
+
+
+def compile_intents(
+    intents: Intents, targets: Sequence[str], *, beside: Iterable[str] = ()
+) -> tuple[Compilation, ...]:
+    """Do what :func:`compile_policy` does for who goes on with the intents, so that the policy is lowered once."""
     together = (*targets, *beside)
     return tuple(_compiled(target_of(name), View(intents, name, together)) for name in targets)
 

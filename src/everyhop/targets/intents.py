@@ -101,9 +101,10 @@ class ServiceIntents:
 class Intents:
     """Every service of a snapshot, lowered when it is asked for; canaries have no doors."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, index: AccessIndex | None = None) -> None:
+        """``index`` is the snapshot's, where somebody has it already."""
         self.snapshot: Final = snapshot
-        self._index = AccessIndex(snapshot)
+        self._index = index or AccessIndex(snapshot)
         self._done: dict[str, ServiceIntents] = {}
 
     @property
