@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.admission.model import WORKLOADS, Code, Document, Kinds, Rule, items, mapping
+from everyhop.manifests.pods import template_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,10 +20,7 @@ _SECRET: Final = re.compile(SENSITIVE_NAME)
 
 def pod_of(document: Document) -> tuple[str, dict[str, Any]]:
     """Return the pod's spec of whatever makes pods, with its path."""
-    steps = {
-        "Pod": ("spec",),
-        "CronJob": ("spec", "jobTemplate", "spec", "template", "spec"),
-    }.get(str(document.get("kind")), ("spec", "template", "spec"))
+    steps = (*template_path(str(document.get("kind"))), "spec")
     value: object = document
     for index, step in enumerate(steps):
         value = mapping(value, ".".join(steps[:index])).get(step)

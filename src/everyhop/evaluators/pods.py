@@ -8,10 +8,10 @@ all of its labels (and its service account, where one is written).  What two mat
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from everyhop.core.errors import InputError
+from everyhop.manifests.pods import inner, template_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from everyhop.manifests.model import Manifest, Manifests
 
 T = TypeVar("T")
-_TEMPLATED: Final = frozenset(
-    {"DaemonSet", "Deployment", "Job", "ReplicaSet", "ReplicationController", "StatefulSet"}
-)
 _PROBES: Final = ("livenessProbe", "readinessProbe", "startupProbe")
 _DEFAULT_ACCOUNT: Final = "default"
 _MAX_REMEMBERED: Final = 65536
@@ -119,19 +116,9 @@ class Pods:
 
 def _pods(manifests: Manifests) -> Iterator[Pod]:
     for manifest in manifests:
-        if manifest.kind == "Pod" and manifest.group == "":
-            yield _pod(manifest, manifest.metadata, manifest.spec)
-        elif manifest.kind in _TEMPLATED:
-            template = _mapping(manifest.spec.get("template"))
-            yield _pod(manifest, _mapping(template.get("metadata")), _mapping(template.get("spec")))
-        elif manifest.kind == "CronJob":
-            job = _mapping(_mapping(manifest.spec.get("jobTemplate")).get("spec"))
-            template = _mapping(job.get("template"))
-            yield _pod(manifest, _mapping(template.get("metadata")), _mapping(template.get("spec")))
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else MappingProxyType({})
+        template = template_of(manifest)
+        if template is not None:
+            yield _pod(manifest, inner(template, "metadata"), inner(template, "spec"))
 
 
 def _list(value: Any) -> list[Any]:
@@ -139,9 +126,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _pod(manifest: Manifest, metadata: Mapping[str, Any], spec: Mapping[str, Any]) -> Pod:
-    containers = [
-        _mapping(one) for one in (*_list(spec.get("containers")), *_list(spec.get("initContainers")))
-    ]
+    containers = [inner(one) for one in (*_list(spec.get("containers")), *_list(spec.get("initContainers")))]
     ports: dict[str, set[int]] = {}
     probes: dict[int, set[str]] = {}
     for container in containers:
@@ -149,7 +134,7 @@ def _pod(manifest: Manifest, metadata: Mapping[str, Any], spec: Mapping[str, Any
         for name, number in own.items():
             ports.setdefault(name, set()).add(number)
         for kind in _PROBES:
-            get = _mapping(_mapping(container.get(kind)).get("httpGet"))
+            get = inner(container, kind, "httpGet")
             port = get.get("port")
             number_of = own.get(port) if isinstance(port, str) else port
             if get and isinstance(number_of, int):
@@ -159,8 +144,8 @@ def _pod(manifest: Manifest, metadata: Mapping[str, Any], spec: Mapping[str, Any
         name=manifest.name,
         namespace=manifest.namespace,
         service_account=account if isinstance(account, str) and account else _DEFAULT_ACCOUNT,
-        labels=_mapping(metadata.get("labels")),
-        annotations=_mapping(metadata.get("annotations")),
+        labels=inner(metadata, "labels"),
+        annotations=inner(metadata, "annotations"),
         uses_host_network=spec.get("hostNetwork") is True,
         ports={name: frozenset(numbers) for name, numbers in ports.items()},
         probes={number: frozenset(paths) for number, paths in probes.items()},
@@ -169,7 +154,7 @@ def _pod(manifest: Manifest, metadata: Mapping[str, Any], spec: Mapping[str, Any
 
 def _named_ports(container: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     for one in _list(container.get("ports")):
-        port = _mapping(one)
+        port = inner(one)
         name, number = port.get("name"), port.get("containerPort")
         if isinstance(name, str) and isinstance(number, int) and port.get("protocol", "TCP") == "TCP":
             yield name, number

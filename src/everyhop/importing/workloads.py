@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from everyhop.importing.model import DraftService
+from everyhop.manifests.pods import CONTROLLERS, inner, template_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
 
 NAME_LABELS: Final = ("app", "app.kubernetes.io/name", "k8s-app", "name")
 DEFAULT_ACCOUNT: Final = "default"
-_TEMPLATED: Final = frozenset(
-    {"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "ReplicationController", "Rollout"}
-)
+_CONTROLLERS: Final = CONTROLLERS | {"Rollout"}  # Argo's, of the same shape
 _MAX_NAME: Final = 48
 
 
@@ -94,16 +93,10 @@ def read_pods(manifests: Manifests) -> list[Pod]:
 
 
 def _pod(one: Manifest) -> Pod | None:
-    if one.kind == "Pod" and not one.group:
-        template: Any = one.document
-    elif one.kind in _TEMPLATED:
-        template = one.spec.get("template")
-    elif one.kind == "CronJob":
-        template = _inner(one.spec, "jobTemplate", "spec", "template")
-    else:
+    template = template_of(one, _CONTROLLERS)
+    if template is None:
         return None
-    spec = _inner(template, "spec")
-    labels = _inner(template, "metadata", "labels")
+    spec, labels = inner(template, "spec"), inner(template, "metadata", "labels")
     account = spec.get("serviceAccountName") or spec.get("serviceAccount") or DEFAULT_ACCOUNT
     return Pod(
         name=one.name,
@@ -115,15 +108,9 @@ def _pod(one: Manifest) -> Pod | None:
     )
 
 
-def _inner(value: Any, *keys: str) -> dict[str, Any]:
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value if isinstance(value, dict) else {}
-
-
 def _ports(spec: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     for container in spec.get("containers") or ():
-        for port in _inner({"c": container}, "c").get("ports") or ():
+        for port in inner(container).get("ports") or ():
             number = port.get("containerPort") if isinstance(port, dict) else None
             if isinstance(number, int) and not isinstance(number, bool):
                 yield str(port.get("name") or number), number

@@ -12,10 +12,14 @@ from typing import Final
 from everyhop.admission.meshes import EVERYWHERE, FROM_OF_CILIUM, POSITIVE
 from everyhop.admission.model import Code
 from everyhop.admission.workloads import CONTAINERS, SENSITIVE_NAME
+from everyhop.manifests.pods import template_path
 
 _ALLOW: Final = "(has(object.spec) && (!has(object.spec.action) || object.spec.action == 'ALLOW') && has(object.spec.rules))"
 _NAMED: Final = ("principals", "requestPrincipals", "namespaces", "serviceAccounts")
-_POD_PATHS: Final = {"Pod": "object.spec", "CronJob": "object.spec.jobTemplate.spec.template.spec"}
+
+
+def _pod(kind: str) -> str:
+    return ".".join(("object", *template_path(kind), "spec"))
 
 
 def _bound(spec: str) -> str:
@@ -72,7 +76,7 @@ def _wildcard_istio() -> tuple[str, ...]:
 
 
 def _secret(kind: str) -> tuple[str, ...]:
-    pod = _POD_PATHS.get(kind, "object.spec.template.spec")
+    pod = _pod(kind)
     variable = (
         "!(has(v.valueFrom) && has(v.valueFrom.secretKeyRef)) && "
         f"!(has(v.value) && v.value != '' && v.name.matches('{SENSITIVE_NAME}'))"
@@ -84,7 +88,7 @@ def _secret(kind: str) -> tuple[str, ...]:
 def _automounted(kind: str) -> tuple[str, ...]:
     if kind == "ServiceAccount":
         return ("has(object.automountServiceAccountToken) && object.automountServiceAccountToken == false",)
-    field = f"{_POD_PATHS.get(kind, 'object.spec.template.spec')}.automountServiceAccountToken"
+    field = f"{_pod(kind)}.automountServiceAccountToken"
     return (f"!has({field}) || {field} == false",)
 
 

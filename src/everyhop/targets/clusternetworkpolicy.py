@@ -17,6 +17,7 @@ from everyhop.targets.meshes import control_planes, no_waypoint, wire_ports
 from everyhop.targets.model import Target
 from everyhop.targets.objects import grant_note, obj, object_name, yaml_file
 from everyhop.targets.reach import (
+    EVERYWHERE,
     NAMESPACE_LABEL,
     Reach,
     dns_peer,
@@ -41,7 +42,6 @@ _API: Final = "policy.networking.k8s.io/v1alpha2"
 _KIND: Final = "ClusterNetworkPolicy"
 _MOST: Final = 25
 _LAST_PRIORITY: Final = 1000
-_EVERYWHERE: Final = ("0.0.0.0/0", "::/0")
 _ALL_PODS: Final[dict[str, Any]] = {"namespaces": {}}
 _NOTES: Final = (
     "Pods only: what comes from outside of the cluster, or from pods on the host's network, is not denied here.",
@@ -141,7 +141,7 @@ def _default_deny(view: View, priority: int) -> File:
         "ingress": [{"name": "deny", "action": "Deny", "from": [_ALL_PODS]}],
         "egress": [
             {"name": "deny", "action": "Deny", "to": [_ALL_PODS]},
-            {"name": "deny-networks", "action": "Deny", "to": [{"networks": list(_EVERYWHERE)}]},
+            {"name": "deny-networks", "action": "Deny", "to": [{"networks": list(EVERYWHERE)}]},
         ],
     }
     document = Document(
@@ -189,7 +189,7 @@ def _egress(view: View, reach: Reach, caller: str, dns: Peer | None) -> list[Any
         )
     if hosts:  # networks mean pods as well, so those are denied first
         rules.append({"name": "deny-pods", "action": "Deny", "to": [_ALL_PODS]})
-        networks = [{"networks": list(_EVERYWHERE)}]
+        networks = [{"networks": list(EVERYWHERE)}]
         protocols = _tcp(sorted({one.port for one in hosts}))
         rules.append({"name": "hosts", "action": "Pass", "to": networks, "protocols": protocols})
     return rules

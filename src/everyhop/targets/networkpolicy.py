@@ -23,6 +23,7 @@ from everyhop.targets.meshes import (
 from everyhop.targets.model import Feature, Target
 from everyhop.targets.objects import grant_note, obj, object_name, yaml_file
 from everyhop.targets.reach import (
+    EVERYWHERE,
     NAMESPACE_LABEL,
     Reach,
     dns_peer,
@@ -45,7 +46,6 @@ __all__ = ["TARGET"]
 
 _API: Final = "networking.k8s.io/v1"
 _KIND: Final = "NetworkPolicy"
-_EVERYWHERE: Final = ("0.0.0.0/0", "::/0")
 _CILIUM: Final = "cilium"
 _NOTES: Final = (
     "Enforced by the network plug-in, if it does; never for pods on the host's network, never against a pod's own node.",
@@ -175,7 +175,7 @@ def _egress(view: View, reach: Reach, caller: str, dns: Peer | None) -> list[Any
         Noted({"to": [_pods(one)], "ports": [_tcp(HBONE_PORT)]}, "the waypoint") for one in waypoints.values()
     ]
     for egress in reach.egress(caller):
-        blocks = [{"ipBlock": {"cidr": one}} for one in _EVERYWHERE]
+        blocks = [{"ipBlock": {"cidr": one}} for one in EVERYWHERE]
         where = "" if egress.span is None else f" at {egress.span.file}:{egress.span.line}"
         note = f"egress {egress.name}{where}: {egress.host}, whatever its addresses are"
         rules.append(Noted({"to": blocks, "ports": [_tcp(egress.port)]}, note))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     Opened = tuple[Door, tuple[Grant, ...]]
 
+EVERYWHERE: Final = ("0.0.0.0/0", "::/0")
 NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
 """The label that Kubernetes itself puts on each namespace (since 1.22); nobody may change it."""
 
