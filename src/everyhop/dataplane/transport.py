@@ -13,12 +13,12 @@ from everyhop.dataplane import _names as names
 from everyhop.dataplane._resources import Json, extension
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from everyhop.dataplane.model import CertificateFiles
 
 _SOCKET: Final = "envoy.transport_sockets.tls"
-_TLS: Final = "envoy.extensions.transport_sockets.tls.v3."
+TLS: Final = "envoy.extensions.transport_sockets.tls.v3."
 # Envoy's upstream contexts default to at most 1.2, so both ends are named.
 _ONLY_1_3: Final = {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"}
 _RETRY: Final = {"retry_back_off": {"base_interval": "0.1s", "max_interval": "1s"}}
@@ -41,40 +41,67 @@ def secret(name: str) -> Json:
     return {"name": name, "sds_config": config}
 
 
-def server_tls(alpn: Sequence[str]) -> Json:
-    """Return the transport socket of an ingress: every caller shows an X509-SVID of the trust domain."""
+def downstream(alpn: Sequence[str], *, asks: bool, **secrets: Json | list[Json]) -> Json:
+    """Return the transport socket of a listener; ``asks``: for a client certificate, which ``secrets`` say how to check."""
     return extension(
         _SOCKET,
-        _TLS + "DownstreamTlsContext",
-        require_client_certificate=True,
+        TLS + "DownstreamTlsContext",
+        **({"require_client_certificate": True} if asks else {}),
         disable_stateless_session_resumption=True,
         disable_stateful_session_resumption=True,
-        common_tls_context={
-            "tls_params": _ONLY_1_3,
-            **({"alpn_protocols": list(alpn)} if alpn else {}),
-            "tls_certificate_sds_secret_configs": [secret(names.SDS_SVID)],
-            "validation_context_sds_secret_config": secret(names.SDS_BUNDLE),
-        },
+        common_tls_context=_common(alpn, secrets),
+    )
+
+
+def upstream(alpn: Sequence[str], **secrets: Json | list[Json]) -> Json:
+    """Return the transport socket towards a server, with what is shown to it and what it is checked by."""
+    return extension(
+        _SOCKET, TLS + "UpstreamTlsContext", max_session_keys=0, common_tls_context=_common(alpn, secrets)
+    )
+
+
+def _common(alpn: Sequence[str], secrets: Mapping[str, Json | list[Json]]) -> Json:
+    return {"tls_params": _ONLY_1_3, **({"alpn_protocols": list(alpn)} if alpn else {}), **secrets}
+
+
+def named(matchers: Sequence[Json], bundle: Json) -> Json:
+    """Return how a peer is checked: by the authorities of a secret, and by its URI, which one of the matchers meets.
+
+    Envoy reads an empty list as everybody, so it is refused (ValueError).
+    """
+    if not matchers:
+        raise ValueError("a list without matchers lets everybody in")
+    return {
+        "default_validation_context": {"match_typed_subject_alt_names": list(matchers)},
+        "validation_context_sds_secret_config": bundle,
+    }
+
+
+def exactly(spiffe_id: str) -> Json:
+    """Return what matches one SPIFFE ID."""
+    return {"san_type": "URI", "matcher": {"exact": spiffe_id}}
+
+
+def server_tls(alpn: Sequence[str]) -> Json:
+    """Return the transport socket of an ingress: every caller shows an X509-SVID of the trust domain."""
+    return downstream(
+        alpn,
+        asks=True,
+        tls_certificate_sds_secret_configs=[secret(names.SDS_SVID)],
+        validation_context_sds_secret_config=secret(names.SDS_BUNDLE),
     )
 
 
 def public_tls(files: CertificateFiles | None) -> Json:
     """Return the transport socket of an edge, whose clients have no certificate: ours, or the one in ``files``."""
+    alpn = ("h2", "http/1.1")
     if files is None:
-        shown: Json = {"tls_certificate_sds_secret_configs": [secret(names.SDS_SVID)]}
-    else:
-        pair = {
-            "certificate_chain": {"filename": str(files.certificate)},
-            "private_key": {"filename": str(files.key)},
-        }
-        shown = {"tls_certificates": [pair]}
-    return extension(
-        _SOCKET,
-        _TLS + "DownstreamTlsContext",
-        disable_stateless_session_resumption=True,
-        disable_stateful_session_resumption=True,
-        common_tls_context={"tls_params": _ONLY_1_3, "alpn_protocols": ["h2", "http/1.1"], **shown},
-    )
+        return downstream(alpn, asks=False, tls_certificate_sds_secret_configs=[secret(names.SDS_SVID)])
+    pair = {
+        "certificate_chain": {"filename": str(files.certificate)},
+        "private_key": {"filename": str(files.key)},
+    }
+    return downstream(alpn, asks=False, tls_certificates=[pair])
 
 
 def client_tls(spiffe_id: str, alpn: Sequence[str], *, svid: str = names.SDS_SVID) -> Json:
@@ -82,18 +109,8 @@ def client_tls(spiffe_id: str, alpn: Sequence[str], *, svid: str = names.SDS_SVI
 
     ``svid`` is the secret whose certificate is shown.
     """
-    exact = {"san_type": "URI", "matcher": {"exact": spiffe_id}}
-    return extension(
-        _SOCKET,
-        _TLS + "UpstreamTlsContext",
-        max_session_keys=0,
-        common_tls_context={
-            "tls_params": _ONLY_1_3,
-            **({"alpn_protocols": list(alpn)} if alpn else {}),
-            "tls_certificate_sds_secret_configs": [secret(svid)],
-            "combined_validation_context": {
-                "default_validation_context": {"match_typed_subject_alt_names": [exact]},
-                "validation_context_sds_secret_config": secret(names.SDS_BUNDLE),
-            },
-        },
+    return upstream(
+        alpn,
+        tls_certificate_sds_secret_configs=[secret(svid)],
+        combined_validation_context=named([exactly(spiffe_id)], secret(names.SDS_BUNDLE)),
     )

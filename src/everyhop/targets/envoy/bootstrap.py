@@ -33,7 +33,8 @@ from everyhop.dataplane.http import connection_manager, http1_options
 from everyhop.dataplane.local_replies import CHECK_REFUSED, ingress_replies, passed_on
 from everyhop.dataplane.model import Limits
 from everyhop.dataplane.token_memory import program
-from everyhop.targets.envoy.transport import client_tls, exactly, server_tls, within
+from everyhop.dataplane.transport import exactly
+from everyhop.targets.envoy.transport import client_tls, server_tls, within
 
 if TYPE_CHECKING:
     from everyhop.policy.model import Snapshot

@@ -7,18 +7,14 @@ directory.  A certificate that a listener names directly would be read once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from everyhop.dataplane import _names as names
-from everyhop.dataplane._resources import Json, discovery_response, extension, typed
+from everyhop.dataplane._resources import Json, discovery_response, typed
+from everyhop.dataplane.transport import TLS, downstream, exactly, named, upstream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-_SOCKET: Final = "envoy.transport_sockets.tls"
-_TLS: Final = "envoy.extensions.transport_sockets.tls.v3."
-# Envoy's upstream contexts default to at most 1.2, so both ends are named.
-_ONLY_1_3: Final = {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"}
 
 
 def svid_secret(certificates: str) -> Json:
@@ -50,29 +46,12 @@ def server_tls(directory: str, alpn: Sequence[str], callers: Sequence[Json]) -> 
     Envoy reads an empty list as everybody, so it is refused (ValueError).  A resumed session would skip the check of a
     certificate that has expired since, so there are none.
     """
-    return extension(
-        _SOCKET,
-        _TLS + "DownstreamTlsContext",
-        require_client_certificate=True,
-        disable_stateless_session_resumption=True,
-        disable_stateful_session_resumption=True,
-        common_tls_context=_common(directory, alpn, callers),
-    )
+    return downstream(alpn, asks=True, **_secrets(directory, callers))
 
 
 def client_tls(directory: str, alpn: Sequence[str], spiffe_id: str) -> Json:
     """Return the transport socket towards one service: nobody but exactly ``spiffe_id`` is talked to."""
-    return extension(
-        _SOCKET,
-        _TLS + "UpstreamTlsContext",
-        max_session_keys=0,
-        common_tls_context=_common(directory, alpn, [exactly(spiffe_id)]),
-    )
-
-
-def exactly(spiffe_id: str) -> Json:
-    """Return what matches one SPIFFE ID."""
-    return {"san_type": "URI", "matcher": {"exact": spiffe_id}}
+    return upstream(alpn, **_secrets(directory, [exactly(spiffe_id)]))
 
 
 def within(trust_domain: str) -> Json:
@@ -80,17 +59,10 @@ def within(trust_domain: str) -> Json:
     return {"san_type": "URI", "matcher": {"prefix": f"spiffe://{trust_domain}/"}}
 
 
-def _common(directory: str, alpn: Sequence[str], names_of_peers: Sequence[Json]) -> Json:
-    if not names_of_peers:
-        raise ValueError("a list without matchers lets everybody in")
+def _secrets(directory: str, peers: Sequence[Json]) -> dict[str, Json | list[Json]]:
     return {
-        "tls_params": _ONLY_1_3,
-        **({"alpn_protocols": list(alpn)} if alpn else {}),
         "tls_certificate_sds_secret_configs": [_from_file(directory, names.SDS_SVID)],
-        "combined_validation_context": {
-            "default_validation_context": {"match_typed_subject_alt_names": list(names_of_peers)},
-            "validation_context_sds_secret_config": _from_file(directory, names.SDS_BUNDLE),
-        },
+        "combined_validation_context": named(peers, _from_file(directory, names.SDS_BUNDLE)),
     }
 
 
@@ -106,5 +78,5 @@ def _from_file(directory: str, name: str) -> Json:
 
 
 def _secret(name: str, **content: Json) -> Json:
-    secret = typed(_TLS + "Secret", name=name, **content)
+    secret = typed(TLS + "Secret", name=name, **content)
     return discovery_response("1", [secret])
