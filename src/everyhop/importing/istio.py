@@ -174,23 +174,16 @@ class _Import:
         service.tcp, service.port = service.port, None
         denied: set[str] = set()
         for claim in claims:
-            if claim.says is Says.ALLOW:
-                rule = DraftRule(
-                    effect="allow",
-                    callers=_sorted(claim.callers),
-                    target=service.name,
-                    operations=None,
-                    note=claim.note,
-                )
-            else:
+            is_allow = claim.says is Says.ALLOW
+            if not is_allow:
                 denied |= set(callers) if claim.callers is None else claim.callers
-                rule = DraftRule(
-                    effect="deny",
-                    callers=_sorted(claim.callers),
-                    target=service.name,
-                    operations=None,
-                    note=claim.note,
-                )
+            rule = DraftRule(
+                effect="allow" if is_allow else "deny",
+                callers=_sorted(claim.callers),
+                target=service.name,
+                operations=None,
+                note=claim.note,
+            )
             draft.rules.append(rule)
         allowed = {
             caller

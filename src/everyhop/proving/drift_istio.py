@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from everyhop.manifests import Manifest
 
+_SHOWN: Final = 5
 _DRY_RUN: Final = "istio.io/dry-run"
 _WEAK: Final = frozenset({"PERMISSIVE", "DISABLE"})
 _LAYER_7: Final = frozenset({"methods", "notMethods", "paths", "notPaths", "hosts", "notHosts"})
@@ -169,7 +170,7 @@ def _open(scope: Scope, in_force: Sequence[Manifest]) -> Iterator[Finding]:
         yield Finding(
             code="istio.no-deny-all",
             severity=Severity.WIDENS,
-            subject=", ".join(bare[:5]) + (", …" if len(bare) > 5 else ""),  # noqa: PLR2004  # a line
+            subject=_in_a_line(bare),
             message="no ALLOW policy is in force there, so Istio lets everybody in",
         )
     loose = [name for name in scope.intents.names if name not in strict]
@@ -177,9 +178,13 @@ def _open(scope: Scope, in_force: Sequence[Manifest]) -> Iterator[Finding]:
         yield Finding(
             code="istio.no-strict",
             severity=Severity.WIDENS,
-            subject=", ".join(loose[:5]) + (", …" if len(loose) > 5 else ""),  # noqa: PLR2004  # a line
+            subject=_in_a_line(loose),
             message="no PeerAuthentication asks for mutual TLS there, and without one Istio takes plaintext",
         )
+
+
+def _in_a_line(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
 
 
 def _services(scope: Scope, one: Manifest) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from everyhop.targets.model import Feature, Fidelity
+from everyhop.targets.model import LAYER_7, Feature, Fidelity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -41,6 +41,14 @@ _FACTS: Final = (
     Feature.ROLES,
     Feature.CONDITION,
     Feature.CONDITIONAL_DENY,
+)
+_REQUESTS: Final = (
+    Feature.IDENTITY,
+    *LAYER_7,
+    Feature.PROBES,
+    Feature.TOKEN,
+    Feature.TOKEN_OPERATION,
+    *_FACTS,
 )
 
 
@@ -99,14 +107,7 @@ _NETWORK: Final = MappingProxyType(
         Feature.OUTSIDE: Cell(N, "the gateway's labels"),
         Feature.MTLS: Cell(X, "nothing is authenticated"),
         **dict.fromkeys(
-            (
-                Feature.ROUTE,
-                Feature.PARAMETER,
-                Feature.REST,
-                Feature.AMBIGUOUS_PATHS,
-                Feature.GRPC,
-                Feature.WEBSOCKET,
-            ),
+            LAYER_7,
             Cell(X, _OUTER),
         ),
         Feature.EGRESS: Cell(X, "addresses only, no names"),
@@ -173,18 +174,12 @@ MATRIX: Final[Mapping[str, Mapping[Feature, Cell]]] = MappingProxyType(
         ),
         "nginx": _row(
             {Feature.MTLS: Cell(E, "ssl_verify_client on"), Feature.TCP: Cell(X, "the authorizer answers HTTP only")},
-            asks=(
-                Feature.IDENTITY, Feature.ROUTE, Feature.PARAMETER, Feature.REST, Feature.AMBIGUOUS_PATHS, Feature.GRPC, Feature.WEBSOCKET, Feature.PROBES, Feature.TOKEN,
-                Feature.TOKEN_OPERATION, *_FACTS,
-            ),
+            asks=_REQUESTS,
             note="auth_request asks everyhop's authorizer",
         ),
         "haproxy": _row(
             {Feature.MTLS: Cell(E, "verify required"), Feature.TCP: Cell(X, "the authorizer answers HTTP only")},
-            asks=(
-                Feature.IDENTITY, Feature.ROUTE, Feature.PARAMETER, Feature.REST, Feature.AMBIGUOUS_PATHS, Feature.GRPC, Feature.WEBSOCKET, Feature.PROBES, Feature.TOKEN,
-                Feature.TOKEN_OPERATION, *_FACTS,
-            ),
+            asks=_REQUESTS,
             note="a Lua action asks everyhop's authorizer",
         ),
         "opa": _row(

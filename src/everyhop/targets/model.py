@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +51,17 @@ class Feature(StrEnum):
     RESOURCE = "resource"  # what the application decides of resources
     EGRESS = "egress"  # hosts outside that a service may call
     SHADOW = "shadow"  # what is only watched
+
+
+LAYER_7: Final = (
+    Feature.ROUTE,
+    Feature.PARAMETER,
+    Feature.REST,
+    Feature.AMBIGUOUS_PATHS,
+    Feature.GRPC,
+    Feature.WEBSOCKET,
+)
+"""What is about requests, and so nothing that a network of packets can hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -143,7 +144,16 @@ class View:
         suggestion: str | None = None,
     ) -> Diagnostic:
         """Return a diagnostic that ends compiling with a failure; ``code`` without the target's name."""
-        return self._diagnostic(code, message, door, rules, suggestion, is_error=True)
+        span = None if door is None or door.operation is None else door.operation.span
+        return Diagnostic(
+            target=self.target,
+            code=f"{self.target}.{code}",
+            message=message,
+            is_error=True,
+            rules=tuple(rules),
+            span=span,
+            suggestion=suggestion,
+        )
 
     def warning(
         self,
@@ -155,25 +165,5 @@ class View:
         suggestion: str | None = None,
     ) -> Diagnostic:
         """Return a diagnostic that only warns."""
-        return self._diagnostic(code, message, door, rules, suggestion, is_error=False)
-
-    def _diagnostic(
-        self,
-        code: str,
-        message: str,
-        door: Door | None,
-        rules: Iterable[str],
-        suggestion: str | None,
-        *,
-        is_error: bool,
-    ) -> Diagnostic:
-        span = None if door is None or door.operation is None else door.operation.span
-        return Diagnostic(
-            target=self.target,
-            code=f"{self.target}.{code}",
-            message=message,
-            is_error=is_error,
-            rules=tuple(rules),
-            span=span,
-            suggestion=suggestion,
-        )
+        said = self.error(code, message, door=door, rules=rules, suggestion=suggestion)
+        return replace(said, is_error=False)

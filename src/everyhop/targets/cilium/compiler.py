@@ -13,7 +13,7 @@ from everyhop.targets.cilium.ingress import NOTHING, ingress_rules, is_encrypted
 from everyhop.targets.cilium.overlaps import without_overlaps
 from everyhop.targets.cilium.selectors import endpoint_selector
 from everyhop.targets.meshes import no_waypoint
-from everyhop.targets.model import Feature
+from everyhop.targets.model import LAYER_7, Feature
 from everyhop.targets.objects import obj, object_name, yaml_file
 from everyhop.targets.reach import Reach, dns_peer, isolated_gateway, opened, peer, services_of
 from everyhop.targets.yaml import Document
@@ -28,17 +28,7 @@ if TYPE_CHECKING:
 
 _API: Final = "cilium.io/v2"
 _KIND: Final = "CiliumNetworkPolicy"
-_LAYER_7: Final = frozenset(
-    {
-        Feature.ROUTE,
-        Feature.PARAMETER,
-        Feature.REST,
-        Feature.AMBIGUOUS_PATHS,
-        Feature.GRPC,
-        Feature.WEBSOCKET,
-        Feature.PROBES,
-    }
-)
+_LAYER_7: Final = frozenset({*LAYER_7, Feature.PROBES})
 _PROBES: Final = (
     "The kubelet's probes come from the host, which Cilium lets in by default (allow-localhost); they need no rule.",
     "Path expressions are for RE2 on the whole :path; Envoy normalises it first (http-normalize-path, on by default).",
